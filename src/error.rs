@@ -1,0 +1,248 @@
+//! The one error type of the crate.
+//!
+//! [`Error`] is cheap to clone, because one lost connection fails many callers and each of them
+//! gets the same cause. [`Error::kind`] says which step failed; [`std::error::Error::source`]
+//! keeps what lay below. `Display` prints this layer only, so a report that walks the sources
+//! repeats nothing. No text of an error ever holds an access token, a key or a reconnection token.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+/// The result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, with its cause.
+///
+/// `Clone` is cheap. Match on [`Error::kind`], or ask the predicates.
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: Cow<'static, str>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    maybe_delivered: bool,
+    service_name: Option<String>,
+    http_status: Option<u16>,
+    close_code: Option<u16>,
+    retry_after: Option<std::time::Duration>,
+}
+
+/// The step that failed. New kinds may be added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The configuration is wrong: URL, connection string, option, or a `wss` URL in a build
+    /// without TLS. Nothing was sent.
+    Config,
+    /// A call was refused locally, because the service would have closed the connection over it
+    /// (names, sizes, metadata). Nothing was sent.
+    InvalidRequest,
+    /// The closure that supplies client access URLs failed, panicked or took too long.
+    UrlProvider,
+    /// The host name could not be resolved.
+    NameLookup,
+    /// No TCP connection to the service (or to the proxy).
+    Connect,
+    /// The proxy refused or broke the tunnel.
+    Proxy,
+    /// The TLS handshake failed: certificate, host name, protocol version.
+    Tls,
+    /// The WebSocket upgrade was refused or broken; see [`Error::http_status`].
+    Upgrade,
+    /// The service did not grant the subprotocol that was asked for.
+    Subprotocol,
+    /// The connection came up, but the service's `connected` message did not come.
+    NotConnected,
+    /// A time limit of the call passed.
+    Timeout,
+    /// The service refused the call; see [`Error::service_error_name`].
+    Refused,
+    /// The connection was lost for good while the call was under way: it may or may not have been
+    /// executed.
+    OutcomeUnknown,
+    /// The connection is gone (and is not being re-established).
+    Disconnected,
+    /// The event queue is full and its policy is to disconnect.
+    QueueFull,
+    /// The client was closed.
+    Closed,
+    /// A payload is not of the kind that was asked for, or could not be parsed or serialized.
+    Payload,
+    /// A bug in this crate, reported instead of a panic.
+    Internal,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self(Arc::new(Inner {
+            kind,
+            message: message.into(),
+            source: None,
+            maybe_delivered: false,
+            service_name: None,
+            http_status: None,
+            close_code: None,
+            retry_after: None,
+        }))
+    }
+
+    fn edit(self, change: impl FnOnce(&mut Inner)) -> Self {
+        // Only ever called on an error that was just made, so the `Arc` is unshared.
+        match Arc::try_unwrap(self.0) {
+            Ok(mut inner) => {
+                change(&mut inner);
+                Self(Arc::new(inner))
+            }
+            Err(shared) => Self(shared),
+        }
+    }
+
+    pub(crate) fn with_source(
+        self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        let source = source.into();
+        self.edit(|inner| inner.source = Some(source))
+    }
+
+    pub(crate) fn maybe_delivered(self, maybe: bool) -> Self {
+        self.edit(|inner| inner.maybe_delivered = maybe)
+    }
+
+    pub(crate) fn with_service_name(self, name: impl Into<String>) -> Self {
+        let name = name.into();
+        self.edit(|inner| inner.service_name = Some(name))
+    }
+
+    pub(crate) fn with_http_status(self, status: u16) -> Self {
+        self.edit(|inner| inner.http_status = Some(status))
+    }
+
+    pub(crate) fn with_close_code(self, code: Option<u16>) -> Self {
+        self.edit(|inner| inner.close_code = code)
+    }
+
+    pub(crate) fn with_retry_after(self, after: Option<std::time::Duration>) -> Self {
+        self.edit(|inner| inner.retry_after = after)
+    }
+
+    pub(crate) fn config(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorKind::Config, message)
+    }
+
+    pub(crate) fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorKind::InvalidRequest, message)
+    }
+
+    pub(crate) fn closed() -> Self {
+        Self::new(ErrorKind::Closed, "the client was closed")
+    }
+
+    /// Which step failed.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Whether the message of the failed call may have reached the service all the same.
+    ///
+    /// `false` means that it certainly did not take effect: nothing was written, or the service
+    /// refused it.
+    #[must_use]
+    pub fn may_have_been_delivered(&self) -> bool {
+        self.0.maybe_delivered
+    }
+
+    /// The name that the service gave in its ack, such as `Forbidden` or `InternalServerError`.
+    /// The set is open: compare with the names that you know.
+    #[must_use]
+    pub fn service_error_name(&self) -> Option<&str> {
+        self.0.service_name.as_deref()
+    }
+
+    /// The HTTP status that refused the WebSocket upgrade.
+    #[must_use]
+    pub fn http_status(&self) -> Option<u16> {
+        self.0.http_status
+    }
+
+    /// The WebSocket close code that ended the connection, if a Close frame came.
+    #[must_use]
+    pub fn close_code(&self) -> Option<u16> {
+        self.0.close_code
+    }
+
+    /// How long the service asked to wait (`Retry-After` of a refused upgrade).
+    #[must_use]
+    pub fn retry_after(&self) -> Option<std::time::Duration> {
+        self.0.retry_after
+    }
+
+    /// True if a time limit passed.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        self.kind() == ErrorKind::Timeout
+    }
+
+    /// True if the client was closed by its own program.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.kind() == ErrorKind::Closed
+    }
+
+    /// True if the service answered the call with a refusal.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.kind() == ErrorKind::Refused
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut s = f.debug_struct("Error");
+        s.field("kind", &self.0.kind).field("message", &self.0.message);
+        if let Some(status) = self.0.http_status {
+            s.field("http_status", &status);
+        }
+        if let Some(code) = self.0.close_code {
+            s.field("close_code", &code);
+        }
+        if let Some(source) = &self.0.source {
+            // `fn main() -> Result<()>` prints Debug, so the causes must stand here too.
+            s.field("source", source);
+        }
+        s.finish()
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_ref().map(|e| &**e as &(dyn std::error::Error + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error as _;
+
+    #[test]
+    fn clones_share_kind_and_source() {
+        let low = std::io::Error::other("low");
+        let e = Error::new(ErrorKind::Tls, "high").with_source(low).maybe_delivered(true);
+        let c = e.clone();
+        assert_eq!(c.kind(), ErrorKind::Tls);
+        assert_eq!(c.to_string(), "high");
+        assert_eq!(c.source().map(ToString::to_string).as_deref(), Some("low"));
+        assert!(c.may_have_been_delivered());
+        assert_eq!(size_of::<Error>(), size_of::<usize>());
+    }
+}
