@@ -1,0 +1,13 @@
+//! Feeds arbitrary bytes to all codecs: `cargo +nightly fuzz run decode`.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use webpubsub::protocol::{
+    Decoder, Frame, Protocol, decode_upstream, encode_downstream, encode_upstream,
+};
+use webpubsub::{Bytes, Text};
+
+include!("../../tests/support/fuzz_body.rs");
+
+fuzz_target!(|data: &[u8]| check(data));

@@ -1,0 +1,403 @@
+//! Service to client.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
+use super::super::{
+    Downstream, Frame, GroupStateItem, InvokeResponse, Malformed, NamedError, Names,
+};
+use super::read::{DataType, Raw, Str, Why, object, payload, text};
+use super::write::{Writer, map_size, payload_size};
+use crate::message::{
+    GroupMessage, Metadata, Payload, ServerMessage, StreamFailure, StreamPart, Text,
+};
+use crate::secret::Secret;
+
+/// Every field of every message. What only some messages need, and may be of another form in
+/// those that we do not know, stays raw until then.
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
+struct Flat<'a> {
+    #[serde(rename = "type")]
+    kind: Str<'a>,
+    event: Str<'a>,
+    from: Str<'a>,
+    sequence_id: Option<u64>,
+    group: Str<'a>,
+    from_user_id: Str<'a>,
+    data_type: Str<'a>,
+    data: Raw<'a>,
+    metadata: Raw<'a>,
+    stream: Raw<'a>,
+    ack_id: Option<u64>,
+    success: Option<bool>,
+    error: Raw<'a>,
+    connection_id: Str<'a>,
+    user_id: Str<'a>,
+    reconnection_token: Str<'a>,
+    message: Str<'a>,
+    invocation_id: Str<'a>,
+    stream_id: Str<'a>,
+    expected_sequence_id: Option<u64>,
+    name: Str<'a>,
+    items: Raw<'a>,
+}
+
+/// Reads a frame.
+pub(in super::super) fn decode(names: &mut Names, frame: &Frame) -> Result<Downstream, Malformed> {
+    let text = text(frame)?;
+    let flat: Flat<'_> = match object(text) {
+        Ok(flat) => flat,
+        Err(why) => return second_look(names, text, why),
+    };
+    let sequence_id = flat.sequence_id;
+    build(names, text, flat).map_err(|why| Malformed { sequence_id, ..Malformed::new(why) })
+}
+
+/// A frame with a field of the wrong type may still be of a kind that we do not know, and still
+/// tells its number.
+fn second_look(names: &mut Names, text: &Text, why: Why) -> Result<Downstream, Malformed> {
+    #[derive(Deserialize, Default)]
+    #[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
+    struct Probe<'a> {
+        r#type: Raw<'a>,
+        event: Raw<'a>,
+        from: Raw<'a>,
+        data_type: Raw<'a>,
+        sequence_id: Raw<'a>,
+    }
+    fn lenient<'a, T: Deserialize<'a> + Default>(raw: Raw<'a>) -> T {
+        raw.json().and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
+    }
+    let Ok(probe) = object::<Probe<'_>>(text) else { return Err(Malformed::new(why)) };
+    let flat = Flat {
+        kind: lenient(probe.r#type),
+        event: lenient(probe.event),
+        from: lenient(probe.from),
+        data_type: lenient(probe.data_type),
+        sequence_id: lenient(probe.sequence_id),
+        ..Flat::default()
+    };
+    let sequence_id = flat.sequence_id;
+    match build(names, text, flat) {
+        Ok(known @ (Downstream::Unknown { .. } | Downstream::Pong)) => Ok(known),
+        _ => Err(Malformed { sequence_id, ..Malformed::new(why) }),
+    }
+}
+
+fn build(names: &mut Names, text: &Text, flat: Flat<'_>) -> Result<Downstream, Why> {
+    match &*flat.kind {
+        "message" => message(names, text, flat),
+        "ack" => ack(flat),
+        "pong" => Ok(Downstream::Pong),
+        "system" => system(flat),
+        "streamAck" => Ok(Downstream::StreamAck {
+            stream_id: flat.stream_id.need("streamId is missing")?.into(),
+            expected_sequence_id: expected(&flat)?,
+        }),
+        "streamNack" => Ok(Downstream::StreamNack {
+            stream_id: flat.stream_id.need("streamId is missing")?.into(),
+            expected_sequence_id: expected(&flat)?,
+            name: flat.name.need("name is missing")?.into(),
+            message: flat.message.owned(),
+        }),
+        "streamClosed" => Ok(Downstream::StreamClosed {
+            stream_id: flat.stream_id.need("streamId is missing")?.into(),
+            error: named_error(flat.error)?,
+        }),
+        "invokeResponse" => invoke_response(text, flat),
+        "cancelInvocation" => Ok(Downstream::CancelInvocation {
+            invocation_id: flat.invocation_id.need("invocationId is missing")?.into(),
+        }),
+        "groupStateSnapshot" => Ok(Downstream::GroupStateSnapshot {
+            group: flat.group.need("group is missing")?.into(),
+            items: state_items(flat.items)?,
+            sequence_id: flat.sequence_id,
+        }),
+        "groupStateUpdate" => Ok(Downstream::GroupStateUpdate {
+            group: flat.group.need("group is missing")?.into(),
+            items: state_items(flat.items)?,
+            sequence_id: flat.sequence_id,
+        }),
+        "" => Err("type is missing".into()),
+        other => Ok(unknown("type", other, flat.sequence_id)),
+    }
+}
+
+fn unknown(field: &str, value: &str, sequence_id: Option<u64>) -> Downstream {
+    // It goes to logs, so not all of it if it is long.
+    const SHOWN: usize = 64;
+    let shown: String = value.chars().take(SHOWN).collect();
+    Downstream::Unknown { what: format!("{field} {shown}"), sequence_id }
+}
+
+fn system(flat: Flat<'_>) -> Result<Downstream, Why> {
+    match &*flat.event {
+        "connected" => Ok(Downstream::Connected {
+            connection_id: flat.connection_id.need("connectionId is missing")?.into(),
+            user_id: flat.user_id.owned(),
+            reconnection_token: flat.reconnection_token.owned().map(Secret::new),
+        }),
+        "disconnected" => Ok(Downstream::Disconnected { message: flat.message.owned() }),
+        "" => Err("event is missing".into()),
+        other => Ok(unknown("event", other, flat.sequence_id)),
+    }
+}
+
+fn ack(flat: Flat<'_>) -> Result<Downstream, Why> {
+    let ack_id = flat.ack_id.ok_or("ackId is missing")?;
+    let success = flat.success.ok_or("success is missing")?;
+    let error = if success { None } else { named_error(flat.error)? };
+    Ok(Downstream::Ack { ack_id, success, error })
+}
+
+fn message(names: &mut Names, text: &Text, flat: Flat<'_>) -> Result<Downstream, Why> {
+    let from_group = match &*flat.from {
+        "group" => true,
+        "server" => false,
+        "" => return Err("from is missing".into()),
+        other => return Ok(unknown("from", other, flat.sequence_id)),
+    };
+    let Some(kind) = data_type(&flat) else {
+        return Ok(unknown("dataType", &flat.data_type, flat.sequence_id));
+    };
+    let stream = if from_group { stream_part(flat.stream)? } else { None };
+    let payload = match flat.data.json() {
+        Some(data) => payload(text, kind, data)?,
+        // The last message of a stream may have none.
+        None if stream.as_ref().is_some_and(|s| s.end_of_stream) => Payload::from(""),
+        None => return Err("data is missing".into()),
+    };
+    let metadata = string_map(flat.metadata)?.map(Box::new);
+    let sequence_id = flat.sequence_id;
+    if !from_group {
+        return Ok(Downstream::ServerMessage(ServerMessage { payload, sequence_id, metadata }));
+    }
+    Ok(Downstream::GroupMessage(GroupMessage {
+        group: names.intern(flat.group.need("group is missing")?),
+        from_user_id: flat.from_user_id.some().map(|user| names.intern(user)),
+        payload,
+        sequence_id,
+        metadata,
+        stream,
+    }))
+}
+
+fn data_type(flat: &Flat<'_>) -> Option<DataType> {
+    flat.data_type.some().map_or(Some(DataType::Json), DataType::from_name)
+}
+
+fn stream_part(raw: Raw<'_>) -> Result<Option<Box<StreamPart>>, Why> {
+    #[derive(Deserialize, Default)]
+    #[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
+    struct Part<'a> {
+        stream_id: Str<'a>,
+        stream_sequence_id: Option<u64>,
+        end_of_stream: Option<bool>,
+        error: Raw<'a>,
+    }
+    let Some(json) = raw.not_null() else { return Ok(None) };
+    let part: Part<'_> = object(json)?;
+    Ok(Some(Box::new(StreamPart {
+        stream_id: part.stream_id.need("streamId is missing")?.into(),
+        stream_sequence_id: part.stream_sequence_id.ok_or("streamSequenceId is missing")?,
+        end_of_stream: part.end_of_stream.unwrap_or(false),
+        error: match part.error.not_null() {
+            None => None,
+            Some(json) => {
+                let ErrorBody { name, message, user_error_code } = object(json)?;
+                Some(StreamFailure {
+                    name: name.owned().unwrap_or_default(),
+                    message: message.owned(),
+                    user_error_code: user_error_code.owned(),
+                })
+            }
+        },
+    })))
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
+struct ErrorBody<'a> {
+    name: Str<'a>,
+    message: Str<'a>,
+    user_error_code: Str<'a>,
+}
+
+/// An error without a name is kept: it still ends somebody's waiting.
+fn named_error(raw: Raw<'_>) -> Result<Option<NamedError>, Why> {
+    let Some(json) = raw.not_null() else { return Ok(None) };
+    let body: ErrorBody<'_> = object(json)?;
+    Ok(Some(NamedError {
+        name: body.name.owned().unwrap_or_default(),
+        message: body.message.owned(),
+    }))
+}
+
+fn string_map(raw: Raw<'_>) -> Result<Option<Metadata>, Why> {
+    raw.not_null().map(object).transpose()
+}
+
+fn expected(flat: &Flat<'_>) -> Result<u64, Why> {
+    flat.expected_sequence_id.ok_or(Cow::Borrowed("expectedSequenceId is missing"))
+}
+
+fn invoke_response(text: &Text, flat: Flat<'_>) -> Result<Downstream, Why> {
+    let Some(kind) = data_type(&flat) else {
+        return Ok(unknown("dataType", &flat.data_type, flat.sequence_id));
+    };
+    let invocation_id = flat.invocation_id.need("invocationId is missing")?.into();
+    let success = flat.success.ok_or("success is missing")?;
+    let payload = flat.data.json().map(|data| payload(text, kind, data)).transpose()?;
+    let error = if success { None } else { named_error(flat.error)? };
+    Ok(Downstream::InvokeResponse(InvokeResponse { invocation_id, success, payload, error }))
+}
+
+fn state_items(raw: Raw<'_>) -> Result<Vec<GroupStateItem>, Why> {
+    let json = raw.not_null().ok_or("items is missing")?;
+    let items: Vec<Raw<'_>> = serde_json::from_str(json).map_err(|_| "items is not an array")?;
+    items.into_iter().map(state_item).collect()
+}
+
+fn state_item(raw: Raw<'_>) -> Result<GroupStateItem, Why> {
+    #[derive(Deserialize, Default)]
+    #[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
+    struct Item<'a> {
+        connection_id: Str<'a>,
+        user_id: Str<'a>,
+        state: Raw<'a>,
+        updated_at: Option<i64>,
+    }
+    let item: Item<'_> = object(raw.json().unwrap_or_default())?;
+    Ok(GroupStateItem {
+        connection_id: item.connection_id.need("connectionId is missing")?.into(),
+        user_id: item.user_id.owned(),
+        state: string_map(item.state)?,
+        updated_at: item.updated_at.ok_or("updatedAt is missing")?,
+    })
+}
+
+/// Writes a frame.
+pub(in super::super) fn encode(message: &Downstream) -> Frame {
+    let mut w = Writer::new(variable_size(message));
+    w.opt_plain("sequenceId", message.sequence_id());
+    match message {
+        Downstream::Connected { connection_id, user_id, reconnection_token } => {
+            w.str("type", "system").str("event", "connected");
+            w.opt_str("userId", user_id.as_deref()).str("connectionId", connection_id);
+            w.opt_str("reconnectionToken", reconnection_token.as_ref().map(Secret::expose));
+        }
+        Downstream::Disconnected { message } => {
+            w.str("type", "system").str("event", "disconnected");
+            w.opt_str("message", message.as_deref());
+        }
+        Downstream::Ack { ack_id, success, error } => {
+            w.str("type", "ack").plain("ackId", ack_id).plain("success", success);
+            w.error(error.as_ref().filter(|_| !success));
+        }
+        Downstream::GroupMessage(m) => group_message(&mut w, m),
+        Downstream::ServerMessage(m) => {
+            w.str("type", "message").str("from", "server").payload(&m.payload);
+            w.map("metadata", m.metadata.as_deref());
+        }
+        Downstream::Pong => {
+            w.str("type", "pong");
+        }
+        Downstream::InvokeResponse(m) => {
+            w.str("type", "invokeResponse");
+            response_fields(&mut w, m);
+        }
+        Downstream::CancelInvocation { invocation_id } => {
+            w.str("type", "cancelInvocation").str("invocationId", invocation_id);
+        }
+        Downstream::GroupStateSnapshot { group, items, .. } => {
+            group_state(w.str("type", "groupStateSnapshot"), group, items);
+        }
+        Downstream::GroupStateUpdate { group, items, .. } => {
+            group_state(w.str("type", "groupStateUpdate"), group, items);
+        }
+        Downstream::Unknown { what, .. } => unknown_again(&mut w, what),
+        stream => stream_control(&mut w, stream),
+    }
+    w.finish()
+}
+
+fn variable_size(message: &Downstream) -> usize {
+    match message {
+        Downstream::GroupMessage(m) => {
+            let stream = m.stream.as_ref().map_or(0, |s| s.stream_id.len() + 128);
+            let user = m.from_user_id.as_ref().map_or(0, |u| u.len());
+            let names = m.group.len() + user;
+            names + payload_size(&m.payload) + map_size(m.metadata.as_deref()) + stream
+        }
+        Downstream::ServerMessage(m) => payload_size(&m.payload) + map_size(m.metadata.as_deref()),
+        Downstream::InvokeResponse(m) => m.payload.as_ref().map_or(0, payload_size),
+        Downstream::Connected { .. } => 512, // the token
+        _ => 0,
+    }
+}
+
+fn group_message(w: &mut Writer, m: &GroupMessage) {
+    w.str("type", "message").str("from", "group").str("group", &m.group);
+    w.opt_str("fromUserId", m.from_user_id.as_deref());
+    w.payload(&m.payload).map("metadata", m.metadata.as_deref());
+    let Some(part) = &m.stream else { return };
+    w.object("stream", |w| {
+        w.str("streamId", &part.stream_id).plain("streamSequenceId", part.stream_sequence_id);
+        w.opt_plain("endOfStream", part.end_of_stream.then_some(true));
+        if let Some(error) = &part.error {
+            w.object("error", |w| {
+                w.str("name", &error.name).opt_str("message", error.message.as_deref());
+                w.opt_str("userErrorCode", error.user_error_code.as_deref());
+            });
+        }
+    });
+}
+
+/// The same both ways, so far as anybody knows.
+pub(super) fn response_fields(w: &mut Writer, m: &InvokeResponse) {
+    w.str("invocationId", &m.invocation_id).plain("success", m.success);
+    if let Some(payload) = &m.payload {
+        w.payload(payload);
+    }
+    w.error(m.error.as_ref().filter(|_| !m.success));
+}
+
+fn group_state(w: &mut Writer, group: &str, items: &[GroupStateItem]) {
+    w.str("group", group).array("items", items, |w, item| {
+        w.str("connectionId", &item.connection_id).opt_str("userId", item.user_id.as_deref());
+        w.map("state", item.state.as_ref()).plain("updatedAt", item.updated_at);
+    });
+}
+
+/// Makes a frame that reads as the same `what`, so that an emulator can send what is unknown.
+fn unknown_again(w: &mut Writer, what: &str) {
+    match what.split_once(' ') {
+        Some(("from", from)) => w.str("type", "message").str("from", from),
+        Some(("event", event)) => w.str("type", "system").str("event", event),
+        Some(("dataType", name)) => {
+            w.str("type", "message").str("from", "server").str("dataType", name)
+        }
+        Some(("type", kind)) => w.str("type", kind),
+        _ => w.str("type", what),
+    };
+}
+
+fn stream_control(w: &mut Writer, message: &Downstream) {
+    match message {
+        Downstream::StreamAck { stream_id, expected_sequence_id } => {
+            w.str("type", "streamAck").str("streamId", stream_id);
+            w.plain("expectedSequenceId", expected_sequence_id);
+        }
+        Downstream::StreamNack { stream_id, expected_sequence_id, name, message } => {
+            w.str("type", "streamNack").str("streamId", stream_id);
+            w.plain("expectedSequenceId", expected_sequence_id);
+            w.str("name", name).opt_str("message", message.as_deref());
+        }
+        Downstream::StreamClosed { stream_id, error } => {
+            w.str("type", "streamClosed").str("streamId", stream_id).error(error.as_ref());
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,395 @@
+//! Client to service.
+//!
+//! Decoding is as strict as the service: it refuses what would end a connection there. Null counts
+//! as absent for `ackId` and `state`, where the service is known to do so, and inside streams and
+//! invocation answers, where nothing is known.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+
+use super::super::{
+    Frame, InvokeResponse, Malformed, NamedError, SendContent, SendEvent, SendToGroup,
+    StreamEndError, Upstream, rules,
+};
+use super::down::response_fields;
+use super::read::{DataType, Raw, Why, object, payload, text};
+use super::write::{Writer, map_size, payload_size};
+use crate::message::{Metadata, Payload, Text};
+
+/// Every field of every message, unread: which of them count depends on `type`.
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
+struct Fields<'a> {
+    r#type: Raw<'a>,
+    group: Raw<'a>,
+    ack_id: Raw<'a>,
+    no_echo: Raw<'a>,
+    ttl_seconds: Raw<'a>,
+    metadata: Raw<'a>,
+    data_type: Raw<'a>,
+    data: Raw<'a>,
+    stream: Raw<'a>,
+    event: Raw<'a>,
+    invocation_id: Raw<'a>,
+    target: Raw<'a>,
+    success: Raw<'a>,
+    error: Raw<'a>,
+    sequence_id: Raw<'a>,
+    stream_id: Raw<'a>,
+    stream_sequence_id: Raw<'a>,
+    state: Raw<'a>,
+}
+
+/// Reads a frame.
+pub(in super::super) fn decode(frame: &Frame) -> Result<Upstream<'static>, Malformed> {
+    let text = text(frame)?;
+    object::<Fields<'_>>(text).and_then(|f| build(text, &f)).map_err(Malformed::new)
+}
+
+fn build(text: &Text, f: &Fields<'_>) -> Result<Upstream<'static>, Why> {
+    let mut kind: String = need(f.r#type, "type")?;
+    kind.make_ascii_lowercase();
+    Ok(match kind.as_str() {
+        "joingroup" => Upstream::JoinGroup { group: group(f)?, ack_id: ack_id(f)? },
+        "leavegroup" => Upstream::LeaveGroup { group: group(f)?, ack_id: ack_id(f)? },
+        "sendtogroup" => Upstream::SendToGroup(send_to_group(text, f)?),
+        "event" => Upstream::Event(send_event(text, f)?),
+        "invoke" => invoke(text, f)?,
+        "invokeresponse" => Upstream::InvokeResponse(invoke_response(text, f)?),
+        "cancelinvocation" => {
+            Upstream::CancelInvocation { invocation_id: invocation_id(f)?.into() }
+        }
+        "sequenceack" => Upstream::SequenceAck { sequence_id: need(f.sequence_id, "sequenceId")? },
+        "ping" => Upstream::Ping,
+        "streamdata" => stream_data(text, f)?,
+        "streamend" => {
+            let stream_id = stream_id(f.stream_id)?;
+            Upstream::StreamEnd { stream_id, error: end_error(f.error)? }
+        }
+        "setgroupstate" => Upstream::SetGroupState {
+            group: group(f)?,
+            ack_id: ack_id(f)?,
+            state: nullable::<StringMap>(f.state, "state")?.map(|map| map.0),
+        },
+        "subscribegroupstate" => {
+            Upstream::SubscribeGroupState { group: group(f)?, ack_id: ack_id(f)? }
+        }
+        "unsubscribegroupstate" => {
+            Upstream::UnsubscribeGroupState { group: group(f)?, ack_id: ack_id(f)? }
+        }
+        _ => return Err("unknown type".into()),
+    })
+}
+
+/// The value of a field, if the field is there; null is a wrong type.
+fn get<'a, T: Deserialize<'a>>(raw: Raw<'a>, name: &str) -> Result<Option<T>, Why> {
+    let parse = |json| {
+        serde_json::from_str(json)
+            .map_err(|_| Cow::Owned(format!("{name} is of the wrong type or out of range")))
+    };
+    raw.json().map(parse).transpose()
+}
+
+fn nullable<'a, T: Deserialize<'a>>(raw: Raw<'a>, name: &str) -> Result<Option<T>, Why> {
+    if raw.not_null().is_some() { get(raw, name) } else { Ok(None) }
+}
+
+fn need<'a, T: Deserialize<'a>>(raw: Raw<'a>, name: &str) -> Result<T, Why> {
+    get(raw, name)?.ok_or_else(|| format!("{name} is missing").into())
+}
+
+fn group(f: &Fields<'_>) -> Result<Cow<'static, str>, Why> {
+    let group: String = need(f.group, "group")?;
+    rules::group(&group)?;
+    Ok(group.into())
+}
+
+fn ack_id(f: &Fields<'_>) -> Result<Option<u64>, Why> {
+    nullable(f.ack_id, "ackId")
+}
+
+fn event_name(f: &Fields<'_>) -> Result<Cow<'static, str>, Why> {
+    let event: String = need(f.event, "event")?;
+    rules::event(&event)?;
+    Ok(event.into())
+}
+
+fn invocation_id(f: &Fields<'_>) -> Result<String, Why> {
+    let id: String = need(f.invocation_id, "invocationId")?;
+    rules::invocation_id(&id)?;
+    Ok(id)
+}
+
+fn stream_id(raw: Raw<'_>) -> Result<Cow<'static, str>, Why> {
+    let id: String = need(raw, "streamId")?;
+    rules::stream_id(&id)?;
+    Ok(id.into())
+}
+
+fn metadata(f: &Fields<'_>) -> Result<Option<Cow<'static, Metadata>>, Why> {
+    let Some(StringMap(map)) = get(f.metadata, "metadata")? else { return Ok(None) };
+    rules::metadata(&map)?;
+    Ok(Some(Cow::Owned(map)))
+}
+
+/// The payload, if there is `data`.
+fn data(text: &Text, f: &Fields<'_>) -> Result<Option<Payload>, Why> {
+    let kind = match get::<String>(f.data_type, "dataType")? {
+        None => DataType::Json,
+        Some(name) => DataType::from_name(&name).ok_or("unknown dataType")?,
+    };
+    f.data.json().map(|data| payload(text, kind, data)).transpose()
+}
+
+/// The payload of a message that must have one. Metadata alone will do: its text is then empty.
+fn data_or_metadata(text: &Text, f: &Fields<'_>, metadata: bool) -> Result<Payload, Why> {
+    match data(text, f)? {
+        Some(payload) => Ok(payload),
+        None if metadata => Ok(Payload::from("")),
+        None => Err("data is missing".into()),
+    }
+}
+
+fn send_to_group(text: &Text, f: &Fields<'_>) -> Result<SendToGroup<'static>, Why> {
+    let metadata = metadata(f)?;
+    let ttl_seconds = get(f.ttl_seconds, "ttlSeconds")?;
+    if let Some(ttl) = ttl_seconds {
+        rules::ttl_seconds(ttl)?;
+    }
+    let content = match f.stream.not_null() {
+        Some(_) if f.data.json().is_some() || f.data_type.json().is_some() => {
+            return Err("the start of a stream has no data".into());
+        }
+        Some(stream) => stream_start(stream)?,
+        None => SendContent::Payload(data_or_metadata(text, f, metadata.is_some())?),
+    };
+    Ok(SendToGroup {
+        group: group(f)?,
+        ack_id: ack_id(f)?,
+        no_echo: get(f.no_echo, "noEcho")?.unwrap_or(false),
+        ttl_seconds,
+        metadata,
+        content,
+    })
+}
+
+fn stream_start(json: &str) -> Result<SendContent<'static>, Why> {
+    #[derive(Deserialize, Default)]
+    #[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
+    struct Start<'a> {
+        stream_id: Raw<'a>,
+        idle_timeout_ms: Option<u32>,
+    }
+    let start: Start<'_> = object(json)?;
+    if let Some(ms) = start.idle_timeout_ms {
+        rules::idle_timeout_ms(ms)?;
+    }
+    let stream_id = stream_id(start.stream_id)?;
+    Ok(SendContent::Stream { stream_id, idle_timeout_ms: start.idle_timeout_ms })
+}
+
+fn send_event(text: &Text, f: &Fields<'_>) -> Result<SendEvent<'static>, Why> {
+    if f.stream.not_null().is_some() {
+        return Err("an event cannot start a stream".into());
+    }
+    let metadata = metadata(f)?;
+    Ok(SendEvent {
+        event: event_name(f)?,
+        ack_id: ack_id(f)?,
+        payload: data_or_metadata(text, f, metadata.is_some())?,
+        metadata,
+    })
+}
+
+fn invoke(text: &Text, f: &Fields<'_>) -> Result<Upstream<'static>, Why> {
+    if need::<String>(f.target, "target")? != "event" {
+        return Err("target is not `event`".into());
+    }
+    if f.data.json().is_some() != f.data_type.json().is_some() {
+        return Err("dataType and data go together".into());
+    }
+    Ok(Upstream::Invoke {
+        invocation_id: invocation_id(f)?.into(),
+        event: event_name(f)?,
+        payload: data(text, f)?,
+    })
+}
+
+fn invoke_response(text: &Text, f: &Fields<'_>) -> Result<InvokeResponse, Why> {
+    #[derive(Deserialize)]
+    struct Body {
+        name: String,
+        message: Option<String>,
+    }
+    let success: bool = need(f.success, "success")?;
+    let error = match f.error.not_null() {
+        Some(json) if !success => Some(object(json)?),
+        _ => None,
+    };
+    let error = error.map(|Body { name, message }| NamedError { name, message: full(message) });
+    let invocation_id = invocation_id(f)?;
+    Ok(InvokeResponse { invocation_id, success, payload: data(text, f)?, error })
+}
+
+fn stream_data(text: &Text, f: &Fields<'_>) -> Result<Upstream<'static>, Why> {
+    let stream_id = stream_id(f.stream_id)?;
+    let stream_sequence_id = get(f.stream_sequence_id, "streamSequenceId")?;
+    let payload = data(text, f)?;
+    if stream_sequence_id == Some(0) {
+        return Err("streamSequenceId starts at 1".into());
+    }
+    if stream_sequence_id.is_some() != payload.is_some()
+        || (payload.is_none() && f.data_type.json().is_some())
+    {
+        return Err("streamSequenceId, dataType and data go together".into());
+    }
+    Ok(Upstream::StreamData { stream_id, stream_sequence_id, payload })
+}
+
+fn end_error(raw: Raw<'_>) -> Result<Option<StreamEndError>, Why> {
+    #[derive(Deserialize, Default)]
+    #[serde(default, rename_all = "camelCase")]
+    struct Body {
+        message: Option<String>,
+        user_error_code: Option<String>,
+    }
+    let Some(json) = raw.not_null() else { return Ok(None) };
+    let Body { message, user_error_code } = object(json)?;
+    Ok(Some(StreamEndError { message: full(message), user_error_code: full(user_error_code) }))
+}
+
+/// An empty string counts as absent.
+fn full(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
+}
+
+/// A map of strings without repeated keys; serde's own would keep the last of them.
+struct StringMap(Metadata);
+
+impl<'de> Deserialize<'de> for StringMap {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct MapVisitor;
+        impl<'de> Visitor<'de> for MapVisitor {
+            type Value = StringMap;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<StringMap, A::Error> {
+                let mut map = Metadata::new();
+                while let Some((key, value)) = from.next_entry()? {
+                    if map.insert(key, value).is_some() {
+                        return Err(A::Error::custom("a repeated key"));
+                    }
+                }
+                Ok(StringMap(map))
+            }
+        }
+        from.deserialize_map(MapVisitor)
+    }
+}
+
+/// Writes a frame.
+pub(in super::super) fn encode(message: &Upstream<'_>) -> Frame {
+    let mut w = Writer::new(variable_size(message));
+    match message {
+        Upstream::JoinGroup { group, ack_id } => group_call(&mut w, "joinGroup", group, *ack_id),
+        Upstream::LeaveGroup { group, ack_id } => group_call(&mut w, "leaveGroup", group, *ack_id),
+        Upstream::SendToGroup(m) => write_send(&mut w, m),
+        Upstream::Event(m) => {
+            w.str("type", "event").str("event", &m.event).opt_plain("ackId", m.ack_id);
+            w.map("metadata", m.metadata.as_deref()).payload(&m.payload);
+        }
+        Upstream::Invoke { invocation_id, event, payload } => {
+            w.str("type", "invoke").str("invocationId", invocation_id);
+            w.str("target", "event").str("event", event);
+            opt_payload(&mut w, payload.as_ref());
+        }
+        Upstream::InvokeResponse(m) => {
+            w.str("type", "invokeResponse");
+            response_fields(&mut w, m);
+        }
+        Upstream::CancelInvocation { invocation_id } => {
+            w.str("type", "cancelInvocation").str("invocationId", invocation_id);
+        }
+        Upstream::SequenceAck { sequence_id } => {
+            w.str("type", "sequenceAck").plain("sequenceId", sequence_id);
+        }
+        Upstream::Ping => {
+            w.str("type", "ping");
+        }
+        Upstream::StreamData { stream_id, stream_sequence_id, payload } => {
+            w.str("type", "streamData").str("streamId", stream_id);
+            w.opt_plain("streamSequenceId", *stream_sequence_id);
+            opt_payload(&mut w, payload.as_ref());
+        }
+        Upstream::StreamEnd { stream_id, error } => {
+            w.str("type", "streamEnd").str("streamId", stream_id);
+            write_end_error(&mut w, error.as_ref());
+        }
+        Upstream::SetGroupState { group, ack_id, state } => {
+            group_call(&mut w, "setGroupState", group, *ack_id);
+            w.map("state", state.as_ref());
+        }
+        Upstream::SubscribeGroupState { group, ack_id } => {
+            group_call(&mut w, "subscribeGroupState", group, *ack_id);
+        }
+        Upstream::UnsubscribeGroupState { group, ack_id } => {
+            group_call(&mut w, "unsubscribeGroupState", group, *ack_id);
+        }
+    }
+    w.finish()
+}
+
+fn variable_size(message: &Upstream<'_>) -> usize {
+    match message {
+        Upstream::SendToGroup(m) => {
+            let payload = match &m.content {
+                SendContent::Payload(payload) => payload_size(payload),
+                SendContent::Stream { stream_id, .. } => stream_id.len(),
+            };
+            m.group.len() + payload + map_size(m.metadata.as_deref())
+        }
+        Upstream::Event(m) => payload_size(&m.payload) + map_size(m.metadata.as_deref()),
+        Upstream::Invoke { payload, .. } | Upstream::StreamData { payload, .. } => {
+            payload.as_ref().map_or(0, payload_size)
+        }
+        Upstream::InvokeResponse(m) => m.payload.as_ref().map_or(0, payload_size),
+        _ => 0,
+    }
+}
+
+fn group_call(w: &mut Writer, kind: &str, group: &str, ack_id: Option<u64>) {
+    w.str("type", kind).str("group", group).opt_plain("ackId", ack_id);
+}
+
+fn write_send(w: &mut Writer, m: &SendToGroup<'_>) {
+    group_call(w, "sendToGroup", &m.group, m.ack_id);
+    w.opt_plain("noEcho", m.no_echo.then_some(true));
+    w.opt_plain("ttlSeconds", m.ttl_seconds).map("metadata", m.metadata.as_deref());
+    match &m.content {
+        SendContent::Payload(payload) => w.payload(payload),
+        SendContent::Stream { stream_id, idle_timeout_ms } => w.object("stream", |w| {
+            w.str("streamId", stream_id).opt_plain("idleTimeoutMs", *idle_timeout_ms);
+        }),
+    };
+}
+
+fn opt_payload(w: &mut Writer, payload: Option<&Payload>) {
+    if let Some(payload) = payload {
+        w.payload(payload);
+    }
+}
+
+fn write_end_error(w: &mut Writer, error: Option<&StreamEndError>) {
+    if let Some(error) = error {
+        w.object("error", |w| {
+            w.opt_str("message", error.message.as_deref());
+            w.opt_str("userErrorCode", error.user_error_code.as_deref());
+        });
+    }
+}

@@ -1,0 +1,139 @@
+//! What the service accepts as names and values.
+//!
+//! The service answers a breach by closing the connection, and with it the session. So the client
+//! checks the same rules before it sends, and each text says the rule. The texts never quote the
+//! value: it may be somebody's data.
+
+use std::borrow::Cow;
+
+use crate::message::Metadata;
+
+/// The largest message in either direction, in bytes of the WebSocket message: 1 MiB.
+pub const MAX_MESSAGE: usize = 1 << 20;
+
+const MAX_GROUP: usize = 1024;
+const MAX_EVENT: usize = 128;
+const MAX_TTL_SECONDS: u32 = 300;
+const MAX_METADATA_KEY: usize = 256;
+const MAX_METADATA_VALUE: usize = 1024;
+const MAX_METADATA: usize = 8192;
+
+/// `Ok`, or the rule that was broken.
+pub(crate) type Check = Result<(), Cow<'static, str>>;
+
+/// The name of a group: not blank, at most 1024 characters.
+pub(crate) fn group(name: &str) -> Check {
+    if name.chars().all(char::is_whitespace) {
+        return Err("a group name must not be empty or blank".into());
+    }
+    // Only a longer UTF-8 text can have more characters. The service counts UTF-16 units.
+    if name.len() > MAX_GROUP && name.encode_utf16().count() > MAX_GROUP {
+        return Err("a group name must have at most 1024 characters (UTF-16 units)".into());
+    }
+    Ok(())
+}
+
+/// The name of an event: a letter, then up to 127 of letters, digits, `_`, `.` and `-`.
+pub(crate) fn event(name: &str) -> Check {
+    let bytes = name.as_bytes();
+    let tail = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    if bytes.first().is_some_and(u8::is_ascii_alphabetic)
+        && bytes.len() <= MAX_EVENT
+        && bytes.iter().all(tail)
+    {
+        return Ok(());
+    }
+    Err("an event name must be an ASCII letter followed by at most 127 ASCII letters, digits, \
+         `_`, `.` or `-`"
+        .into())
+}
+
+/// Metadata: HTTP token keys of 1 to 256 bytes, ASCII values up to 1024 bytes, 8192 bytes in all.
+pub(crate) fn metadata(metadata: &Metadata) -> Check {
+    let mut total = 0;
+    for (key, value) in metadata {
+        if !(1..=MAX_METADATA_KEY).contains(&key.len()) || !key.bytes().all(is_token) {
+            return Err("a metadata key must be 1 to 256 characters of an HTTP token: ASCII \
+                        letters, digits and !#$%&'*+-.^_`|~"
+                .into());
+        }
+        if value.len() > MAX_METADATA_VALUE || !value.is_ascii() {
+            return Err("a metadata value must be ASCII of at most 1024 bytes".into());
+        }
+        total += key.len() + value.len();
+    }
+    if total > MAX_METADATA {
+        return Err(format!(
+            "the keys and values of metadata must have at most 8192 bytes in all, not {total}"
+        )
+        .into());
+    }
+    Ok(())
+}
+
+/// The time to live of a message: at most 300 seconds.
+pub(crate) fn ttl_seconds(seconds: u32) -> Check {
+    if seconds > MAX_TTL_SECONDS {
+        return Err(format!("ttlSeconds must be at most 300, not {seconds}").into());
+    }
+    Ok(())
+}
+
+/// The id of a stream: not empty.
+pub(crate) fn stream_id(id: &str) -> Check {
+    if id.is_empty() { Err("a stream id must not be empty".into()) } else { Ok(()) }
+}
+
+/// The id of an invocation: not empty.
+pub(crate) fn invocation_id(id: &str) -> Check {
+    if id.is_empty() { Err("an invocation id must not be empty".into()) } else { Ok(()) }
+}
+
+/// The idle timeout of a stream: above 0.
+pub(crate) fn idle_timeout_ms(ms: u32) -> Check {
+    if ms == 0 { Err("idleTimeoutMs must be above 0".into()) } else { Ok(()) }
+}
+
+fn is_token(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn group_names_are_not_blank_and_bounded() {
+        assert!(group("größe/日本 🚀").is_ok());
+        assert!(group("").is_err());
+        assert!(group(" \u{3000}\n").is_err());
+        assert!(group(&"é".repeat(1024)).is_ok());
+        assert!(group(&"é".repeat(1025)).is_err());
+        assert!(group(&"🚀".repeat(513)).is_err());
+    }
+
+    #[test]
+    fn event_names_follow_the_pattern() {
+        for good in ["a", "order.new", "A-1_b", &"x".repeat(128)] {
+            assert!(event(good).is_ok(), "{good}");
+        }
+        for bad in ["", "1a", ".a", "a b", "é", "a/b", &"x".repeat(129)] {
+            assert!(event(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn metadata_is_bounded_by_entry_and_in_all() {
+        let one = |k: &str, v: &str| Metadata::from([(k.into(), v.into())]);
+        assert!(metadata(&one(&"k".repeat(256), &"v".repeat(1024))).is_ok());
+        assert!(metadata(&one("", "v")).is_err());
+        assert!(metadata(&one("a b", "v")).is_err());
+        assert!(metadata(&one(&"k".repeat(257), "")).is_err());
+        assert!(metadata(&one("k", "é")).is_err());
+        assert!(metadata(&one("k", &"v".repeat(1025))).is_err());
+        let mut full: Metadata = (0..8).map(|i| (format!("key{i}"), "v".repeat(1020))).collect();
+        assert!(metadata(&full).is_ok());
+        full.insert("x".into(), String::new());
+        assert!(metadata(&full).is_err());
+    }
+}
