@@ -1,0 +1,648 @@
+//! The write half of a connection, shared by every thread.
+//!
+//! Callers append whole frames to the out-buffer, which is memory only, and then see to it that
+//! somebody writes: the first one to find nobody writing does it, for all. Invariants:
+//!
+//! - Bytes leave in the order in which they were appended; there is one writer at a time.
+//! - No lock is held across a system call. Lock order: `out`, then `tls`; never both while
+//!   encrypting.
+//! - A writer that must go (its deadline passed) leaves the rest behind, with its offset; the
+//!   next caller or the reader goes on from there.
+//! - After a Close frame nothing more is appended.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+use super::lock;
+use super::reader::LinkReader;
+use super::tls::Engine;
+use super::wire::{CHUNK, Wire, is_timeout};
+use crate::error::{Error, ErrorKind, Result};
+
+/// A blocked write returns this often, so that its thread can look at its deadline.
+const SLICE: Duration = Duration::from_millis(50);
+/// A peer that takes no byte for so long is dead.
+const NO_PROGRESS: Duration = Duration::from_secs(10);
+/// Having written so much for others, a writer hands over to the next caller.
+const RELIEF: u64 = 256 * 1024;
+/// Ciphertext is made in pieces of this size, so that the reader never waits long for the engine.
+const ENCRYPT_PIECE: usize = 4 * CHUNK;
+/// Buffers that grew beyond this are given back when they are empty.
+const KEEP_CAPACITY: usize = 256 * 1024;
+
+/// Which end of the WebSocket we are: clients mask their frames (RFC 6455 §5.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Client,
+    #[cfg_attr(not(feature = "emulator"), allow(dead_code))]
+    Server,
+}
+
+impl From<Role> for tungstenite::protocol::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Client => Self::Client,
+            Role::Server => Self::Server,
+        }
+    }
+}
+
+/// The kind of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Op {
+    Text,
+    Binary,
+    Ping,
+    #[cfg_attr(not(feature = "emulator"), allow(dead_code))]
+    Pong,
+    Close,
+}
+
+impl Op {
+    fn code(self) -> OpCode {
+        match self {
+            Self::Text => OpCode::Data(Data::Text),
+            Self::Binary => OpCode::Data(Data::Binary),
+            Self::Ping => OpCode::Control(Control::Ping),
+            Self::Pong => OpCode::Control(Control::Pong),
+            Self::Close => OpCode::Control(Control::Close),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct LinkOptions {
+    pub(crate) read_buffer_size: usize,
+    /// The largest message that is accepted from the peer.
+    pub(crate) max_message_size: usize,
+    /// Above so many unwritten bytes callers wait before they append more.
+    pub(crate) high_water: usize,
+}
+
+impl Default for LinkOptions {
+    fn default() -> Self {
+        Self {
+            read_buffer_size: CHUNK,
+            max_message_size: 16 * 1024 * 1024,
+            high_water: 1024 * 1024,
+        }
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(super) socket: TcpStream,
+    pub(super) tls: Option<Mutex<Engine>>,
+    role: Role,
+    high_water: u64,
+    out: Mutex<Out>,
+    /// Something changed: room was made, the writer left, or the link failed.
+    changed: Condvar,
+}
+
+/// Positions count the plaintext bytes appended since the link was opened.
+#[derive(Debug)]
+struct Out {
+    pending: Vec<u8>,
+    /// What the present writer works on; here only while nobody writes.
+    work: Option<Work>,
+    appended: u64,
+    written: u64,
+    /// The writer asks to be relieved; `takers` callers wait to do so.
+    relief: bool,
+    takers: usize,
+    waiting_for_room: usize,
+    /// The TLS engine has output that no plaintext of ours caused.
+    tls_output: bool,
+    /// When the socket last took a byte, or the out-buffer was last empty.
+    progress: Instant,
+    /// Ends of the frames that nobody waits for and that are not yet written.
+    unsent: VecDeque<u64>,
+    closing: bool,
+    failed: Option<Error>,
+}
+
+#[derive(Debug, Default)]
+struct Work {
+    /// Bytes of one batch, and how many of them are written (or encrypted).
+    plain: Vec<u8>,
+    done: usize,
+    /// With TLS: ciphertext under way, and how much of it is written.
+    cipher: Vec<u8>,
+    sent: usize,
+}
+
+impl Work {
+    fn is_empty(&self) -> bool {
+        self.done == self.plain.len() && self.sent == self.cipher.len()
+    }
+}
+
+/// What became of a flush.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flushed {
+    /// The out-buffer is empty.
+    All,
+    /// Another thread is writing it.
+    ByOther,
+    /// The deadline passed; a rest is left.
+    Rest,
+}
+
+impl Link {
+    /// Splits an upgraded connection. `leftover` are bytes read past the upgrade.
+    pub(crate) fn open(
+        wire: Wire,
+        leftover: Vec<u8>,
+        role: Role,
+        options: &LinkOptions,
+    ) -> io::Result<(Arc<Self>, LinkReader)> {
+        wire.socket.set_write_timeout(Some(SLICE))?;
+        wire.socket.set_read_timeout(None)?;
+        let link = Arc::new(Self {
+            socket: wire.socket,
+            tls: wire.tls.map(Mutex::new),
+            role,
+            high_water: options.high_water as u64,
+            out: Mutex::new(Out {
+                pending: Vec::new(),
+                work: Some(Work::default()),
+                appended: 0,
+                written: 0,
+                relief: false,
+                takers: 0,
+                waiting_for_room: 0,
+                tls_output: false,
+                progress: Instant::now(),
+                unsent: VecDeque::new(),
+                closing: false,
+                failed: None,
+            }),
+            changed: Condvar::new(),
+        });
+        let reader = LinkReader::new(Arc::clone(&link), leftover, role, options);
+        Ok((link, reader))
+    }
+
+    /// Appends one frame. Memory only; follow with [`Link::flush`]. After a Close or a failure the
+    /// frame is dropped: the reader reports the end of the link.
+    pub(crate) fn append(&self, op: Op, payload: &[u8]) {
+        self.append_frame(op, payload, false);
+    }
+
+    /// The same for a frame that nobody waits for: if the link dies first it counts as unsent.
+    pub(crate) fn append_unwaited(&self, op: Op, payload: &[u8]) {
+        self.append_frame(op, payload, true);
+    }
+
+    fn append_frame(&self, op: Op, payload: &[u8], unwaited: bool) {
+        let mask = (self.role == Role::Client).then(rand::random);
+        let mut out = lock(&self.out);
+        if out.closing {
+            if unwaited {
+                // Behind a Close it will never leave, whatever is written.
+                out.unsent.push_back(u64::MAX);
+            }
+            return;
+        }
+        out.note_start();
+        let before = out.pending.len();
+        write_frame(&mut out.pending, op, mask, payload);
+        out.appended += (out.pending.len() - before) as u64;
+        out.closing = op == Op::Close;
+        if unwaited {
+            let end = out.appended;
+            out.unsent.push_back(end);
+        }
+    }
+
+    pub(crate) fn append_close(&self, code: u16, reason: &str) {
+        // A control frame holds at most 125 bytes, two of them the code.
+        let mut end = reason.len().min(123);
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        let payload = [&code.to_be_bytes(), &reason.as_bytes()[..end]].concat();
+        self.append(Op::Close, &payload);
+    }
+
+    /// Frames that the read half made by itself: pongs and the answer to a Close.
+    pub(super) fn append_raw(&self, frame: &[u8]) {
+        let mut out = lock(&self.out);
+        if out.closing {
+            return;
+        }
+        out.note_start();
+        out.pending.extend_from_slice(frame);
+        out.appended += frame.len() as u64;
+        out.closing = frame.first().is_some_and(|first| first & 0x0f == 8);
+    }
+
+    pub(super) fn note_tls_output(&self) {
+        lock(&self.out).tls_output = true;
+    }
+
+    /// The out-buffer is below its high-water mark (or the link has failed).
+    pub(crate) fn has_room(&self) -> bool {
+        let out = lock(&self.out);
+        out.failed.is_some() || out.appended - out.written < self.high_water
+    }
+
+    /// Waits until the out-buffer is below its high-water mark.
+    ///
+    /// # Errors
+    /// `Timeout` at the deadline. A failed link counts as room: the reader tells the rest.
+    pub(crate) fn wait_for_room(&self, deadline: Instant) -> Result<()> {
+        let mut out = lock(&self.out);
+        loop {
+            if out.failed.is_some() || out.appended - out.written < self.high_water {
+                return Ok(());
+            }
+            if out.work.is_some() {
+                drop(out);
+                if self.flush(deadline) == Flushed::Rest {
+                    return Err(no_room());
+                }
+                out = lock(&self.out);
+                continue;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(no_room());
+            }
+            out.waiting_for_room += 1;
+            out = self.changed.wait_timeout(out, left).unwrap_or_else(PoisonError::into_inner).0;
+            out.waiting_for_room -= 1;
+        }
+    }
+
+    /// Sees to it that the out-buffer is written: by this thread, unless another one is at it.
+    ///
+    /// Blocks while the socket does, at most until the deadline or some 50 ms past it.
+    pub(crate) fn flush(&self, deadline: Instant) -> Flushed {
+        let Some(mut work) = self.start_writing(deadline) else {
+            return Flushed::ByOther;
+        };
+        let mut mine = 0;
+        loop {
+            if work.is_empty() && !self.next_batch(&mut work, &mut mine) {
+                return Flushed::All;
+            }
+            if mine >= RELIEF && self.hand_over(&mut work) {
+                return Flushed::ByOther;
+            }
+            match self.write_some(&mut work) {
+                Ok(n) => {
+                    mine += n as u64;
+                    self.note_written(n);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if is_timeout(&e) => {
+                    if let Some(end) = self.no_progress(&mut work, deadline) {
+                        return end;
+                    }
+                }
+                Err(e) => return self.fail_writer(work, e),
+            }
+        }
+    }
+
+    /// Becomes the writer, or finds that another thread is and will go on being it.
+    fn start_writing(&self, deadline: Instant) -> Option<Work> {
+        let mut out = lock(&self.out);
+        loop {
+            if out.failed.is_some() {
+                return None;
+            }
+            if let Some(work) = out.work.take() {
+                return Some(work);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !out.relief || left.is_zero() {
+                return None;
+            }
+            out.takers += 1;
+            out = self.changed.wait_timeout(out, left).unwrap_or_else(PoisonError::into_inner).0;
+            out.takers -= 1;
+        }
+    }
+
+    /// Takes what has been appended meanwhile; false (and no longer the writer) if nothing was.
+    fn next_batch(&self, work: &mut Work, mine: &mut u64) -> bool {
+        work.plain.clear();
+        work.done = 0;
+        work.cipher.clear();
+        work.sent = 0;
+        for buffer in [&mut work.plain, &mut work.cipher] {
+            if buffer.capacity() > KEEP_CAPACITY {
+                *buffer = Vec::new();
+            }
+        }
+        let mut out = lock(&self.out);
+        if out.failed.is_some() || (out.pending.is_empty() && !out.tls_output) {
+            out.work = Some(std::mem::take(work));
+            out.relief = false;
+            self.changed.notify_all();
+            return false;
+        }
+        std::mem::swap(&mut work.plain, &mut out.pending);
+        out.tls_output = false;
+        out.relief = *mine >= RELIEF;
+        if work.plain.is_empty()
+            && let Some(tls) = &self.tls
+        {
+            drop(out);
+            lock(tls).take_output(&mut work.cipher);
+        }
+        true
+    }
+
+    /// Lets a caller take over, if one waits.
+    fn hand_over(&self, work: &mut Work) -> bool {
+        let mut out = lock(&self.out);
+        out.relief = true;
+        if out.takers == 0 {
+            return false;
+        }
+        out.work = Some(std::mem::take(work));
+        out.relief = false;
+        self.changed.notify_all();
+        true
+    }
+
+    /// A system call or a few. Gives how many plaintext bytes are thereby done.
+    fn write_some(&self, work: &mut Work) -> io::Result<usize> {
+        let mut socket = &self.socket;
+        let Some(tls) = &self.tls else {
+            let n = match socket.write(&work.plain[work.done..])? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                n => n,
+            };
+            work.done += n;
+            return Ok(n);
+        };
+        let mut newly = 0;
+        if work.sent == work.cipher.len() {
+            work.cipher.clear();
+            work.sent = 0;
+            let piece = &work.plain[work.done..];
+            let piece = &piece[..piece.len().min(ENCRYPT_PIECE)];
+            let mut tls = lock(tls);
+            tls.write_all(piece)?;
+            tls.take_output(&mut work.cipher);
+            newly = piece.len();
+            work.done += newly;
+        }
+        while work.sent < work.cipher.len() {
+            match socket.write(&work.cipher[work.sent..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    work.sent += n;
+                    lock(&self.out).progress = Instant::now();
+                }
+                // What is encrypted counts as written: it will leave, or the link fails.
+                Err(e) if is_timeout(&e) && newly > 0 => break,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(newly)
+    }
+
+    fn note_written(&self, n: usize) {
+        let mut out = lock(&self.out);
+        out.written = (out.written + n as u64).min(out.appended);
+        out.progress = Instant::now();
+        let written = out.written;
+        while out.unsent.front().is_some_and(|end| *end <= written) {
+            out.unsent.pop_front();
+        }
+        if out.waiting_for_room > 0 {
+            self.changed.notify_all();
+        }
+    }
+
+    /// After a slice in which the socket took nothing: goes on (`None`), leaves, or gives up.
+    fn no_progress(&self, work: &mut Work, deadline: Instant) -> Option<Flushed> {
+        let now = Instant::now();
+        let mut out = lock(&self.out);
+        if now.duration_since(out.progress) >= NO_PROGRESS {
+            drop(out);
+            self.fail(Error::new(
+                ErrorKind::Disconnected,
+                "the peer took no data for 10 s; the connection counts as dead",
+            ));
+            return Some(Flushed::ByOther);
+        }
+        if out.failed.is_none() && now < deadline && !(out.relief && out.takers > 0) {
+            return None;
+        }
+        out.work = Some(std::mem::take(work));
+        out.relief = false;
+        self.changed.notify_all();
+        Some(Flushed::Rest)
+    }
+
+    fn fail_writer(&self, _work: Work, e: io::Error) -> Flushed {
+        self.fail(
+            Error::new(ErrorKind::Disconnected, "writing to the connection failed").with_source(e),
+        );
+        Flushed::ByOther
+    }
+
+    /// Ends the link with a cause; the first cause stays.
+    pub(crate) fn fail(&self, cause: Error) {
+        let mut out = lock(&self.out);
+        if out.failed.is_none() {
+            out.failed = Some(cause);
+        }
+        self.changed.notify_all();
+        drop(out);
+        self.shutdown();
+    }
+
+    pub(crate) fn failure(&self) -> Option<Error> {
+        lock(&self.out).failed.clone()
+    }
+
+    /// Bytes are left and nobody writes them.
+    pub(crate) fn has_rest(&self) -> bool {
+        let out = lock(&self.out);
+        out.failed.is_none()
+            && out
+                .work
+                .as_ref()
+                .is_some_and(|w| !w.is_empty() || !out.pending.is_empty() || out.tls_output)
+    }
+
+    /// How many frames that nobody waits for have not left this process.
+    pub(crate) fn unsent(&self) -> u64 {
+        lock(&self.out).unsent.len() as u64
+    }
+
+    /// Waits until all that was appended is written.
+    pub(crate) fn drain(&self, deadline: Instant) -> bool {
+        loop {
+            match self.flush(deadline) {
+                Flushed::All => return true,
+                Flushed::Rest => return false,
+                Flushed::ByOther => {}
+            }
+            let mut out = lock(&self.out);
+            while out.failed.is_none() && out.work.is_none() {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return false;
+                }
+                out.waiting_for_room += 1;
+                out =
+                    self.changed.wait_timeout(out, left).unwrap_or_else(PoisonError::into_inner).0;
+                out.waiting_for_room -= 1;
+            }
+            if out.failed.is_some() {
+                return false;
+            }
+        }
+    }
+
+    /// Ends our direction politely: TLS `close_notify`, then FIN. Never waits for a stuck peer.
+    pub(crate) fn finish(&self) {
+        if let Some(tls) = &self.tls {
+            lock(tls).close_notify();
+            self.note_tls_output();
+        }
+        self.flush(Instant::now());
+        let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
+    /// Cuts the connection both ways at once; a blocked read or write returns.
+    pub(crate) fn shutdown(&self) {
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    /// Cuts the connection with a TCP reset.
+    #[cfg_attr(not(feature = "emulator"), allow(dead_code))]
+    pub(crate) fn reset(&self) {
+        let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+        // The descriptor is closed only when reader and writers have let go of it, so wake them.
+        self.shutdown();
+    }
+}
+
+impl Out {
+    /// A burst that begins on an empty out-buffer starts the no-progress clock afresh.
+    fn note_start(&mut self) {
+        if self.appended == self.written {
+            self.progress = Instant::now();
+        }
+    }
+}
+
+fn no_room() -> Error {
+    Error::new(
+        ErrorKind::Timeout,
+        "the connection took no more data within the time limit of the call; nothing was sent",
+    )
+}
+
+/// One unfragmented frame (RFC 6455 §5.2).
+fn write_frame(out: &mut Vec<u8>, op: Op, mask: Option<[u8; 4]>, payload: &[u8]) {
+    let header = FrameHeader { opcode: op.code(), mask, ..FrameHeader::default() };
+    out.reserve(payload.len() + 14);
+    // Writing to a vector cannot fail.
+    let _ = header.format(payload.len() as u64, out);
+    let start = out.len();
+    out.extend_from_slice(payload);
+    if let Some(mask) = mask {
+        apply_mask(&mut out[start..], mask);
+    }
+}
+
+fn apply_mask(data: &mut [u8], mask: [u8; 4]) {
+    let wide = u64::from_ne_bytes([
+        mask[0], mask[1], mask[2], mask[3], mask[0], mask[1], mask[2], mask[3],
+    ]);
+    let (blocks, rest) = data.as_chunks_mut::<8>();
+    for block in blocks {
+        *block = (u64::from_ne_bytes(*block) ^ wide).to_ne_bytes();
+    }
+    for (byte, key) in rest.iter_mut().zip(mask.iter().cycle()) {
+        *byte ^= key;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    fn pair() -> (Arc<Link>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let ours = TcpStream::connect(listener.local_addr().expect("addr")).expect("connect");
+        let (theirs, _) = listener.accept().expect("accept");
+        SockRef::from(&ours).set_send_buffer_size(64 * 1024).expect("size");
+        let wire = Wire::plain(ours);
+        let link = Link::open(wire, Vec::new(), Role::Server, &LinkOptions::default());
+        (link.expect("open").0, theirs)
+    }
+
+    fn soon(ms: u64) -> Instant {
+        Instant::now() + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn masking_is_its_own_inverse_at_every_length() {
+        for len in 0..40usize {
+            let plain: Vec<u8> = (0..len as u8).collect();
+            let mut data = plain.clone();
+            apply_mask(&mut data, [1, 2, 3, 4]);
+            for (i, b) in data.iter().enumerate() {
+                assert_eq!(*b, plain[i] ^ [1, 2, 3, 4][i % 4]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_writer_leaves_at_its_deadline_and_the_next_one_goes_on() {
+        let (link, mut peer) = pair();
+        let big = vec![7u8; 16 << 20];
+        link.append(Op::Binary, &big);
+        assert_eq!(link.flush(soon(10)), Flushed::Rest);
+        assert!(link.has_rest());
+        assert!(link.wait_for_room(soon(10)).is_err());
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).map(|_| all)
+        });
+        assert_eq!(link.flush(soon(60_000)), Flushed::All);
+        link.append_unwaited(Op::Text, b"x");
+        assert_eq!(link.unsent(), 1);
+        assert_eq!(link.flush(soon(60_000)), Flushed::All);
+        assert_eq!(link.unsent(), 0);
+        link.shutdown();
+        let all = reader.join().expect("joined").expect("read");
+        assert_eq!(all.len(), 10 + big.len() + 3);
+        assert!(all[10..10 + big.len()].iter().all(|b| *b == 7));
+    }
+
+    #[test]
+    fn nothing_leaves_after_a_close_frame() {
+        let (link, mut peer) = pair();
+        link.append_close(1000, &"é".repeat(80));
+        link.append_unwaited(Op::Text, b"late");
+        assert!(link.drain(soon(10_000)));
+        assert_eq!(link.unsent(), 1);
+        link.shutdown();
+        let mut all = Vec::new();
+        peer.read_to_end(&mut all).expect("read");
+        assert_eq!(all[..4], [0x88, 2 + 122, 3, 232]);
+    }
+}

@@ -1,0 +1,34 @@
+//! URL to TCP to TLS to WebSocket, and the link that reader and callers share.
+//!
+//! Invariants: every blocking call here takes a deadline; nothing here logs a URL's query, a
+//! header or a frame; nothing here knows of sessions, acks or groups.
+//!
+//! - [`dial`] opens a connection: name look-up, TCP, TLS, upgrade; each step has a limit and an
+//!   error of its own, and [`Stop`] cuts each of them short.
+//! - [`Wire`] is the byte stream before the WebSocket exists.
+//! - [`Link`] is the write half, shared by all callers; [`LinkReader`] the read half, owned by the
+//!   one reader thread. The socket stays blocking, and nobody holds a lock across a system call.
+
+mod address;
+mod dial;
+mod link;
+mod reader;
+mod stop;
+pub(crate) mod tls;
+mod upgrade;
+mod wire;
+
+pub(crate) use address::Lookup;
+pub(crate) use dial::{DialOptions, Target, dial};
+pub(crate) use link::{Link, LinkOptions, Op, Role};
+pub(crate) use reader::{Incoming, LinkReader, Lost};
+pub(crate) use stop::{Helper, HelperError, Stop};
+pub(crate) use wire::Wire;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks, and goes on after a panic elsewhere: the data behind the locks of this module are byte
+/// buffers that are consistent between statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
