@@ -1,0 +1,287 @@
+//! The table of calls: waiting to be written, or written and waiting for their ack.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::error::{Error, ErrorKind};
+use crate::protocol::Frame;
+
+/// The service remembers so many ack ids. A call after which that many others were written must
+/// not be sent again: the service may have forgotten that it ran it.
+const REMEMBERED: u64 = 1000;
+
+/// What names a call until it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Key {
+    Ack(u64),
+    /// Fire and forget: it ends when it is sent.
+    Unacked(u64),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum CallKind {
+    Join(Arc<str>),
+    Leave(Arc<str>),
+    /// Our own, after a new connection.
+    Rejoin(Arc<str>),
+    /// A publication or an event.
+    Message,
+}
+
+#[derive(Debug)]
+pub(crate) struct NewCall<W> {
+    pub(crate) key: Key,
+    pub(crate) kind: CallKind,
+    pub(crate) frame: Frame,
+    pub(crate) waiter: Option<W>,
+    pub(crate) deadline: Instant,
+    /// No thread of the program watches the deadline, so the reader does.
+    pub(crate) watched: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Call<W> {
+    pub(super) kind: CallKind,
+    pub(super) frame: Frame,
+    pub(super) waiter: Option<W>,
+    deadline: Instant,
+    watched: bool,
+    place: Place,
+    /// It was written on an earlier link or connection.
+    written_before: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// Its place in `waiting`.
+    Waiting(u64),
+    /// The how-manieth call with an ack id on this connection it is.
+    Written(u64),
+}
+
+impl<W> Call<W> {
+    pub(super) fn was_written(&self) -> bool {
+        self.written_before || matches!(self.place, Place::Written(_))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Calls<W> {
+    all: HashMap<Key, Call<W>>,
+    waiting: BTreeMap<u64, Key>,
+    /// Places at the end of `waiting`; what is issued again gets places before the first.
+    next_place: u64,
+    written: usize,
+    written_bytes: usize,
+    writes: u64,
+    max_written: usize,
+    max_written_bytes: usize,
+    /// Not later than the earliest deadline of a watched call.
+    earliest: Option<Instant>,
+}
+
+/// A frame to send; for a call without an ack also its waiter, which is then done.
+type ToSend<W> = (Frame, Option<(Option<W>, u64)>);
+
+impl<W> Calls<W> {
+    pub(super) fn new(max_written: usize, max_written_bytes: usize) -> Self {
+        Self {
+            all: HashMap::new(),
+            waiting: BTreeMap::new(),
+            next_place: 1 << 63,
+            written: 0,
+            written_bytes: 0,
+            writes: 0,
+            max_written,
+            max_written_bytes,
+            earliest: None,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(super) fn any_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    pub(super) fn contains(&self, key: Key) -> bool {
+        self.all.contains_key(&key)
+    }
+
+    pub(super) fn add(&mut self, new: NewCall<W>) {
+        let place = self.next_place;
+        self.next_place += 1;
+        self.waiting.insert(place, new.key);
+        if new.watched {
+            self.earliest = Some(self.earliest.map_or(new.deadline, |e| e.min(new.deadline)));
+        }
+        let call = Call {
+            kind: new.kind,
+            frame: new.frame,
+            waiter: new.waiter,
+            deadline: new.deadline,
+            watched: new.watched,
+            place: Place::Waiting(place),
+            written_before: false,
+        };
+        self.all.insert(new.key, call);
+    }
+
+    pub(super) fn remove(&mut self, key: Key) -> Option<Call<W>> {
+        let call = self.all.remove(&key)?;
+        match call.place {
+            Place::Waiting(place) => {
+                self.waiting.remove(&place);
+            }
+            Place::Written(_) => {
+                self.written -= 1;
+                self.written_bytes -= call.frame.as_bytes().len();
+            }
+        }
+        if self.all.is_empty() {
+            self.earliest = None;
+        }
+        Some(call)
+    }
+
+    /// The next waiting call, if it may be written now. A single frame above the byte limit goes
+    /// when nothing else is under way.
+    pub(super) fn next_to_send(&mut self) -> Option<ToSend<W>> {
+        let (&place, &key) = self.waiting.first_key_value()?;
+        if let Key::Unacked(id) = key {
+            self.waiting.remove(&place);
+            let call = self.all.remove(&key)?;
+            return Some((call.frame, Some((call.waiter, id))));
+        }
+        let call = self.all.get_mut(&key)?;
+        let size = call.frame.as_bytes().len();
+        let fits = self.written < self.max_written
+            && (self.written == 0 || self.written_bytes + size <= self.max_written_bytes);
+        if !fits {
+            return None;
+        }
+        self.waiting.remove(&place);
+        self.writes += 1;
+        self.written += 1;
+        self.written_bytes += size;
+        call.place = Place::Written(self.writes);
+        Some((call.frame.clone(), None))
+    }
+
+    /// Ack ids are scoped to a connection: a new one has run none of them.
+    pub(super) fn new_connection(&mut self) {
+        self.writes = 0;
+    }
+
+    /// Written calls in the order of their writing, to be sent again on a recovered session: the
+    /// frames, and the keys of those for which that is no longer safe.
+    pub(super) fn to_resend(&self) -> (Vec<Frame>, Vec<Key>) {
+        let (again, stale): (Vec<_>, Vec<_>) = self
+            .written_in_order()
+            .into_iter()
+            .partition(|(order, _)| self.writes - order < REMEMBERED);
+        let frame = |(_, key): &(u64, Key)| self.all.get(key).map(|call| call.frame.clone());
+        (again.iter().filter_map(frame).collect(), stale.into_iter().map(|(_, key)| key).collect())
+    }
+
+    pub(super) fn written_in_order(&self) -> Vec<(u64, Key)> {
+        let written = |(key, call): (&Key, &Call<W>)| match call.place {
+            Place::Written(order) => Some((order, *key)),
+            Place::Waiting(_) => None,
+        };
+        let mut list: Vec<_> = self.all.iter().filter_map(written).collect();
+        list.sort_unstable_by_key(|(order, _)| *order);
+        list
+    }
+
+    pub(super) fn is_written(&self, key: Key) -> bool {
+        self.all.get(&key).is_some_and(Call::was_written)
+    }
+
+    pub(super) fn kind(&self, key: Key) -> Option<&CallKind> {
+        self.all.get(&key).map(|call| &call.kind)
+    }
+
+    /// Puts written calls (in this order) before all that wait.
+    pub(super) fn wait_again(&mut self, keys: &[Key]) {
+        let front = self.waiting.first_key_value().map_or(self.next_place, |(place, _)| *place);
+        for (key, place) in keys.iter().zip(front - keys.len() as u64..) {
+            let Some(call) = self.all.get_mut(key) else { continue };
+            if let Place::Written(_) = call.place {
+                self.written -= 1;
+                self.written_bytes -= call.frame.as_bytes().len();
+                call.written_before = true;
+            }
+            call.place = Place::Waiting(place);
+            self.waiting.insert(place, *key);
+        }
+    }
+
+    /// Adds calls (in this order) before all that wait.
+    pub(super) fn add_first(&mut self, calls: Vec<NewCall<W>>) {
+        let front = self.waiting.first_key_value().map_or(self.next_place, |(place, _)| *place);
+        let end = self.next_place;
+        self.next_place = front - calls.len() as u64;
+        for call in calls {
+            self.add(call);
+        }
+        self.next_place = end;
+    }
+
+    pub(super) fn keys(&self) -> Vec<Key> {
+        let mut keys: Vec<Key> = self.written_in_order().into_iter().map(|(_, key)| key).collect();
+        keys.extend(self.waiting.values());
+        keys
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.earliest
+    }
+
+    /// Watched calls whose deadline has passed.
+    pub(super) fn overdue(&mut self, now: Instant) -> Vec<Key> {
+        if self.earliest.is_none_or(|at| now < at) {
+            return Vec::new();
+        }
+        let watched = || self.all.iter().filter(|(_, call)| call.watched);
+        let overdue: Vec<Key> =
+            watched().filter(|(_, call)| call.deadline <= now).map(|(key, _)| *key).collect();
+        self.earliest = watched().map(|(_, call)| call.deadline).filter(|at| *at > now).min();
+        overdue
+    }
+}
+
+pub(super) fn refused(name: &str, message: &str) -> Error {
+    let mut text = String::from("the service refused the call");
+    for part in [name, message] {
+        if !part.is_empty() {
+            text.extend([": ", part]);
+        }
+    }
+    let error = Error::new(ErrorKind::Refused, text).with_service_name(name);
+    // It failed inside the service or the app's event handler: it may have done part of its work.
+    error.maybe_delivered(!matches!(name, "Forbidden" | "BadRequest" | "NotFound"))
+}
+
+pub(crate) fn timed_out(written: bool) -> Error {
+    let text = if written {
+        "no ack came within the time limit of the call; the service may have executed it"
+    } else {
+        "the call could not be sent within its time limit; nothing was sent"
+    };
+    Error::new(ErrorKind::Timeout, text).maybe_delivered(written)
+}
+
+/// For a call that the end of the client cuts short, or that comes after it.
+pub(crate) fn ended_error(cause: &Error, written: bool) -> Error {
+    if cause.is_closed() {
+        return Error::closed().maybe_delivered(written);
+    }
+    Error::new(cause.kind(), "the client has stopped")
+        .with_close_code(cause.close_code())
+        .with_source(cause.clone())
+        .maybe_delivered(written)
+}

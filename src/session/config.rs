@@ -1,0 +1,64 @@
+//! The settings of a session, as the builder made them.
+
+use std::time::Duration;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    /// A reliable subprotocol: a dropped link can be recovered.
+    pub(crate) recoverable: bool,
+    /// The simple client: no `connected` message, no acks, no pong.
+    pub(crate) simple: bool,
+    /// The URL comes from a closure: a refused upgrade may be cured by asking it again.
+    pub(crate) url_provider: bool,
+    pub(crate) auto_reconnect: bool,
+    pub(crate) rejoin: bool,
+    pub(crate) resend_on_new_connection: bool,
+    pub(crate) max_reconnect_attempts: Option<u32>,
+    /// One attempt to connect, all steps together, up to the `connected` message.
+    pub(crate) connect_timeout: Duration,
+    /// The share of it for each step, such as the `connected` message.
+    pub(crate) step_timeout: Duration,
+    /// How long the service keeps a lost session (at least 30 s by its specification).
+    pub(crate) recovery_window: Duration,
+    pub(crate) recovery_interval: Duration,
+    pub(crate) recovery_attempt: Duration,
+    /// How long `Recovered` waits for the pong that ends the count of replayed messages.
+    pub(crate) recovery_pong: Duration,
+    pub(crate) backoff_min: Duration,
+    pub(crate) backoff_max: Duration,
+    /// A connection that lived so long resets the backoff.
+    pub(crate) stable_after: Duration,
+    pub(crate) call_timeout: Duration,
+    pub(crate) close_timeout: Duration,
+    pub(crate) max_in_flight: usize,
+    pub(crate) max_in_flight_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            recoverable: true,
+            simple: false,
+            url_provider: false,
+            auto_reconnect: true,
+            rejoin: true,
+            resend_on_new_connection: false,
+            max_reconnect_attempts: None,
+            connect_timeout: Duration::from_secs(30),
+            step_timeout: Duration::from_secs(10),
+            recovery_window: Duration::from_secs(30),
+            recovery_interval: Duration::from_secs(1),
+            recovery_attempt: Duration::from_secs(5),
+            recovery_pong: Duration::from_secs(2),
+            backoff_min: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(30),
+            stable_after: Duration::from_secs(60),
+            call_timeout: Duration::from_secs(30),
+            close_timeout: Duration::from_secs(2),
+            // The service remembers the last 1000 ack ids; half of it leaves room for calls whose
+            // callers have given up.
+            max_in_flight: 512,
+            max_in_flight_bytes: 16 * 1024 * 1024,
+        }
+    }
+}

@@ -1,0 +1,595 @@
+//! The life of the connection: connecting, open, recovering, reconnecting, closing, stopped.
+//!
+//! | what ended the link | what follows |
+//! | --- | --- |
+//! | no Close frame, 1001, 1006, 1012, other codes | recovery (reliable), else a new connection |
+//! | 1000, 1008, 1011 | the session is over: a new connection |
+//! | 1002, 1003, 1007, 1009 | we broke a rule: a new connection; calls in flight fail as refused |
+//! | a message that breaks our own limits | a new connection: a recovery would only bring it again |
+//! | HTTP 400, 401, 403, 404 | fixed URL: stopped; URL provider: asked again, 3 times in a row |
+//! | HTTP 429, 5xx, network failure | backoff; inside the recovery window recovery goes on |
+//! | HTTP 3xx, subprotocol not granted | stopped |
+//!
+//! What becomes of calls when a session is over: joins and leaves are issued again on the new
+//! connection; other calls in flight fail with `OutcomeUnknown` (or are sent again, if the program
+//! asked for that); calls that were not written wait on, within their deadlines.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+
+use super::calls::{self, CallKind, Key, NewCall};
+use super::{Dial, Identity, Output, Session};
+use crate::error::{Error, ErrorKind};
+use crate::message::{
+    Connected, Disconnected, Event, Reconnecting, Recovered, Recovering, RejoinFailed, Stopped,
+};
+
+/// In a row, a URL provider may give so many URLs that the service refuses.
+const MAX_REFUSALS: u32 = 3;
+
+#[derive(Debug)]
+pub(super) enum Phase {
+    New,
+    /// A link is being opened; `linked` or `dial_failed` will follow.
+    Dialing {
+        until: Instant,
+    },
+    /// A new link; its `connected` message is awaited.
+    Opening {
+        until: Instant,
+    },
+    /// A link for recovery; the first frame on it is awaited.
+    Proving {
+        until: Instant,
+    },
+    /// `pong_until`: just recovered, and the end of the replay is awaited.
+    Open {
+        since: Instant,
+        pong_until: Option<Instant>,
+    },
+    /// The next attempt comes then.
+    Waiting {
+        until: Instant,
+    },
+    /// Our Close frame is out.
+    Closing {
+        until: Instant,
+    },
+    Stopped,
+}
+
+/// A recovery under way.
+#[derive(Debug)]
+pub(super) struct Recovery {
+    /// The service may forget the session then.
+    window_end: Instant,
+    last_try: Instant,
+    /// What will be reported if it fails.
+    loss: Loss,
+}
+
+/// How a link ended.
+#[derive(Debug, Clone)]
+pub(crate) struct Loss {
+    pub(crate) error: Error,
+    /// From the Close frame, if one came.
+    pub(crate) close_code: Option<u16>,
+    pub(crate) reason: String,
+    /// The peer broke RFC 6455 or one of our limits.
+    pub(crate) violation: bool,
+    /// Fire-and-forget frames that had not left.
+    pub(crate) unsent: u64,
+}
+
+impl Loss {
+    pub(crate) fn of(error: Error) -> Self {
+        Self { error, close_code: None, reason: String::new(), violation: false, unsent: 0 }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+enum Fate {
+    Recover,
+    /// The session is over.
+    Over,
+    /// It is over because of what we sent.
+    BrokeRule,
+}
+
+fn fate(loss: &Loss) -> Fate {
+    match loss.close_code {
+        _ if loss.violation => Fate::Over,
+        Some(1000 | 1008 | 1011) => Fate::Over,
+        Some(1002 | 1003 | 1007 | 1009) => Fate::BrokeRule,
+        _ => Fate::Recover,
+    }
+}
+
+impl<W> Session<W> {
+    /// Begins the first connection.
+    pub(crate) fn start(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::New) {
+            self.dial_new(now);
+        }
+    }
+
+    fn dial_new(&mut self, now: Instant) {
+        let until = now + self.config.connect_timeout;
+        self.phase = Phase::Dialing { until };
+        self.outputs.push_back(Output::Dial(Dial { recover: None, until }));
+    }
+
+    fn dial_recover(&mut self, now: Instant) {
+        let Some(recovery) = &mut self.recovery else { return };
+        recovery.last_try = now;
+        let until = recovery.window_end.min(now + self.config.recovery_attempt);
+        self.phase = Phase::Dialing { until };
+        self.outputs.push_back(Output::Dial(Dial { recover: self.identity.clone(), until }));
+    }
+
+    /// The dialed link is up (and is the current one now).
+    pub(crate) fn linked(&mut self, now: Instant) {
+        let Phase::Dialing { until } = self.phase else { return };
+        if self.ended.is_some() {
+            return self.stop(Error::closed());
+        }
+        if self.recovery.is_some() {
+            self.phase = Phase::Proving { until };
+            self.outputs.push_back(Output::Ping);
+        } else if self.config.simple {
+            let nobody = Identity { connection_id: Arc::from(""), user_id: None, token: None };
+            self.open(now, nobody);
+        } else {
+            self.phase = Phase::Opening { until: until.min(now + self.config.step_timeout) };
+        }
+    }
+
+    /// A recovery link is up and nothing has come on it yet.
+    pub(crate) fn is_proving(&self) -> bool {
+        matches!(self.phase, Phase::Proving { .. })
+    }
+
+    /// The service's `connected` message.
+    pub(crate) fn connected(&mut self, now: Instant, identity: Identity) {
+        match self.phase {
+            Phase::Opening { .. } => self.open(now, identity),
+            Phase::Proving { .. } | Phase::Open { .. } => {
+                let same = self
+                    .identity
+                    .as_ref()
+                    .is_some_and(|mine| mine.connection_id == identity.connection_id);
+                if same {
+                    // After a recovery it may come or not; it may bring a new token.
+                    if let (Some(mine), Some(token)) = (&mut self.identity, identity.token) {
+                        mine.token = Some(token);
+                    }
+                } else {
+                    self.replaced(now, identity);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The service made a new connection where a recovery was asked for.
+    fn replaced(&mut self, now: Instant, identity: Identity) {
+        let error = Error::new(
+            ErrorKind::Disconnected,
+            "the service made a new connection instead of recovering the lost one",
+        );
+        self.end_session(Loss::of(error), Fate::Over);
+        self.open(now, identity);
+    }
+
+    /// A new connection is usable.
+    fn open(&mut self, now: Instant, identity: Identity) {
+        let gap_possible = self.was_connected;
+        if gap_possible {
+            self.reconnects += 1;
+        }
+        self.was_connected = true;
+        let event = Connected {
+            connection_id: Arc::clone(&identity.connection_id),
+            user_id: identity.user_id.clone(),
+            gap_possible,
+        };
+        self.identity = Some(identity);
+        self.attempt = 0;
+        self.refusals = 0;
+        self.phase = Phase::Open { since: now, pong_until: None };
+        self.outputs.push_back(Output::Event(Event::Connected(event)));
+        self.rejoin(now);
+        self.admit();
+    }
+
+    fn rejoin(&mut self, now: Instant) {
+        if !self.config.rejoin {
+            self.groups.clear();
+        }
+        let mut joins = Vec::new();
+        for (group, joined) in &self.groups {
+            let key = Key::Ack(joined.ack_id);
+            if !self.calls.contains(key) {
+                joins.push(NewCall {
+                    key,
+                    kind: CallKind::Rejoin(Arc::clone(group)),
+                    frame: joined.frame.clone(),
+                    waiter: None,
+                    deadline: now + self.config.call_timeout,
+                    watched: true,
+                });
+            }
+        }
+        self.calls.add_first(joins);
+    }
+
+    pub(super) fn rejoin_failed(&mut self, group: Arc<str>, error: Error) {
+        self.groups.remove(&group);
+        self.outputs.push_back(Output::Event(Event::RejoinFailed(RejoinFailed { group, error })));
+    }
+
+    /// The first frame on a recovery link came, and it is no Close: the session is ours again.
+    pub(crate) fn proved(&mut self, now: Instant) {
+        if !self.is_proving() {
+            return;
+        }
+        self.phase = Phase::Open { since: now, pong_until: Some(now + self.config.recovery_pong) };
+        let (frames, stale) = self.calls.to_resend();
+        for frame in frames {
+            self.outputs.push_back(Output::Send { frame, unwaited: false });
+        }
+        let cause = self.recovery.as_ref().map(|r| r.loss.error.clone());
+        for key in stale {
+            let mut error = outcome_unknown("too many calls followed it to send it again safely");
+            if let Some(cause) = &cause {
+                error = error.with_source(cause.clone());
+            }
+            self.fail_call(key, error);
+        }
+        self.admit();
+    }
+
+    /// A pong came: after a recovery it ends the count of replayed messages.
+    pub(crate) fn pong(&mut self, replayed: u64) {
+        if let Phase::Open { pong_until: pong_until @ Some(_), .. } = &mut self.phase {
+            *pong_until = None;
+            self.recovered(replayed);
+        }
+    }
+
+    /// Replayed messages are being counted.
+    pub(crate) fn is_replaying(&self) -> bool {
+        matches!(self.phase, Phase::Proving { .. } | Phase::Open { pong_until: Some(_), .. })
+    }
+
+    fn recovered(&mut self, replayed: u64) {
+        self.recovery = None;
+        self.recoveries += 1;
+        self.outputs.push_back(Output::Event(Event::Recovered(Recovered { replayed })));
+    }
+
+    /// The service announces a disconnect; the Close that follows decides.
+    pub(crate) fn service_said(&mut self, message: Option<String>) {
+        self.service_message = message;
+    }
+
+    /// The current link is gone.
+    pub(crate) fn lost(&mut self, now: Instant, loss: Loss) {
+        match self.phase {
+            Phase::Opening { .. } => self.attempt_failed(now, not_connected(loss.error)),
+            Phase::Proving { .. } => match fate(&loss) {
+                Fate::Recover => self.recovery_failed_once(now, None),
+                _ => self.give_up_recovery(now, loss),
+            },
+            Phase::Open { since, pong_until } => {
+                if now.saturating_duration_since(since) >= self.config.stable_after {
+                    self.exponent = 0;
+                }
+                self.lost_open(now, loss, pong_until.is_some());
+            }
+            Phase::Closing { .. } => self.stop(Error::closed()),
+            _ => {}
+        }
+    }
+
+    fn lost_open(&mut self, now: Instant, loss: Loss, still_recovering: bool) {
+        let recoverable = self.config.recoverable
+            && self.identity.as_ref().is_some_and(|identity| identity.token.is_some());
+        if !recoverable || fate(&loss) != Fate::Recover {
+            if still_recovering {
+                // The session was ours again, though not for long.
+                self.recovery = None;
+            }
+            return self.session_over(now, loss);
+        }
+        if !still_recovering {
+            self.outputs.push_back(Output::Event(Event::Recovering(Recovering {
+                cause: loss.error.clone(),
+                close_code: loss.close_code,
+                unsent: loss.unsent,
+            })));
+        }
+        // What `Recovering` has reported is not reported again.
+        let unsent = if still_recovering { loss.unsent } else { 0 };
+        let loss = Loss { unsent, ..loss };
+        let window_end = now + self.config.recovery_window;
+        self.recovery = Some(Recovery { window_end, last_try: now, loss });
+        self.dial_recover(now);
+    }
+
+    /// Opening the link failed.
+    pub(crate) fn dial_failed(&mut self, now: Instant, error: Error) {
+        if !matches!(self.phase, Phase::Dialing { .. }) {
+            return;
+        }
+        if self.recovery.is_none() {
+            return self.attempt_failed(now, error);
+        }
+        match error.http_status() {
+            Some(300..=399 | 400 | 401 | 403 | 404) => {
+                let loss = Loss::of(error);
+                self.give_up_recovery(now, loss);
+            }
+            _ if error.kind() == ErrorKind::Subprotocol => {
+                self.recovery = None;
+                self.session_over_with(now, Loss::of(error.clone()), Some(error));
+            }
+            _ => self.recovery_failed_once(now, error.retry_after()),
+        }
+    }
+
+    /// Tries again about a second after the last try, or gives up at the end of the window.
+    fn recovery_failed_once(&mut self, now: Instant, retry_after: Option<Duration>) {
+        let jitter = self.rng.random_range(0.8..1.2);
+        let interval = self.config.recovery_interval.mul_f64(jitter);
+        let Some(recovery) = &self.recovery else { return };
+        let next = (recovery.last_try + interval).max(now + retry_after.unwrap_or_default());
+        self.phase = Phase::Waiting { until: next.max(now).min(recovery.window_end) };
+        if now >= recovery.window_end {
+            self.window_closed(now);
+        }
+    }
+
+    fn window_closed(&mut self, now: Instant) {
+        let Some(recovery) = self.recovery.take() else { return };
+        self.session_over(now, recovery.loss);
+    }
+
+    /// The service refuses the recovery: what is reported is how the link was lost at first, with
+    /// the refusal's code if there is one.
+    fn give_up_recovery(&mut self, now: Instant, refusal: Loss) {
+        let first = self.recovery.take().map(|recovery| recovery.loss);
+        let error = match first {
+            Some(first) => Error::new(
+                ErrorKind::Disconnected,
+                format!("the lost connection could not be recovered: {}", refusal.error),
+            )
+            .with_source(first.error),
+            None => refusal.error.clone(),
+        };
+        self.session_over(now, Loss { error, unsent: 0, ..refusal });
+    }
+
+    fn session_over(&mut self, now: Instant, loss: Loss) {
+        self.session_over_with(now, loss, None);
+    }
+
+    /// Reports the end of the session and goes for a new connection, or stops.
+    fn session_over_with(&mut self, now: Instant, loss: Loss, fatal: Option<Error>) {
+        let fate = fate(&loss);
+        let cause = loss.error.clone();
+        self.end_session(loss, fate);
+        match fatal {
+            Some(error) => self.stop(error),
+            None if !self.config.auto_reconnect => self.stop(cause),
+            None => self.reconnect(now, cause, None),
+        }
+    }
+
+    /// Everything that ends with a session: its identity and what was written on it.
+    fn end_session(&mut self, loss: Loss, fate: Fate) {
+        self.identity = None;
+        self.recovery = None;
+        let mut failing = Vec::new();
+        let mut again = Vec::new();
+        let mut unknown = 0;
+        for (_, key) in self.calls.written_in_order() {
+            match self.calls.kind(key) {
+                _ if fate == Fate::BrokeRule => failing.push((key, broke_rule(&loss))),
+                // Groups that were joined come back by the rejoin of the new connection.
+                Some(CallKind::Rejoin(_)) => drop(self.calls.remove(key)),
+                Some(CallKind::Join(_) | CallKind::Leave(_)) => again.push(key),
+                Some(CallKind::Message) if self.config.resend_on_new_connection => again.push(key),
+                _ => {
+                    unknown += 1;
+                    let error = outcome_unknown("the connection was lost for good");
+                    failing.push((key, error.with_source(loss.error.clone())));
+                }
+            }
+        }
+        self.calls.wait_again(&again);
+        self.calls.new_connection();
+        self.outputs.push_back(Output::Event(Event::Disconnected(Disconnected {
+            cause: loss.error,
+            close_code: loss.close_code,
+            reason: loss.reason,
+            service_message: self.service_message.take(),
+            maybe_lost: loss.unsent + unknown,
+        })));
+        for (key, error) in failing {
+            self.fail_call(key, error);
+        }
+    }
+
+    fn fail_call(&mut self, key: Key, error: Error) {
+        let Some(call) = self.calls.remove(key) else { return };
+        let id = match key {
+            Key::Ack(id) | Key::Unacked(id) => id,
+        };
+        self.settle(call, id, Err(error));
+    }
+
+    /// An attempt to make a new connection failed.
+    fn attempt_failed(&mut self, now: Instant, error: Error) {
+        let fatal = match (error.kind(), error.http_status()) {
+            _ if !self.was_connected => true,
+            (ErrorKind::Subprotocol, _) | (_, Some(300..=399)) => true,
+            (_, Some(400 | 401 | 403 | 404)) => {
+                self.refusals += 1;
+                !self.config.url_provider || self.refusals >= MAX_REFUSALS
+            }
+            _ => {
+                self.refusals = 0;
+                false
+            }
+        };
+        if fatal {
+            return self.stop(error);
+        }
+        let retry_after = error.retry_after();
+        self.reconnect(now, error, retry_after);
+    }
+
+    /// Schedules the next attempt: exponential backoff with full jitter.
+    fn reconnect(&mut self, now: Instant, cause: Error, retry_after: Option<Duration>) {
+        if self.config.max_reconnect_attempts.is_some_and(|max| self.attempt >= max) {
+            return self.stop(cause);
+        }
+        let ceiling = self
+            .config
+            .backoff_min
+            .saturating_mul(1u32.checked_shl(self.exponent).unwrap_or(u32::MAX))
+            .min(self.config.backoff_max);
+        let delay = ceiling.mul_f64(self.rng.random_range(0.0..=1.0));
+        let delay = delay.max(retry_after.unwrap_or_default());
+        self.attempt += 1;
+        self.exponent = (self.exponent + 1).min(31);
+        self.phase = Phase::Waiting { until: now + delay };
+        let attempt = self.attempt;
+        let event = Reconnecting { attempt, delay, cause };
+        self.outputs.push_back(Output::Event(Event::Reconnecting(event)));
+    }
+
+    /// The program closes the client: callers are told, then goodbye is said if there is a link.
+    pub(crate) fn close(&mut self, now: Instant) {
+        if self.ended.is_some() {
+            return;
+        }
+        self.end_calls(Error::closed());
+        match self.phase {
+            Phase::Open { .. } | Phase::Opening { .. } | Phase::Proving { .. } => {
+                self.phase = Phase::Closing { until: now + self.config.close_timeout };
+                self.outputs.push_back(Output::CloseLink { code: 1000 });
+            }
+            // The reader is told to stop whatever it waits for, and then calls `stop`.
+            _ => {}
+        }
+    }
+
+    /// Ends everything; the reader calls this last.
+    pub(crate) fn stop(&mut self, cause: Error) {
+        if matches!(self.phase, Phase::Stopped) {
+            return;
+        }
+        self.phase = Phase::Stopped;
+        self.end_calls(cause);
+        self.outputs.push_back(Output::CutLink);
+        let cause = self.ended.clone().unwrap_or_else(Error::closed);
+        self.outputs.push_back(Output::Event(Event::Stopped(Stopped { cause })));
+    }
+
+    fn end_calls(&mut self, cause: Error) {
+        let cause = self.ended.get_or_insert(cause).clone();
+        for key in self.calls.keys() {
+            if let Some(call) = self.calls.remove(key) {
+                let error = calls::ended_error(&cause, call.was_written());
+                self.complete(call.waiter, Err(error));
+            }
+        }
+    }
+
+    /// The next instant at which `tick` has something to do.
+    pub(crate) fn next_wake(&self) -> Option<Instant> {
+        let phase = match self.phase {
+            Phase::Opening { until }
+            | Phase::Proving { until }
+            | Phase::Waiting { until }
+            | Phase::Closing { until } => Some(until),
+            Phase::Open { pong_until, .. } => pong_until,
+            Phase::New | Phase::Dialing { .. } | Phase::Stopped => None,
+        };
+        match (phase, self.calls.next_deadline()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Time has passed. May be called at any time; does only what is due.
+    pub(crate) fn tick(&mut self, now: Instant, replayed: u64) {
+        for key in self.calls.overdue(now) {
+            let written = self.calls.is_written(key);
+            self.fail_call(key, calls::timed_out(written));
+        }
+        self.admit();
+        match self.phase {
+            Phase::Opening { until } if now >= until => {
+                self.outputs.push_back(Output::CutLink);
+                self.attempt_failed(
+                    now,
+                    not_connected(Error::new(
+                        ErrorKind::Timeout,
+                        "the service sent no `connected` message within the time limit",
+                    )),
+                );
+            }
+            Phase::Proving { until } if now >= until => {
+                self.outputs.push_back(Output::CutLink);
+                self.recovery_failed_once(now, None);
+            }
+            Phase::Open { since, pong_until: Some(until) } if now >= until => {
+                self.phase = Phase::Open { since, pong_until: None };
+                self.recovered(replayed);
+            }
+            Phase::Waiting { until } if now >= until => self.next_attempt(now),
+            Phase::Closing { until } if now >= until => self.stop(Error::closed()),
+            _ => {}
+        }
+    }
+
+    fn next_attempt(&mut self, now: Instant) {
+        match &self.recovery {
+            Some(recovery) if now >= recovery.window_end => self.window_closed(now),
+            Some(_) => self.dial_recover(now),
+            None => self.dial_new(now),
+        }
+    }
+}
+
+fn not_connected(cause: Error) -> Error {
+    Error::new(
+        ErrorKind::NotConnected,
+        "the connection came up, but the service did not say `connected`",
+    )
+    .with_close_code(cause.close_code())
+    .with_source(cause)
+}
+
+fn outcome_unknown(why: &str) -> Error {
+    Error::new(
+        ErrorKind::OutcomeUnknown,
+        format!("it is unknown whether the service executed the call: {why}"),
+    )
+    .maybe_delivered(true)
+}
+
+fn broke_rule(loss: &Loss) -> Error {
+    Error::new(
+        ErrorKind::Refused,
+        "the service closed the connection over something that was sent; the call is not repeated",
+    )
+    .with_close_code(loss.close_code)
+    .with_source(loss.error.clone())
+    .maybe_delivered(true)
+}
