@@ -1,0 +1,413 @@
+//! Settings of a client.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, bounded};
+
+use super::handle::Client;
+use super::queue::{Limits, Overflow, Queue};
+use super::reader::{Reader, Setup};
+use super::request::rule;
+use super::shared::{Shared, internal};
+use super::simple::SimpleClient;
+use super::source::{Kind, Shape, UrlSource};
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::{Protocol, rules};
+use crate::session;
+use crate::transport::{DialOptions, LinkOptions};
+
+/// What both builders hold.
+#[derive(Debug, Clone)]
+struct Options {
+    source: UrlSource,
+    session: session::Config,
+    limits: Limits,
+    link: LinkOptions,
+    keep_alive: Option<Duration>,
+    dead_after: Duration,
+    token_in_header: bool,
+    roots: Vec<Root>,
+}
+
+/// A certificate as the program gave it; parsed when the client is built.
+#[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "native-tls"), allow(dead_code))]
+enum Root {
+    Pem(String),
+    Der(Vec<u8>),
+}
+
+impl Options {
+    fn new(source: UrlSource) -> Self {
+        let session =
+            session::Config { url_provider: source.is_renewable(), ..session::Config::default() };
+        Self {
+            source,
+            session,
+            limits: Limits::default(),
+            link: LinkOptions::default(),
+            keep_alive: Some(Duration::from_secs(10)),
+            dead_after: Duration::from_secs(20),
+            token_in_header: false,
+            roots: Vec::new(),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let s = &self.session;
+        let wrong = |text: &'static str| Err(Error::config(text));
+        if s.max_in_flight == 0 || s.max_in_flight > 1000 {
+            return wrong(
+                "`max_in_flight` must be 1 to 1000: the service remembers the last 1000 ack ids",
+            );
+        }
+        if s.backoff_min > s.backoff_max {
+            return wrong("`backoff`: the shortest delay must not exceed the longest");
+        }
+        if self.keep_alive.is_some_and(|interval| interval.is_zero()) {
+            return wrong("`keep_alive`: the interval must not be zero; use `no_keep_alive`");
+        }
+        if self.keep_alive.is_some_and(|interval| interval >= self.dead_after) {
+            return wrong("`keep_alive`: the dead limit must be longer than the interval");
+        }
+        if [s.connect_timeout, s.step_timeout, s.recovery_attempt].iter().any(Duration::is_zero) {
+            return wrong("the time limits for connecting must not be zero");
+        }
+        if self.limits.soft == 0 || self.limits.hard < self.limits.soft || self.limits.bytes == 0 {
+            return wrong(
+                "`queue_limit`: the bounds must not be zero, and the one while calls are in \
+                 flight not below the other",
+            );
+        }
+        if self.link.read_buffer_size < 1024 || self.link.max_message_size < 1024 {
+            return wrong("`read_buffer_size` and `max_message_size` must be 1024 at least");
+        }
+        Ok(())
+    }
+
+    #[cfg(feature = "native-tls")]
+    fn dial_options(&self) -> Result<DialOptions> {
+        let mut tls = native_tls::TlsConnector::builder();
+        tls.min_protocol_version(Some(native_tls::Protocol::Tlsv12));
+        for root in &self.roots {
+            let parsed = match root {
+                Root::Pem(pem) => native_tls::Certificate::from_pem(pem.as_bytes()),
+                Root::Der(der) => native_tls::Certificate::from_der(der),
+            };
+            let certificate = parsed.map_err(|e| {
+                Error::config("`root_certificate`: this is not a certificate in the form it says")
+                    .with_source(e)
+            })?;
+            tls.add_root_certificate(certificate);
+        }
+        let tls = tls
+            .build()
+            .map_err(|e| Error::config("the TLS library could not be set up").with_source(e))?;
+        Ok(DialOptions { step: self.session.step_timeout, tls })
+    }
+
+    #[cfg(not(feature = "native-tls"))]
+    fn dial_options(&self) -> Result<DialOptions> {
+        if !self.roots.is_empty() {
+            return Err(Error::config(
+                "`root_certificate` needs TLS, but this build of webpubsub has none; enable the \
+                 feature `native-tls`",
+            ));
+        }
+        Ok(DialOptions { step: self.session.step_timeout })
+    }
+
+    /// Checks everything, starts the thread and waits for the first connection.
+    fn connect(self, protocol: Option<Protocol>, raw_group: Option<String>) -> Result<Arc<Shared>> {
+        self.check()?;
+        let shape = Shape {
+            subprotocol: protocol.map(Protocol::name),
+            token_in_header: self.token_in_header,
+            raw_group,
+        };
+        // Nothing is started before the configuration is known to be good.
+        match &self.source.0 {
+            Kind::Fixed(url) => drop(shape.new_connection(url.expose())?),
+            Kind::Minted { from, hub, access } => {
+                drop(shape.new_connection(from.client_access_url(hub, access)?.as_str())?);
+            }
+            Kind::Provider(_) => {}
+        }
+        let setup = Setup {
+            source: self.source.clone(),
+            shape,
+            dial: self.dial_options()?,
+            link: self.link.clone(),
+            keep_alive: self.keep_alive,
+            dead_after: self.dead_after,
+        };
+        let limit = self.session.connect_timeout + GRACE;
+        let (queue, events) = Queue::new(self.limits);
+        let (shared, alive) = Shared::new(protocol, self.session, events);
+        let (ready, first) = bounded(1);
+        let reader = Reader::new(Arc::clone(&shared), setup, queue, ready, alive);
+        let thread = thread::Builder::new()
+            .name("webpubsub".into())
+            .spawn(move || reader.run())
+            .map_err(|e| {
+                Error::new(ErrorKind::Internal, "the client's thread could not be started")
+                    .with_source(e)
+            })?;
+        shared.set_thread(thread);
+        let outcome = match first.recv_timeout(limit) {
+            Ok(outcome) => outcome,
+            Err(RecvTimeoutError::Disconnected) => Err(internal()),
+            Err(RecvTimeoutError::Timeout) => {
+                Err(Error::new(ErrorKind::Timeout, "connecting took longer than its time limit"))
+            }
+        };
+        match outcome {
+            Ok(()) => Ok(shared),
+            Err(error) => {
+                let _ = shared.close();
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The dialing thread keeps the limit itself; this is for a machine that hangs.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Settings of a [`Client`]. Every default is in the method's documentation.
+#[derive(Debug, Clone)]
+#[must_use = "nothing happens until `connect`"]
+pub struct ClientBuilder {
+    options: Options,
+    protocol: Protocol,
+}
+
+impl ClientBuilder {
+    pub(super) fn new(source: UrlSource) -> Self {
+        Self { options: Options::new(source), protocol: Protocol::default() }
+    }
+
+    /// The subprotocol. Default: [`Protocol::ReliableJson`].
+    pub fn protocol(mut self, protocol: Protocol) -> Self {
+        self.protocol = protocol;
+        self
+    }
+
+    /// Re-establish a connection that is lost for good. Default: true. (Recovery of a reliable
+    /// connection is tried in any case.)
+    pub fn auto_reconnect(mut self, on: bool) -> Self {
+        self.options.session.auto_reconnect = on;
+        self
+    }
+
+    /// Join again, after a new connection, the groups that the client had joined. Default: true.
+    pub fn rejoin_groups(mut self, on: bool) -> Self {
+        self.options.session.rejoin = on;
+        self
+    }
+
+    /// Send calls that were in flight when a session was lost again on the new connection, under
+    /// the same ack id. The service may then execute them twice, since ack ids mean nothing across
+    /// connections. Default: false, such calls fail with `OutcomeUnknown`.
+    pub fn resend_on_new_connection(mut self, on: bool) -> Self {
+        self.options.session.resend_on_new_connection = on;
+        self
+    }
+
+    /// How many calls may be sent and unacked, 1 to 1000. Default: 512. Further ones wait in
+    /// order. (The service recognises a repetition among its last 1000 ack ids.)
+    pub fn max_in_flight(mut self, calls: usize) -> Self {
+        self.options.session.max_in_flight = calls;
+        self
+    }
+
+    /// Recovery: how long after the loss it is tried (default 30 s, what the service guarantees),
+    /// about how often (default 1 s), and the limit of each try (default 5 s).
+    pub fn recovery(mut self, window: Duration, interval: Duration, attempt: Duration) -> Self {
+        self.options.session.recovery_window = window;
+        self.options.session.recovery_interval = interval;
+        self.options.session.recovery_attempt = attempt;
+        self
+    }
+
+    /// Checks the settings, connects, and blocks until the service has said `connected`.
+    ///
+    /// # Errors
+    /// `Config` if a setting or the URL is wrong (nothing was sent then), else as
+    /// [`Client::connect`].
+    pub fn connect(self) -> Result<Client> {
+        let mut options = self.options;
+        options.session.recoverable = self.protocol.is_reliable();
+        options.connect(Some(self.protocol), None).map(Client::from_shared)
+    }
+}
+
+/// Settings of a [`SimpleClient`]. Every default is in the method's documentation.
+#[derive(Debug, Clone)]
+#[must_use = "nothing happens until `connect`"]
+pub struct SimpleClientBuilder {
+    options: Options,
+    group: Option<String>,
+}
+
+impl SimpleClientBuilder {
+    pub(super) fn new(source: UrlSource) -> Self {
+        let mut options = Options::new(source);
+        options.session.simple = true;
+        options.session.recoverable = false;
+        options.session.auto_reconnect = false;
+        Self { options, group: None }
+    }
+
+    /// Publish what is sent to this group, instead of sending it to the app server as the event
+    /// `message`. The token needs the role to send to the group.
+    pub fn send_to_group(mut self, group: impl Into<String>) -> Self {
+        self.group = Some(group.into());
+        self
+    }
+
+    /// Make a new connection when one is lost. Messages in between are missed. Default: false.
+    pub fn auto_reconnect(mut self, on: bool) -> Self {
+        self.options.session.auto_reconnect = on;
+        self
+    }
+
+    /// Checks the settings, connects, and blocks until the upgrade is done.
+    ///
+    /// # Errors
+    /// `Config` if a setting or the URL is wrong (nothing was sent then), else as
+    /// [`SimpleClient::connect`].
+    pub fn connect(self) -> Result<SimpleClient> {
+        if let Some(group) = &self.group {
+            rule("group name", rules::group(group)).map_err(|e| Error::config(e.to_string()))?;
+        }
+        self.options.connect(None, self.group).map(SimpleClient::from_shared)
+    }
+}
+
+macro_rules! common_settings {
+    ($builder:ty) => {
+        impl $builder {
+            /// The limit of one attempt to connect, all steps together. Default: 30 s.
+            pub fn connect_timeout(mut self, limit: Duration) -> Self {
+                self.options.session.connect_timeout = limit;
+                self
+            }
+
+            /// The limit of each step of connecting: name look-up, TCP, TLS, upgrade, `connected`.
+            /// Default: 10 s.
+            pub fn step_timeout(mut self, limit: Duration) -> Self {
+                self.options.session.step_timeout = limit;
+                self
+            }
+
+            /// The deadline of a call: waiting for a connection, writing and the ack together.
+            /// Default: 30 s.
+            pub fn call_timeout(mut self, limit: Duration) -> Self {
+                self.options.session.call_timeout = limit;
+                self
+            }
+
+            /// How long `close` may take. Default: 2 s.
+            pub fn close_timeout(mut self, limit: Duration) -> Self {
+                self.options.session.close_timeout = limit;
+                self
+            }
+
+            /// Send a ping when nothing came for `interval`, and give the peer up when nothing
+            /// came for `dead_after`. Default: 10 s and 20 s, so that a recovery still finds its
+            /// session, which the service keeps for 30 s.
+            pub fn keep_alive(mut self, interval: Duration, dead_after: Duration) -> Self {
+                self.options.keep_alive = Some(interval);
+                self.options.dead_after = dead_after;
+                self
+            }
+
+            /// No pings: a peer that vanishes silently is noticed only when something is sent.
+            /// An idle client then never wakes up.
+            pub fn no_keep_alive(mut self) -> Self {
+                self.options.keep_alive = None;
+                self
+            }
+
+            /// New connections: exponential backoff with full jitter, from `min` to `max`.
+            /// Default: 1 s and 30 s.
+            pub fn backoff(mut self, min: Duration, max: Duration) -> Self {
+                self.options.session.backoff_min = min;
+                self.options.session.backoff_max = max;
+                self
+            }
+
+            /// Stop after so many attempts in a row to make a new connection. Default: no limit.
+            pub fn max_reconnect_attempts(mut self, attempts: u32) -> Self {
+                self.options.session.max_reconnect_attempts = Some(attempts);
+                self
+            }
+
+            /// The bound of the event queue: `messages` normally, `while_in_flight` while a call
+            /// waits for its ack (which is read behind the messages), and `bytes` in any case.
+            /// Default: 1024, 16,384 and 64 MiB. Lifecycle events do not count as messages and
+            /// always enter.
+            pub fn queue_limit(
+                mut self,
+                messages: usize,
+                while_in_flight: usize,
+                bytes: usize,
+            ) -> Self {
+                self.options.limits.soft = messages;
+                self.options.limits.hard = while_in_flight;
+                self.options.limits.bytes = bytes;
+                self
+            }
+
+            /// What happens at the bound. Default: [`Overflow::Wait`].
+            pub fn overflow(mut self, policy: Overflow) -> Self {
+                self.options.limits.overflow = policy;
+                self
+            }
+
+            /// No event queue: messages and events are discarded, for programs that only send.
+            pub fn no_event_queue(mut self) -> Self {
+                self.options.limits.off = true;
+                self
+            }
+
+            /// Send the access token as `Authorization: Bearer …` instead of in the URL's query.
+            /// Default: false. The service's specification names the query; the header is taken
+            /// by the official emulator and the service's reference page.
+            pub fn token_in_header(mut self, on: bool) -> Self {
+                self.options.token_in_header = on;
+                self
+            }
+
+            /// Trust this certificate (PEM) too, beside the platform's.
+            pub fn root_certificate_pem(mut self, pem: impl Into<String>) -> Self {
+                self.options.roots.push(Root::Pem(pem.into()));
+                self
+            }
+
+            /// Trust this certificate (DER) too, beside the platform's.
+            pub fn root_certificate_der(mut self, der: impl Into<Vec<u8>>) -> Self {
+                self.options.roots.push(Root::Der(der.into()));
+                self
+            }
+
+            /// The largest message that is accepted from the service, in bytes. Default: 16 MiB.
+            /// A larger one ends the session.
+            pub fn max_message_size(mut self, bytes: usize) -> Self {
+                self.options.link.max_message_size = bytes;
+                self
+            }
+
+            /// The read buffer of a connection, in bytes. Default: 16 KiB.
+            pub fn read_buffer_size(mut self, bytes: usize) -> Self {
+                self.options.link.read_buffer_size = bytes;
+                self
+            }
+        }
+    };
+}
+common_settings!(ClientBuilder);
+common_settings!(SimpleClientBuilder);

@@ -1,0 +1,215 @@
+//! The handle of the PubSub client.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
+
+use super::builder::ClientBuilder;
+use super::request::{Request, What};
+use super::shared::Shared;
+use super::source::UrlSource;
+use super::stats::Stats;
+use crate::error::Result;
+use crate::message::{Ack, Event, Payload};
+
+/// A client of the service's PubSub subprotocols: groups, events, acks, recovery.
+///
+/// # Threads and cloning
+/// `Client` is `Clone + Send + Sync`; clones are the same client. Behind it runs one thread, named
+/// `webpubsub`, which reads and keeps the connection alive and re-establishes it; it runs no code
+/// of the program. Calls write on the caller's own thread. While the client connects, a look-up of
+/// a host name and a [URL provider](UrlSource::provider) run on a helper thread each.
+///
+/// # The end
+/// [`close`](Client::close) flushes what was accepted, says goodbye and waits for the thread. When
+/// the last clone is dropped the client ends too, but without waiting and without flushing.
+/// A [`PendingAck`](crate::PendingAck) or a receiver of events does not keep it alive.
+#[derive(Debug, Clone)]
+pub struct Client(Arc<Handle>);
+
+/// Its drop is the drop of the last clone.
+#[derive(Debug)]
+pub(super) struct Handle(pub(super) Arc<Shared>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.drop_all();
+    }
+}
+
+impl Client {
+    /// Connects with a client access URL and default settings.
+    ///
+    /// Makes one attempt and blocks until the service has said `connected`, at most 30 s in all.
+    /// Only after this first success a lost connection is re-established.
+    ///
+    /// # Errors
+    /// `Config` for a bad URL, else the step that failed: `NameLookup`, `Connect`, `Tls`,
+    /// `Upgrade`, `Subprotocol`, `NotConnected`.
+    pub fn connect(url: impl Into<UrlSource>) -> Result<Self> {
+        Self::builder(url).connect()
+    }
+
+    /// Settings, then [`ClientBuilder::connect`].
+    pub fn builder(url: impl Into<UrlSource>) -> ClientBuilder {
+        ClientBuilder::new(url.into())
+    }
+
+    pub(super) fn from_shared(shared: Arc<Shared>) -> Self {
+        Self(Arc::new(Handle(shared)))
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.0.0
+    }
+
+    /// Joins a group; blocks until the service has acked. See [`Request::wait`].
+    ///
+    /// The client joins it again after a new connection (a recovered one is still a member).
+    ///
+    /// # Errors
+    /// As [`Request::wait`]; `Refused` with `Forbidden` if the token lacks the role.
+    pub fn join_group(&self, group: impl AsRef<str>) -> Result<Ack> {
+        self.join(group.as_ref()).wait()
+    }
+
+    /// Leaves a group; blocks until the service has acked.
+    ///
+    /// # Errors
+    /// As [`Request::wait`].
+    pub fn leave_group(&self, group: impl AsRef<str>) -> Result<Ack> {
+        self.leave(group.as_ref()).wait()
+    }
+
+    /// Publishes to a group; blocks until the service has acked. Membership is not needed.
+    ///
+    /// # Errors
+    /// As [`Request::wait`]; `Refused` with `Forbidden` if the token lacks the role.
+    pub fn send_to_group(&self, group: impl AsRef<str>, data: impl Into<Payload>) -> Result<Ack> {
+        self.to_group(group.as_ref(), data).wait()
+    }
+
+    /// Sends an event to the app server; blocks until the service has acked. If the app server
+    /// answers with data, that arrives as [`Event::ServerMessage`] before this returns.
+    ///
+    /// # Errors
+    /// As [`Request::wait`]; `Refused` with `InternalServerError` if the handler failed.
+    pub fn send_event(&self, event: impl AsRef<str>, data: impl Into<Payload>) -> Result<Ack> {
+        self.event(event.as_ref(), data).wait()
+    }
+
+    /// A publication with options.
+    pub fn to_group<'a>(&'a self, group: &'a str, data: impl Into<Payload>) -> Request<'a> {
+        Request::new(self, What::Publish(group, data.into()))
+    }
+
+    /// An event to the app server with options.
+    pub fn event<'a>(&'a self, event: &'a str, data: impl Into<Payload>) -> Request<'a> {
+        Request::new(self, What::Event(event, data.into()))
+    }
+
+    /// Joining with options.
+    pub fn join<'a>(&'a self, group: &'a str) -> Request<'a> {
+        Request::new(self, What::Join(group))
+    }
+
+    /// Leaving with options.
+    pub fn leave<'a>(&'a self, group: &'a str) -> Request<'a> {
+        Request::new(self, What::Leave(group))
+    }
+
+    /// The groups that this client has joined, by its own calls.
+    #[must_use]
+    pub fn groups(&self) -> Vec<Arc<str>> {
+        self.shared().lock().session.groups().cloned().collect()
+    }
+
+    /// The service's id of the present connection; it stays the same over a recovery. `None`
+    /// between two connections.
+    #[must_use]
+    pub fn connection_id(&self) -> Option<Arc<str>> {
+        self.shared().lock().session.identity().map(|id| Arc::clone(&id.connection_id))
+    }
+
+    /// The user id of the present connection, if it has one.
+    #[must_use]
+    pub fn user_id(&self) -> Option<Arc<str>> {
+        self.shared().lock().session.identity().and_then(|id| id.user_id.clone())
+    }
+}
+
+macro_rules! common_calls {
+    ($client:ty) => {
+        impl $client {
+            /// The queue of messages and lifecycle events, in arrival order. It ends after
+            /// [`Event::Stopped`](crate::Event::Stopped).
+            ///
+            /// It is a `crossbeam_channel::Receiver`, for iteration and `select!`. All receivers of
+            /// a client share one queue: each event goes to one of them.
+            #[must_use]
+            pub fn events(&self) -> Receiver<Event> {
+                self.shared().events.clone()
+            }
+
+            /// Blocks until the next event.
+            ///
+            /// # Errors
+            /// At the end of the queue: `Closed`, or what ended the client.
+            pub fn recv(&self) -> Result<Event> {
+                self.shared().events.recv().map_err(|_| self.shared().end_error())
+            }
+
+            /// Blocks for at most `limit`; `None` if no event came.
+            ///
+            /// # Errors
+            /// As [`recv`](Self::recv).
+            pub fn recv_timeout(&self, limit: Duration) -> Result<Option<Event>> {
+                match self.shared().events.recv_timeout(limit) {
+                    Ok(event) => Ok(Some(event)),
+                    Err(RecvTimeoutError::Timeout) => Ok(None),
+                    Err(RecvTimeoutError::Disconnected) => Err(self.shared().end_error()),
+                }
+            }
+
+            /// Does not block; `None` if the queue is empty.
+            ///
+            /// # Errors
+            /// As [`recv`](Self::recv).
+            pub fn try_recv(&self) -> Result<Option<Event>> {
+                match self.shared().events.try_recv() {
+                    Ok(event) => Ok(Some(event)),
+                    Err(TryRecvError::Empty) => Ok(None),
+                    Err(TryRecvError::Disconnected) => Err(self.shared().end_error()),
+                }
+            }
+
+            /// Ends the client, from any thread and in any state.
+            ///
+            /// Everything that waits, waits no longer: pending calls end with `Closed`, the queue
+            /// gets [`Event::Stopped`](crate::Event::Stopped) and ends. What was accepted is
+            /// flushed, a Close frame (1000) is sent, and the client's thread is waited for: in all
+            /// at most the close timeout (default 2 s). A second `close` waits for the first.
+            ///
+            /// # Errors
+            /// `Timeout` if the peer did not take all that was sent before; the rest is lost.
+            pub fn close(&self) -> Result<()> {
+                self.shared().close()
+            }
+
+            /// Counters, as they stand now.
+            #[must_use]
+            pub fn stats(&self) -> Stats {
+                self.shared().stats()
+            }
+
+            /// True while the connection is up.
+            #[must_use]
+            pub fn is_connected(&self) -> bool {
+                self.shared().lock().session.is_open()
+            }
+        }
+    };
+}
+pub(super) use common_calls;
+common_calls!(Client);

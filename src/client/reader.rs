@@ -1,0 +1,558 @@
+//! The reader thread: THE loop of a client.
+//!
+//! It dials, reads, hands over, keeps time and stops; it alone puts events into the queue and
+//! decides, by the session, what follows a loss. It never waits for a caller, and for a full queue
+//! only as the queue's policy says.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, select};
+
+use super::queue::{Message, Queue, Room};
+use super::shared::{After, Shared, Waiter, internal};
+use super::source::{Kind, Shape, UrlSource, provider_error};
+use super::stats::add;
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::{Event, Payload, ServerMessage};
+use crate::protocol::{Decoder, Downstream, Frame, Upstream};
+use crate::secret::Secret;
+use crate::session::{Beat, Dial, Identity, Inbox, KeepAlive, Loss, Session, Verdict};
+use crate::transport::{
+    DialOptions, Helper, HelperError, Incoming, Link, LinkOptions, LinkReader, Lookup, Target, dial,
+};
+
+/// While the queue is full the reader looks again after so long, doubling up to the second.
+const FULL_FIRST: Duration = Duration::from_micros(200);
+const FULL_LAST: Duration = Duration::from_millis(10);
+
+/// What the reader needs beside `Shared`.
+#[derive(Debug)]
+pub(super) struct Setup {
+    pub(super) source: UrlSource,
+    pub(super) shape: Shape,
+    pub(super) dial: DialOptions,
+    pub(super) link: LinkOptions,
+    pub(super) keep_alive: Option<Duration>,
+    pub(super) dead_after: Duration,
+}
+
+pub(super) struct Reader {
+    shared: Arc<Shared>,
+    setup: Setup,
+    queue: Queue,
+    /// Told once: the first connection is up, or has failed.
+    ready: Option<Sender<Result<()>>>,
+    lookup: Lookup,
+    provider: Helper<Result<String>>,
+    /// The URL of the present connection, for its recovery.
+    url: Option<Secret>,
+    decoder: Option<Decoder>,
+    inbox: Inbox,
+    keep_alive: KeepAlive,
+    /// When the session's `tick` is due, as of the last look at it.
+    session_wake: Option<Instant>,
+    next_dial: Option<Dial>,
+    /// The session has let go of the link (a time limit passed, or it stopped).
+    link_cut: bool,
+    /// The current link's read half; taken out while it is read.
+    read_half: Option<LinkReader>,
+    /// Disconnects `Shared::done` when everything above is dropped: keep this field last.
+    _alive: Sender<()>,
+}
+
+type Sess = Session<Waiter>;
+
+impl Reader {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        setup: Setup,
+        queue: Queue,
+        ready: Sender<Result<()>>,
+        alive: Sender<()>,
+    ) -> Self {
+        let keep_alive = KeepAlive::new(setup.keep_alive, setup.dead_after, Instant::now());
+        Self {
+            decoder: shared.protocol.map(Decoder::new),
+            shared,
+            setup,
+            queue,
+            ready: Some(ready),
+            lookup: Lookup::new(),
+            provider: Helper::new("webpubsub-url"),
+            url: None,
+            inbox: Inbox::default(),
+            keep_alive,
+            session_wake: None,
+            next_dial: None,
+            link_cut: false,
+            read_half: None,
+            _alive: alive,
+        }
+    }
+
+    /// The whole life of the thread.
+    pub(super) fn run(mut self) {
+        if catch_unwind(AssertUnwindSafe(|| self.live())).is_err() {
+            self.step(|session, _| session.stop(internal()));
+        }
+    }
+
+    fn live(&mut self) {
+        self.step(Sess::start);
+        loop {
+            if let Some(dial) = self.next_dial.take() {
+                self.dial(&dial);
+            } else if let Some(read_half) = self.read_half.take() {
+                self.read(read_half);
+            } else if self.shared.lock().session.is_stopped() {
+                return;
+            } else {
+                self.sleep();
+            }
+            if self.shared.is_poisoned() {
+                self.step(|session, _| session.stop(internal()));
+            }
+        }
+    }
+
+    /// Runs something on the session and does all that it asks for.
+    fn step<R>(&mut self, act: impl FnOnce(&mut Sess, Instant) -> R) -> R {
+        let now = Instant::now();
+        let mut state = self.shared.lock();
+        let result = act(&mut state.session, now);
+        let after = self.shared.apply(&mut state);
+        self.session_wake = state.session.next_wake();
+        drop(state);
+        self.finish(after);
+        result
+    }
+
+    fn finish(&mut self, mut after: After) {
+        self.next_dial = after.dial.take().or(self.next_dial.take());
+        self.link_cut |= after.cuts_link();
+        // Events first: who sees a call's outcome can then find in the queue what caused it.
+        for event in std::mem::take(&mut after.events) {
+            self.event(event);
+        }
+        self.shared.finish_on_reader(&mut after);
+    }
+
+    fn event(&mut self, event: Event) {
+        match &event {
+            Event::Connected(connected) => {
+                log::info!("connected as `{}`", connected.connection_id);
+                self.inbox.reset();
+                self.tell_ready(Ok(()));
+            }
+            Event::Stopped(stopped) => {
+                log::info!("stopped: {}", stopped.cause);
+                self.tell_ready(Err(stopped.cause.clone()));
+            }
+            Event::Recovering(e) => log::warn!("link lost, recovering: {}", e.cause),
+            Event::Recovered(e) => {
+                log::info!("recovered; {} messages replayed", e.replayed);
+                self.inbox.take_replayed();
+            }
+            Event::Disconnected(e) => log::warn!("disconnected: {}", e.cause),
+            Event::Reconnecting(e) => {
+                log::info!("attempt {} in {:?}: {}", e.attempt, e.delay, e.cause);
+            }
+            _ => {}
+        }
+        self.queue.push_event(event);
+    }
+
+    fn tell_ready(&mut self, outcome: Result<()>) {
+        if let Some(ready) = self.ready.take() {
+            let _ = ready.send(outcome);
+        }
+    }
+
+    /// Nothing to read: waits for the next attempt, or for the stop.
+    fn sleep(&mut self) {
+        // Without a wake-up there is nothing to wait for but a close that is on its way.
+        let until = self.session_wake.unwrap_or_else(|| Instant::now() + Duration::from_secs(60));
+        if self.shared.stop.sleep_until(until) {
+            self.step(|session, _| session.stop(Error::closed()));
+        } else {
+            self.tick();
+        }
+    }
+
+    fn tick(&mut self) {
+        let replayed = self.inbox.replayed();
+        self.step(|session, now| session.tick(now, replayed));
+    }
+
+    // --- dialing -------------------------------------------------------------------------------
+
+    fn dial(&mut self, plan: &Dial) {
+        match self.open(plan) {
+            Ok((link, read_half)) => self.linked(link, read_half),
+            Err(_) if self.shared.stop.is_stopped() => {
+                self.step(|session, _| session.stop(Error::closed()));
+            }
+            Err(error) => {
+                log::debug!("connecting failed: {error}");
+                self.step(|session, now| session.dial_failed(now, error));
+            }
+        }
+    }
+
+    fn open(&mut self, plan: &Dial) -> Result<(Arc<Link>, LinkReader)> {
+        let target = self.target(plan)?;
+        let kind = if plan.recover.is_some() { "to recover" } else { "anew" };
+        log::debug!("connecting {kind} to {}:{}", target.host, target.port);
+        let stop = &self.shared.stop;
+        let (wire, leftover) = dial(&target, &self.setup.dial, &mut self.lookup, plan.until, stop)?;
+        Link::open(wire, leftover, crate::transport::Role::Client, &self.setup.link).map_err(|e| {
+            Error::new(ErrorKind::Connect, "the new connection failed at once").with_source(e)
+        })
+    }
+
+    fn target(&mut self, plan: &Dial) -> Result<Target> {
+        if let (Some(identity), Some(url)) = (&plan.recover, &self.url) {
+            return self.setup.shape.recovery(url.expose(), identity);
+        }
+        let url = self.new_url(plan.until)?;
+        let target = self.setup.shape.new_connection(url.expose())?;
+        self.url = Some(url);
+        Ok(target)
+    }
+
+    fn new_url(&mut self, deadline: Instant) -> Result<Secret> {
+        match &self.setup.source.0 {
+            Kind::Fixed(url) => Ok(url.clone()),
+            Kind::Minted { from, hub, access } => {
+                from.client_access_url(hub, access).map(|url| Secret::new(url.as_str()))
+            }
+            Kind::Provider(provider) => {
+                let provider = Arc::clone(provider);
+                let ask = move || {
+                    provider().map_err(|e| {
+                        provider_error("the URL provider of the program failed").with_source(e)
+                    })
+                };
+                let url =
+                    self.provider.run(ask, deadline, &self.shared.stop).map_err(|e| match e {
+                        HelperError::Stopped => Error::closed(),
+                        HelperError::TimedOut => provider_error(
+                            "the URL provider of the program gave no URL within the time limit",
+                        ),
+                        HelperError::Died => {
+                            provider_error("the URL provider of the program panicked")
+                        }
+                    })?;
+                url.map(Secret::new)
+            }
+        }
+    }
+
+    fn linked(&mut self, link: Arc<Link>, read_half: LinkReader) {
+        let now = Instant::now();
+        self.keep_alive = KeepAlive::new(self.setup.keep_alive, self.setup.dead_after, now);
+        self.read_half = Some(read_half);
+        self.link_cut = false;
+        let mut state = self.shared.lock();
+        state.link = Some(link);
+        state.session.linked(now);
+        if state.session.is_replaying() {
+            self.inbox.count_replayed();
+        }
+        let after = self.shared.apply(&mut state);
+        self.session_wake = state.session.next_wake();
+        drop(state);
+        self.finish(after);
+    }
+
+    // --- reading -------------------------------------------------------------------------------
+
+    /// Reads the current link until it is lost or given up.
+    fn read(&mut self, mut half: LinkReader) {
+        loop {
+            let armed = half.wake_at(self.next_wake());
+            let incoming = match armed {
+                Ok(()) => half.read(),
+                Err(e) => return self.lost(Loss::of(disconnected("the socket failed", e))),
+            };
+            if !matches!(incoming, Ok(Incoming::TimedOut)) {
+                self.keep_alive.heard(Instant::now());
+            }
+            match incoming {
+                Ok(Incoming::Text(text)) => self.frame(&Frame::Text(text)),
+                Ok(Incoming::Binary(bytes)) => self.frame(&Frame::Binary(bytes)),
+                Ok(Incoming::Pong) if self.decoder.is_none() => self.note_pong(),
+                Ok(Incoming::Ping | Incoming::Pong) => self.prove(),
+                Ok(Incoming::TimedOut) => {}
+                Ok(Incoming::Close { code, reason }) => return self.closed_by_peer(code, reason),
+                Err(lost) => return self.broken(lost),
+            }
+            if self.keep_time() || self.link_cut {
+                return;
+            }
+        }
+    }
+
+    fn next_wake(&self) -> Option<Instant> {
+        [self.session_wake, self.inbox.next_wake(), self.keep_alive.next_wake()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Does what is due. True if the link is dead.
+    fn keep_time(&mut self) -> bool {
+        let now = Instant::now();
+        if self.session_wake.is_some_and(|at| at <= now) {
+            self.tick();
+        }
+        if let Some(id) = self.inbox.due(now) {
+            self.acknowledge(id);
+        }
+        match self.keep_alive.due(now) {
+            None => {}
+            Some(Beat::Ping) => {
+                self.shared.note_ping();
+                if let Some(link) = self.link() {
+                    self.shared.append_ping(&link);
+                    link.flush(now);
+                }
+                // The session's own deadlines may have changed while we slept.
+                self.session_wake = self.shared.lock().session.next_wake();
+            }
+            Some(Beat::Dead) => {
+                let error = Error::new(
+                    ErrorKind::Disconnected,
+                    "the peer gave no sign of life within the keep-alive limit",
+                );
+                if let Some(link) = self.link() {
+                    link.fail(error.clone());
+                }
+                self.lost(Loss::of(error));
+                return true;
+            }
+        }
+        false
+    }
+
+    fn link(&self) -> Option<Arc<Link>> {
+        self.shared.lock().link.clone()
+    }
+
+    fn acknowledge(&self, sequence_id: u64) {
+        let frame = self.shared.encode(&Upstream::SequenceAck { sequence_id });
+        let (Some(link), Ok(Some(frame))) = (self.link(), frame) else { return };
+        let op = match frame {
+            Frame::Text(_) => crate::transport::Op::Text,
+            Frame::Binary(_) => crate::transport::Op::Binary,
+        };
+        link.append(op, frame.as_bytes());
+        link.flush(Instant::now());
+    }
+
+    fn closed_by_peer(&mut self, code: Option<u16>, reason: String) {
+        let shown = code.map_or("no code".to_owned(), |code| format!("code {code}"));
+        let mut text = format!("the service closed the connection ({shown})");
+        if !reason.is_empty() {
+            text.extend([": ", &reason]);
+        }
+        let error = Error::new(ErrorKind::Disconnected, text).with_close_code(code);
+        self.lost(Loss { close_code: code, reason, ..Loss::of(error) });
+    }
+
+    fn broken(&mut self, lost: crate::transport::Lost) {
+        if let (Some(code), Some(link)) = (lost.violation, self.link()) {
+            link.append_close(code, "");
+            link.flush(Instant::now());
+        }
+        let violation = lost.violation.is_some();
+        self.lost(Loss { violation, ..Loss::of(lost.error) });
+    }
+
+    fn lost(&mut self, mut loss: Loss) {
+        let mut state = self.shared.lock();
+        let link = state.link.take();
+        loss.unsent = link.as_ref().map_or(0, |link| link.unsent());
+        state.session.lost(Instant::now(), loss);
+        let after = self.shared.apply(&mut state);
+        self.session_wake = state.session.next_wake();
+        drop(state);
+        if let Some(link) = link {
+            link.finish();
+            link.shutdown();
+        }
+        self.finish(after);
+    }
+
+    // --- frames --------------------------------------------------------------------------------
+
+    fn frame(&mut self, frame: &Frame) {
+        let size = frame.as_bytes().len();
+        add(&self.shared.counters.bytes_in, size as u64);
+        let Some(decoder) = &mut self.decoder else {
+            let payload = match frame.clone() {
+                Frame::Text(text) => Payload::Text(text),
+                Frame::Binary(bytes) => Payload::Binary(bytes),
+            };
+            let message = ServerMessage { payload, sequence_id: None, metadata: None };
+            return self.message(Message::Server(message), None, size);
+        };
+        let decoded = decoder.decode(frame);
+        if !matches!(decoded, Ok(Downstream::Connected { .. })) {
+            self.prove();
+        }
+        match decoded {
+            Ok(Downstream::GroupMessage(m)) => {
+                let id = m.sequence_id;
+                self.message(Message::Group(m), id, size);
+            }
+            Ok(Downstream::ServerMessage(m)) => {
+                let id = m.sequence_id;
+                self.message(Message::Server(m), id, size);
+            }
+            Ok(other) => self.control(other, size),
+            Err(malformed) => {
+                log::warn!("a frame could not be read and was skipped: {}", malformed.why);
+                add(&self.shared.counters.malformed, 1);
+                self.count_id(malformed.sequence_id, size);
+            }
+        }
+    }
+
+    fn control(&mut self, message: Downstream, size: usize) {
+        match message {
+            Downstream::Ack { ack_id, success, error } => {
+                let error = error.map(|e| (e.name, e.message.unwrap_or_default()));
+                self.step(|session, _| session.ack(ack_id, success, error));
+            }
+            Downstream::Pong => self.note_pong(),
+            Downstream::Connected { connection_id, user_id, reconnection_token } => {
+                let identity = Identity {
+                    connection_id: connection_id.into(),
+                    user_id: user_id.map(Into::into),
+                    token: reconnection_token,
+                };
+                self.step(|session, now| session.connected(now, identity));
+                self.prove();
+            }
+            Downstream::Disconnected { message } => {
+                self.step(|session, _| session.service_said(message));
+            }
+            other => {
+                log::debug!("a frame of an unknown or unused kind was skipped");
+                add(&self.shared.counters.malformed, 1);
+                self.count_id(other.sequence_id(), size);
+            }
+        }
+    }
+
+    /// On a recovery link the first frame, whatever it is, shows that the session is ours again.
+    fn prove(&mut self) {
+        if self.inbox.is_counting() {
+            self.step(|session, now| session.proved(now));
+        }
+    }
+
+    fn note_pong(&mut self) {
+        self.shared.note_pong();
+        let replayed = self.inbox.take_replayed();
+        self.step(|session, _| session.pong(replayed));
+    }
+
+    /// A frame that is not delivered still counts for the service.
+    fn count_id(&mut self, id: Option<u64>, size: usize) {
+        if let Some(id) = id {
+            self.inbox.check(id);
+            self.handled(size);
+        }
+    }
+
+    fn message(&mut self, message: Message, id: Option<u64>, size: usize) {
+        if id.is_some_and(|id| self.inbox.check(id) == Verdict::Duplicate) {
+            add(&self.shared.counters.duplicates, 1);
+            return self.handled(size);
+        }
+        add(&self.shared.counters.messages_in, 1);
+        if self.wait_for_room() {
+            let len = self.queue.push(message, size) as u64;
+            self.shared.counters.queue_high_water.fetch_max(len, Ordering::Relaxed);
+        } else if self.queue.note_dropped() {
+            add(&self.shared.counters.dropped, 1);
+        }
+        if id.is_some() {
+            self.handled(size);
+        }
+    }
+
+    fn handled(&mut self, size: usize) {
+        if let Some(id) = self.inbox.handled(size, Instant::now()) {
+            self.acknowledge(id);
+        }
+    }
+
+    /// Waits while the queue is full, if that is its policy. False: drop the message.
+    fn wait_for_room(&mut self) -> bool {
+        let mut pause = None;
+        let enters = loop {
+            let shared = &self.shared;
+            match self.queue.room(|| shared.lock().session.pending() > 0) {
+                Room::Yes => break true,
+                Room::Drop => break false,
+                Room::Wait => {}
+                Room::Disconnect => {
+                    let error = Error::new(
+                        ErrorKind::QueueFull,
+                        "the event queue is full and its policy is to disconnect",
+                    );
+                    self.step(|session, _| session.stop(error));
+                    break false;
+                }
+            }
+            // The first time only the flag is raised: a call that came in between is seen by
+            // another look, one that comes later nudges.
+            self.shared.reader_waits.store(true, Ordering::SeqCst);
+            if let Some(pause) = pause
+                && self.pause(pause)
+            {
+                break false;
+            }
+            pause = Some(pause.map_or(FULL_FIRST, |p: Duration| (p * 2).min(FULL_LAST)));
+        };
+        if pause.is_some() {
+            self.shared.reader_waits.store(false, Ordering::SeqCst);
+        }
+        enters
+    }
+
+    /// One wait for room. True if the client is ending.
+    fn pause(&mut self, pause: Duration) -> bool {
+        select! {
+            recv(self.shared.stop.receiver()) -> _ => {}
+            recv(self.shared.nudged()) -> _ => {}
+            default(pause) => {}
+        }
+        // We do not listen now, so silence proves nothing; but we go on showing life ourselves.
+        let now = Instant::now();
+        if matches!(self.keep_alive.due(now), Some(Beat::Ping))
+            && let Some(link) = self.link()
+        {
+            self.shared.append_ping(&link);
+            link.flush(now);
+            self.keep_alive.heard(now);
+        }
+        if let Some(id) = self.inbox.due(now) {
+            self.acknowledge(id);
+        }
+        if self.session_wake.is_some_and(|at| at <= now) {
+            self.tick();
+        }
+        self.link_cut || self.shared.lock().session.ended().is_some()
+    }
+}
+
+fn disconnected(what: &'static str, e: std::io::Error) -> Error {
+    Error::new(ErrorKind::Disconnected, what).with_source(e)
+}

@@ -1,0 +1,375 @@
+//! What all handles of a client and its reader thread have in common, and the one lock.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use super::pending::PendingAck;
+use super::stats::{Counters, Stats, add};
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::{Ack, Event};
+use crate::protocol::{self, Frame, Protocol, Upstream};
+use crate::session::{self, CallKind, Dial, Key, NewCall, Output, Session};
+use crate::transport::{Link, Op, Stop};
+
+/// After its link is cut the reader ends at once; a machine that hangs may take longer.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+/// How a caller is told the outcome. Capacity 1, so telling never blocks.
+pub(super) type Waiter = Sender<Result<Ack>>;
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// Cuts short whatever the reader waits for when it has no link.
+    pub(super) stop: Stop,
+    /// Wakes the reader that waits for room in the event queue.
+    nudge: (Sender<()>, Receiver<()>),
+    pub(super) reader_waits: AtomicBool,
+    /// When a keep-alive left whose answer has not come, in nanoseconds since `born`; 0 = none.
+    pinged: AtomicU64,
+    born: Instant,
+    /// The next ack id.
+    ids: AtomicU64,
+    /// `None`: the simple client.
+    pub(super) protocol: Option<Protocol>,
+    pub(super) config: session::Config,
+    pub(super) counters: Counters,
+    pub(super) events: Receiver<Event>,
+    /// Disconnected once the reader thread has done its last act.
+    done: Receiver<()>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) session: Session<Waiter>,
+    /// The current link. Frames are appended to it under the lock, so wire order is session order.
+    pub(super) link: Option<Arc<Link>>,
+}
+
+/// What is left to do when the lock is free again.
+#[derive(Debug, Default)]
+pub(super) struct After {
+    completions: Vec<(Waiter, Result<Ack>)>,
+    pub(super) events: Vec<Event>,
+    pub(super) dial: Option<Dial>,
+    /// Something was appended to this link, so somebody must write.
+    flush: Option<Arc<Link>>,
+    cut: Option<Arc<Link>>,
+}
+
+impl After {
+    pub(super) fn cuts_link(&self) -> bool {
+        self.cut.is_some()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(
+        protocol: Option<Protocol>,
+        config: session::Config,
+        events: Receiver<Event>,
+    ) -> (Arc<Self>, Sender<()>) {
+        let (alive, done) = bounded(0);
+        let shared = Self {
+            state: Mutex::new(State {
+                session: Session::new(config.clone(), rand::random()),
+                link: None,
+            }),
+            stop: Stop::new(),
+            nudge: bounded(1),
+            reader_waits: AtomicBool::new(false),
+            pinged: AtomicU64::new(0),
+            born: Instant::now(),
+            ids: AtomicU64::new(1),
+            protocol,
+            config,
+            counters: Counters::default(),
+            events,
+            done,
+            thread: Mutex::new(None),
+        };
+        (Arc::new(shared), alive)
+    }
+
+    pub(super) fn set_thread(&self, thread: JoinHandle<()>) {
+        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+    }
+
+    /// The lock. A panic while it was held is a bug of ours; the reader turns it into `Stopped`.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_poisoned(&self) -> bool {
+        self.state.is_poisoned()
+    }
+
+    /// Runs something on the session and does what it asks for, except events and dialing.
+    pub(super) fn step<R>(&self, act: impl FnOnce(&mut Session<Waiter>) -> R) -> (R, After) {
+        let mut state = self.lock();
+        let result = act(&mut state.session);
+        let after = self.apply(&mut state);
+        drop(state);
+        (result, after)
+    }
+
+    /// Takes the session's outputs; appends to the link what is to be sent.
+    pub(super) fn apply(&self, state: &mut State) -> After {
+        let mut after = After::default();
+        while let Some(output) = state.session.output() {
+            match output {
+                Output::Send { frame, unwaited } => {
+                    let Some(link) = &state.link else { continue };
+                    self.append(link, &frame, unwaited);
+                    after.flush.get_or_insert_with(|| Arc::clone(link));
+                }
+                Output::Ping => {
+                    let Some(link) = &state.link else { continue };
+                    self.append_ping(link);
+                    after.flush.get_or_insert_with(|| Arc::clone(link));
+                }
+                Output::CloseLink { code } => {
+                    let Some(link) = &state.link else { continue };
+                    link.append_close(code, "");
+                    after.flush.get_or_insert_with(|| Arc::clone(link));
+                }
+                Output::CutLink => after.cut = state.link.take(),
+                Output::Complete { waiter, result } => after.completions.push((waiter, result)),
+                Output::Event(event) => after.events.push(event),
+                Output::Dial(dial) => after.dial = Some(dial),
+            }
+        }
+        after
+    }
+
+    fn append(&self, link: &Link, frame: &Frame, unwaited: bool) {
+        let (op, bytes) = match frame {
+            Frame::Text(text) => (Op::Text, text.as_bytes()),
+            Frame::Binary(bytes) => (Op::Binary, &bytes[..]),
+        };
+        add(&self.counters.messages_out, 1);
+        add(&self.counters.bytes_out, bytes.len() as u64);
+        if unwaited { link.append_unwaited(op, bytes) } else { link.append(op, bytes) }
+    }
+
+    /// A keep-alive: the subprotocol's `ping`, or a WebSocket ping for the simple client.
+    pub(super) fn append_ping(&self, link: &Link) {
+        match self.encode(&Upstream::Ping) {
+            Ok(Some(Frame::Text(text))) => link.append(Op::Text, text.as_bytes()),
+            Ok(Some(Frame::Binary(bytes))) => link.append(Op::Binary, &bytes),
+            _ => link.append(Op::Ping, &[]),
+        }
+    }
+
+    /// A ping leaves now; the next pong ends the round trip.
+    pub(super) fn note_ping(&self) {
+        self.pinged.store(self.age_nanos().max(1), Ordering::Relaxed);
+    }
+
+    pub(super) fn note_pong(&self) {
+        let sent = self.pinged.swap(0, Ordering::Relaxed);
+        if sent > 0 {
+            let nanos = self.age_nanos().saturating_sub(sent).max(1);
+            self.counters.round_trip.store(nanos, Ordering::Relaxed);
+        }
+    }
+
+    fn age_nanos(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// `None` for the simple client, which has no protocol messages.
+    pub(super) fn encode(&self, message: &Upstream<'_>) -> Result<Option<Frame>> {
+        self.protocol.map(|p| protocol::encode_upstream(p, message)).transpose()
+    }
+
+    /// An ack id that no call of this client has used, or the caller's own.
+    pub(super) fn next_id(&self, own: Option<u64>) -> u64 {
+        match own {
+            None => self.ids.fetch_add(1, Ordering::Relaxed),
+            Some(id) => {
+                // Later generated ids must not meet it. Ids in the upper half are out of reach.
+                if id < 1 << 63 {
+                    self.ids.fetch_max(id + 1, Ordering::Relaxed);
+                }
+                id
+            }
+        }
+    }
+
+    /// Registers a call and sends it if it may go now; the outcome comes to the `PendingAck`.
+    pub(super) fn start(
+        self: &Arc<Self>,
+        kind: CallKind,
+        key: Key,
+        frame: Frame,
+        deadline: Instant,
+        watched: bool,
+    ) -> Result<PendingAck> {
+        let (waiter, outcome) = bounded(1);
+        let call = NewCall { key, kind, frame, waiter: Some(waiter), deadline, watched };
+        let after = self.with_room(deadline, |session| session.call(call))?;
+        self.finish(after, deadline);
+        Ok(PendingAck::new(Arc::clone(self), key, outcome, deadline))
+    }
+
+    /// Sends a frame that nobody waits for; without a link, or behind waiting calls, it waits.
+    pub(super) fn fire(self: &Arc<Self>, frame: Frame, deadline: Instant) -> Result<()> {
+        let mut sent = Ok(false);
+        let after = self.with_room(deadline, |session| sent = session.fire(&frame))?;
+        self.finish(after, deadline);
+        if !sent? {
+            let key = Key::Unacked(self.next_id(None));
+            self.start(CallKind::Message, key, frame, deadline, false)?.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Runs something on the session once the link's out-buffer has room.
+    fn with_room(
+        &self,
+        deadline: Instant,
+        act: impl FnOnce(&mut Session<Waiter>),
+    ) -> Result<After> {
+        loop {
+            let mut state = self.lock();
+            if self.is_poisoned() {
+                return Err(internal());
+            }
+            if let Some(link) = state.link.as_ref().filter(|link| !link.has_room()) {
+                let link = Arc::clone(link);
+                drop(state);
+                link.wait_for_room(deadline)?;
+                continue;
+            }
+            act(&mut state.session);
+            return Ok(self.apply(&mut state));
+        }
+    }
+
+    /// What a caller does after the lock: tell the others, write, wake the reader.
+    pub(super) fn finish(&self, mut after: After, deadline: Instant) {
+        self.tell(&mut after);
+        if let Some(link) = after.flush.take() {
+            link.flush(deadline);
+        }
+        if self.reader_waits.load(Ordering::SeqCst) {
+            self.nudge();
+        }
+    }
+
+    pub(super) fn tell(&self, after: &mut After) {
+        for (waiter, result) in after.completions.drain(..) {
+            // A full channel cannot be: each waiter is told once. A dropped one detached.
+            let _ = waiter.try_send(result);
+        }
+        if let Some(link) = after.cut.take() {
+            link.finish();
+            link.shutdown();
+        }
+    }
+
+    /// What the reader does after the lock: it never waits for a stuck peer.
+    pub(super) fn finish_on_reader(&self, after: &mut After) {
+        self.tell(after);
+        if let Some(link) = after.flush.take() {
+            link.flush(Instant::now());
+        }
+    }
+
+    pub(super) fn nudge(&self) {
+        let _ = self.nudge.0.try_send(());
+    }
+
+    pub(super) fn nudged(&self) -> &Receiver<()> {
+        &self.nudge.1
+    }
+
+    /// Takes a call back at its deadline. `None`: it has ended, and its outcome is on its way.
+    pub(super) fn withdraw(&self, key: Key) -> Option<Error> {
+        let (written, after) = self.step(|session| session.withdraw(key));
+        self.finish(after, Instant::now());
+        written.map(session::timed_out)
+    }
+
+    /// See [`Client::close`](crate::Client::close).
+    pub(super) fn close(&self) -> Result<()> {
+        let deadline = Instant::now() + self.config.close_timeout;
+        let link = self.begin_close(deadline);
+        let flushed = link.as_ref().is_none_or(|link| link.drain(deadline));
+        if self.done.recv_deadline(deadline) != Err(RecvTimeoutError::Disconnected) {
+            self.abandon(link.as_deref());
+        }
+        // Nothing can hold the reader any more: its link is cut and its waits know the stop.
+        let ended = self.done.recv_timeout(LAST_WAIT) == Err(RecvTimeoutError::Disconnected);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread.filter(|_| ended) {
+            let _ = thread.join();
+        }
+        if flushed {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Timeout,
+            "the peer did not take all that was sent before the close; the rest is lost",
+        )
+        .maybe_delivered(true))
+    }
+
+    /// Tells the session to end. Gives the link to flush, if there is one.
+    fn begin_close(&self, deadline: Instant) -> Option<Arc<Link>> {
+        let mut state = self.lock();
+        let link = state.link.clone();
+        state.session.close(Instant::now());
+        let after = self.apply(&mut state);
+        drop(state);
+        if link.is_none() {
+            self.stop.stop();
+        }
+        self.finish(after, deadline);
+        self.nudge();
+        link
+    }
+
+    fn abandon(&self, link: Option<&Link>) {
+        self.stop.stop();
+        if let Some(link) = link {
+            link.shutdown();
+        }
+    }
+
+    /// The last handle is gone: the same as `close`, without waiting for anything.
+    pub(super) fn drop_all(&self) {
+        let link = self.begin_close(Instant::now());
+        self.abandon(link.as_deref());
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        let state = self.lock();
+        Stats {
+            pending_calls: state.session.pending(),
+            recoveries: state.session.recoveries,
+            reconnects: state.session.reconnects,
+            queue_len: self.events.len(),
+            ..self.counters.snapshot()
+        }
+    }
+
+    /// Why `events` ended.
+    pub(super) fn end_error(&self) -> Error {
+        match self.lock().session.ended() {
+            Some(cause) => session::ended_error(cause, false),
+            None => Error::closed(),
+        }
+    }
+}
+
+pub(super) fn internal() -> Error {
+    Error::new(ErrorKind::Internal, "a thread of webpubsub panicked; please report this as a bug")
+        .maybe_delivered(true)
+}

@@ -1,0 +1,109 @@
+//! The client without a subprotocol: raw frames.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
+
+use super::builder::SimpleClientBuilder;
+use super::handle::{Handle, common_calls};
+use super::request::check_size;
+use super::shared::Shared;
+use super::source::UrlSource;
+use super::stats::Stats;
+use crate::error::{Error, Result};
+use crate::message::{Event, Text};
+use crate::protocol::Frame;
+
+/// A client that sends and receives plain text and binary frames.
+///
+/// By default each frame sent becomes the event `message` for the app server; with
+/// [`SimpleClientBuilder::send_to_group`] it is published to one group. What comes in carries no
+/// envelope, so everything arrives as [`Event::ServerMessage`] with a text or binary payload:
+/// there is no sender, no group, no ack and no recovery.
+///
+/// Threads, cloning and the end are as with [`Client`](crate::Client). A lost connection ends the
+/// client ([`Event::Disconnected`] has close code and reason), unless
+/// [`SimpleClientBuilder::auto_reconnect`] was asked for.
+#[derive(Debug, Clone)]
+pub struct SimpleClient(Arc<Handle>);
+
+impl SimpleClient {
+    /// Connects with a client access URL and default settings; blocks for at most 30 s.
+    ///
+    /// # Errors
+    /// `Config` for a bad URL, else the step that failed: `NameLookup`, `Connect`, `Tls`,
+    /// `Upgrade`, `Subprotocol`.
+    pub fn connect(url: impl Into<UrlSource>) -> Result<Self> {
+        Self::builder(url).connect()
+    }
+
+    /// Settings, then [`SimpleClientBuilder::connect`].
+    pub fn builder(url: impl Into<UrlSource>) -> SimpleClientBuilder {
+        SimpleClientBuilder::new(url.into())
+    }
+
+    pub(super) fn from_shared(shared: Arc<Shared>) -> Self {
+        Self(Arc::new(Handle(shared)))
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.0.0
+    }
+
+    /// Sends a text frame. Returns when it is in the out-buffer; blocks while the connection takes
+    /// no more data, or (with reconnecting) while there is none, for at most the call timeout.
+    ///
+    /// # Errors
+    /// `InvalidRequest` above 1 MiB, `Timeout`, `Closed`, or what ended the client.
+    pub fn send_text(&self, text: impl Into<Text>) -> Result<()> {
+        self.send(Frame::Text(text.into()))
+    }
+
+    /// Sends a binary frame; as [`send_text`](Self::send_text).
+    ///
+    /// # Errors
+    /// As [`send_text`](Self::send_text).
+    pub fn send_binary(&self, data: impl Into<Bytes>) -> Result<()> {
+        self.send(Frame::Binary(data.into()))
+    }
+
+    fn send(&self, frame: Frame) -> Result<()> {
+        check_size(frame.as_bytes().len())?;
+        let deadline = Instant::now() + self.shared().config.call_timeout;
+        self.shared().fire(frame, deadline)
+    }
+
+    /// Sends a WebSocket ping. The round trip stands in [`Stats::last_round_trip`] when the pong
+    /// has come.
+    ///
+    /// # Errors
+    /// `Disconnected` without a connection, `Closed` after the end.
+    pub fn ping(&self) -> Result<()> {
+        self.shared().ping()
+    }
+}
+
+common_calls!(SimpleClient);
+
+impl Shared {
+    fn ping(&self) -> Result<()> {
+        let state = self.lock();
+        if state.session.ended().is_some() {
+            drop(state);
+            return Err(self.end_error());
+        }
+        let Some(link) = state.link.clone() else {
+            return Err(Error::new(
+                crate::ErrorKind::Disconnected,
+                "there is no connection at the moment",
+            ));
+        };
+        drop(state);
+        self.note_ping();
+        self.append_ping(&link);
+        link.flush(Instant::now());
+        Ok(())
+    }
+}

@@ -1,0 +1,75 @@
+//! Counters of one client.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// What a client has done so far; see [`Client::stats`](crate::Client::stats).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Messages received: group and server messages (repeated ones not counted).
+    pub messages_in: u64,
+    /// Bytes of all frames received, without WebSocket framing.
+    pub bytes_in: u64,
+    /// Publications, events, joins and leaves handed to a link; those sent again count again.
+    pub messages_out: u64,
+    /// Bytes of their frames, without WebSocket framing.
+    pub bytes_out: u64,
+    /// Calls that wait for an ack, or to be sent.
+    pub pending_calls: usize,
+    /// Events in the queue.
+    pub queue_len: usize,
+    /// The most that were in it.
+    pub queue_high_water: usize,
+    /// Messages dropped because the queue was full (see [`Overflow`](crate::Overflow)).
+    pub dropped: u64,
+    /// Repeated messages that were recognised by their sequence id and not delivered.
+    pub duplicates: u64,
+    /// Frames that could not be read, or were of a kind that this version does not know.
+    pub malformed: u64,
+    /// Sessions recovered on a new link.
+    pub recoveries: u64,
+    /// New connections after a loss.
+    pub reconnects: u64,
+    /// From the last keep-alive ping to its pong.
+    pub last_round_trip: Option<Duration>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) messages_in: AtomicU64,
+    pub(super) bytes_in: AtomicU64,
+    pub(super) messages_out: AtomicU64,
+    pub(super) bytes_out: AtomicU64,
+    pub(super) queue_high_water: AtomicU64,
+    pub(super) dropped: AtomicU64,
+    pub(super) duplicates: AtomicU64,
+    pub(super) malformed: AtomicU64,
+    /// Nanoseconds; 0 = none yet.
+    pub(super) round_trip: AtomicU64,
+}
+
+pub(super) fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Relaxed);
+}
+
+impl Counters {
+    /// The part of a snapshot that stands here.
+    pub(super) fn snapshot(&self) -> Stats {
+        let get = |counter: &AtomicU64| counter.load(Relaxed);
+        Stats {
+            messages_in: get(&self.messages_in),
+            bytes_in: get(&self.bytes_in),
+            messages_out: get(&self.messages_out),
+            bytes_out: get(&self.bytes_out),
+            queue_high_water: get(&self.queue_high_water) as usize,
+            dropped: get(&self.dropped),
+            duplicates: get(&self.duplicates),
+            malformed: get(&self.malformed),
+            last_round_trip: Some(get(&self.round_trip))
+                .filter(|n| *n > 0)
+                .map(Duration::from_nanos),
+            ..Stats::default()
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Who may connect: the checks between the upgrade request and its answer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::grants::Grants;
+use super::http::{Refusal, Request};
+use super::hub::Newcomer;
+use super::session::Kind;
+use crate::auth::claims;
+use crate::protocol::Protocol;
+use crate::secret::Secret;
+
+/// Clocks may differ by so many seconds.
+const CLOCK_SKEW: u64 = 300;
+
+/// What the checks need to know of the emulator.
+#[derive(Debug)]
+pub(super) struct Gatekeeper {
+    pub(super) key: Secret,
+    pub(super) allow_anonymous: bool,
+    pub(super) address: SocketAddr,
+}
+
+/// What a request asks for.
+#[derive(Debug)]
+pub(super) enum Admission {
+    New(Box<Newcomer>),
+    /// Whether it succeeds is told after the upgrade.
+    Recovery {
+        hub: Arc<str>,
+        connection_id: String,
+        token: String,
+    },
+}
+
+/// The first subprotocol that the service knows, and how the client spelled it.
+pub(super) fn negotiate(names: &[String]) -> Option<(Protocol, &str)> {
+    names.iter().find_map(|name| Protocol::from_name(name).map(|p| (p, name.as_str())))
+}
+
+/// The checks that need no token: 404 and most of the 400s.
+pub(super) fn hub(request: &Request) -> Result<Arc<str>, Refusal> {
+    let hub = match request.path.strip_prefix("/client/hubs/") {
+        Some(hub) if !hub.contains('/') => Some(hub),
+        Some(_) => return Err(not_found()),
+        None if matches!(request.path.as_str(), "/client" | "/client/") => request.parameter("hub"),
+        None => return Err(not_found()),
+    };
+    if request.key.is_none() {
+        return Err(Refusal::new(400, "A WebSocket upgrade request is required."));
+    }
+    let hub = hub.filter(|hub| is_hub_name(hub));
+    let hub = hub.ok_or_else(|| Refusal::new(400, "A valid hub name is required."))?;
+    Ok(hub.to_ascii_lowercase().into())
+}
+
+/// All other checks.
+pub(super) fn admit(
+    keeper: &Gatekeeper,
+    request: &Request,
+    hub: Arc<str>,
+    now_unix: u64,
+) -> Result<Admission, Refusal> {
+    if let Some(id) = request.parameter("awps_connection_id").filter(|id| !id.is_empty()) {
+        let token = request.parameter("awps_reconnection_token").unwrap_or_default();
+        let (connection_id, token) = (id.to_owned(), token.to_owned());
+        return Ok(Admission::Recovery { hub, connection_id, token });
+    }
+    let kind = match negotiate(&request.protocols) {
+        Some((protocol, _)) => Kind::PubSub(protocol),
+        None => simple_kind(request)?,
+    };
+    let token = request.parameter("access_token").or(request.bearer.as_deref());
+    let newcomer = match token.filter(|token| !token.is_empty()) {
+        Some(token) => from_token(keeper, request, hub, kind, token, now_unix)?,
+        None if keeper.allow_anonymous => {
+            Newcomer { hub, user: None, kind, grants: Grants::default(), groups: Vec::new() }
+        }
+        None => return Err(Refusal::new(401, "An access token is required.")),
+    };
+    Ok(Admission::New(Box::new(newcomer)))
+}
+
+fn from_token(
+    keeper: &Gatekeeper,
+    request: &Request,
+    hub: Arc<str>,
+    kind: Kind,
+    token: &str,
+    now_unix: u64,
+) -> Result<Newcomer, Refusal> {
+    let refused = |e| Refusal::new(401, format!("The access token is not valid: {e}."));
+    let claims = claims::verify(&keeper.key, token).map_err(refused)?;
+    let mut verdict = Ok(());
+    for audience in keeper.audiences(request, &hub) {
+        verdict = claims.check(&audience, now_unix, CLOCK_SKEW);
+        if verdict != Err(claims::TokenError::Audience) {
+            break;
+        }
+    }
+    verdict.map_err(refused)?;
+    if claims.groups.iter().any(|group| !is_group_name(group)) {
+        return Err(Refusal::new(400, "A group name in the access token is not valid."));
+    }
+    Ok(Newcomer {
+        hub,
+        user: claims.sub.filter(|sub| !sub.is_empty()).map(Into::into),
+        kind,
+        grants: Grants::new(&claims.roles),
+        groups: claims.groups,
+    })
+}
+
+impl Gatekeeper {
+    /// A token is good for each name under which the client can reach us.
+    fn audiences(&self, request: &Request, hub: &str) -> Vec<String> {
+        let port = self.address.port();
+        let hosts =
+            [format!("127.0.0.1:{port}"), format!("localhost:{port}"), request.host.clone()];
+        let schemes = ["http", "https"];
+        let all = hosts.iter().flat_map(|host| schemes.map(|scheme| (scheme, host)));
+        all.map(|(scheme, host)| format!("{scheme}://{host}/client/hubs/{hub}")).collect()
+    }
+}
+
+fn simple_kind(request: &Request) -> Result<Kind, Refusal> {
+    let mode = request.parameter("webpubsub_mode").unwrap_or("sendEvent");
+    if mode.eq_ignore_ascii_case("sendEvent") {
+        return Ok(Kind::SimpleEvents);
+    }
+    if !mode.eq_ignore_ascii_case("sendToGroup") {
+        return Err(Refusal::new(400, "The value of webpubsub_mode is not known."));
+    }
+    let mut groups = request.query.iter().filter(|(name, _)| name == "group");
+    match (groups.next(), groups.next()) {
+        (Some((_, group)), None) if is_group_name(group) => {
+            Ok(Kind::SimpleGroup(group.as_str().into()))
+        }
+        _ => Err(Refusal::new(400, "The mode sendToGroup needs exactly one valid group.")),
+    }
+}
+
+fn not_found() -> Refusal {
+    Refusal::new(404, "There is nothing at this path.")
+}
+
+fn is_hub_name(name: &str) -> bool {
+    name.len() <= 128
+        && name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "_,.[]`".contains(c))
+}
+
+/// Not blank, at most 1024 characters.
+pub(super) fn is_group_name(name: &str) -> bool {
+    !name.trim().is_empty() && name.chars().count() <= 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(path: &str, query: &[(&str, &str)]) -> Request {
+        Request {
+            path: path.into(),
+            query: query.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect(),
+            key: Some("k".into()),
+            ..Request::default()
+        }
+    }
+
+    fn keeper(allow_anonymous: bool) -> Gatekeeper {
+        let address = ([127, 0, 0, 1], 80).into();
+        Gatekeeper { key: Secret::new("key"), allow_anonymous, address }
+    }
+
+    #[test]
+    fn both_url_forms_name_the_hub() {
+        assert_eq!(&*hub(&request("/client/hubs/Chat", &[])).unwrap(), "chat");
+        assert_eq!(&*hub(&request("/client/", &[("hub", "a.b")])).unwrap(), "a.b");
+        for (path, query, status) in [
+            ("/clients/mqtt/hubs/chat", None, 404),
+            ("/", None, 404),
+            ("/client/hubs/a/b", None, 404),
+            ("/client/", None, 400),
+            ("/client/hubs/", None, 400),
+            ("/client/hubs/1a", None, 400),
+            ("/client/", Some(("hub", "a-b")), 400),
+        ] {
+            let found = hub(&request(path, query.as_slice()));
+            assert_eq!(found.unwrap_err().status, status, "{path}");
+        }
+        let plain = Request { key: None, ..request("/client/hubs/chat", &[]) };
+        assert_eq!(hub(&plain).unwrap_err().status, 400);
+    }
+
+    #[test]
+    fn simple_modes_are_checked() {
+        for (query, status) in [
+            (&[("webpubsub_mode", "x")][..], 400),
+            (&[("webpubsub_mode", "sendToGroup")], 400),
+            (&[("webpubsub_mode", "sendToGroup"), ("group", "a"), ("group", "b")], 400),
+            (&[("webpubsub_mode", "sendToGroup"), ("group", " ")], 400),
+            (&[], 401),
+            (&[("access_token", "nonsense")], 401),
+        ] {
+            let got = admit(&keeper(false), &request("", query), "h".into(), 0);
+            assert_eq!(got.unwrap_err().status, status, "{query:?}");
+        }
+        let group = [("webpubsub_mode", "sendToGroup"), ("group", "a")];
+        let got = admit(&keeper(true), &request("", &group), "h".into(), 0).unwrap();
+        assert!(matches!(got, Admission::New(n) if n.kind == Kind::SimpleGroup("a".into())));
+    }
+
+    #[test]
+    fn the_first_known_subprotocol_is_taken_as_spelled() {
+        let names = ["mqtt", "JSON.webpubsub.azure.v1", "json.reliable.webpubsub.azure.v1"];
+        let names = names.map(String::from);
+        assert_eq!(negotiate(&names), Some((Protocol::Json, "JSON.webpubsub.azure.v1")));
+        assert_eq!(negotiate(&names[..1]), None);
+    }
+}

@@ -1,0 +1,159 @@
+//! The emulator's options.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Emulator;
+use super::events::{EmulatedEvent, EventAnswer, Handler};
+use super::hub::{Manners, random_id};
+use crate::error::Result;
+use crate::secret::Secret;
+
+/// The service's limits, as the emulator keeps them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Numbered messages that a reliable session may have unacknowledged; the message that would
+    /// exceed it ends the session. Default: 1000.
+    pub unacked_messages: usize,
+    /// The same in bytes of encoded frames. Default: 16 MiB.
+    pub unacked_bytes: usize,
+    /// Messages that may wait to be written to a client that is not reliable; one more ends the
+    /// session. Default: 1000.
+    pub outbound_messages: usize,
+    /// The same in bytes. Default: 16 MiB.
+    pub outbound_bytes: usize,
+    /// The largest message taken from a client; a larger one gets Close 1009. Default: 1 MiB.
+    pub message_size: usize,
+    /// So many of the last ack ids are known again (`Duplicate`). Default: 1000.
+    pub remembered_ack_ids: usize,
+    /// For how long a reliable session waits for recovery. Default: 30 s.
+    pub retention: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            unacked_messages: 1000,
+            unacked_bytes: 16 << 20,
+            outbound_messages: 1000,
+            outbound_bytes: 16 << 20,
+            message_size: 1 << 20,
+            remembered_ack_ids: 1000,
+            retention: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Options of an [`Emulator`]; made by [`Emulator::builder`].
+#[must_use]
+pub struct EmulatorBuilder {
+    pub(super) port: u16,
+    pub(super) tls: bool,
+    pub(super) access_key: Secret,
+    pub(super) allow_anonymous: bool,
+    pub(super) handler: Option<Arc<Handler>>,
+    pub(super) record: usize,
+    pub(super) manners: Manners,
+}
+
+impl EmulatorBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            port: 0,
+            tls: false,
+            access_key: Secret::new(random_id(32)),
+            allow_anonymous: false,
+            handler: None,
+            record: 10_000,
+            manners: Manners::default(),
+        }
+    }
+
+    /// The TCP port on 127.0.0.1. Default: 0, which takes a free one.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// Serves `wss` with a certificate of its own, see
+    /// [`Emulator::root_certificate_pem`]. Default: off. Needs a TLS feature of this crate.
+    pub fn tls(mut self, on: bool) -> Self {
+        self.tls = on;
+        self
+    }
+
+    /// The access key that signs tokens. Default: a random one.
+    pub fn access_key(mut self, key: impl Into<Secret>) -> Self {
+        self.access_key = key.into();
+        self
+    }
+
+    /// Lets clients without a token in, as anonymous ones without roles. Default: off.
+    pub fn allow_anonymous(mut self, on: bool) -> Self {
+        self.allow_anonymous = on;
+        self
+    }
+
+    /// The event handler. It runs on the thread that reads for the sender's connection, under no
+    /// lock, and may use the emulator. A panic in it counts as [`EventAnswer::Failure`].
+    ///
+    /// Default: none; see [`EmulatorBuilder::missing_handler_fails`].
+    pub fn event_handler(
+        mut self,
+        handler: impl Fn(&EmulatedEvent) -> EventAnswer + Send + Sync + 'static,
+    ) -> Self {
+        self.handler = Some(Arc::new(handler));
+        self
+    }
+
+    /// What happens to events without a handler. `false`: they are accepted and go nowhere.
+    /// `true`: they fail as at the real service, with `InternalServerError` or, for a simple
+    /// client, Close 1011. Default: `false`.
+    pub fn missing_handler_fails(mut self, on: bool) -> Self {
+        self.manners.missing_handler_fails = on;
+        self
+    }
+
+    /// Whether a recovered client gets a second `connected` message, with a new reconnection
+    /// token. The sources differ about the real service, so test with both. Default: `false`.
+    pub fn connected_after_recovery(mut self, on: bool) -> Self {
+        self.manners.connected_after_recovery = on;
+        self
+    }
+
+    /// Changes limits: `.limits(|l| l.retention = Duration::from_secs(5))`. Default: the
+    /// service's, see [`Limits`].
+    pub fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+        change(&mut self.manners.limits);
+        self
+    }
+
+    /// How many frames are kept for [`Emulator::frames`]; at most 8 MiB in all. 0 switches the
+    /// recording off. Default: 10,000.
+    pub fn record_frames(mut self, last: usize) -> Self {
+        self.record = last;
+        self
+    }
+
+    /// Starts the emulator.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for TLS in a build without it;
+    /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) if the port cannot be taken or a thread
+    /// cannot be started.
+    pub fn start(self) -> Result<Emulator> {
+        Emulator::launch(self)
+    }
+}
+
+impl std::fmt::Debug for EmulatorBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EmulatorBuilder")
+            .field("port", &self.port)
+            .field("tls", &self.tls)
+            .field("allow_anonymous", &self.allow_anonymous)
+            .field("manners", &self.manners)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,37 @@
+//! The event handler: what it is told and what it may answer.
+
+use crate::message::{Metadata, Payload};
+
+/// An event of a client, as the app server would get it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct EmulatedEvent {
+    /// The hub.
+    pub hub: String,
+    /// Who sent it.
+    pub connection_id: String,
+    /// The sender's user id.
+    pub user_id: Option<String>,
+    /// The event's name; `message` for a frame of a simple client.
+    pub event: String,
+    /// The data.
+    pub payload: Payload,
+    /// Metadata, if the sender gave any.
+    pub metadata: Option<Metadata>,
+}
+
+/// What an event handler answers.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum EventAnswer {
+    /// Success, and nothing for the client (HTTP 204).
+    Nothing,
+    /// Success, and a message for the sender. It is sent before the ack.
+    Message(Payload),
+    /// Failure (HTTP 500): the error `InternalServerError` for a PubSub client, Close 1011 for a
+    /// simple one.
+    Failure,
+}
+
+/// A closure in the role of the app server's event handler.
+pub(super) type Handler = dyn Fn(&EmulatedEvent) -> EventAnswer + Send + Sync;

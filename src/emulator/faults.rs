@@ -1,0 +1,368 @@
+//! The laboratory: what can be made to go wrong, while clients are connected.
+//!
+//! Two places look at faults. [`Plan`] is part of the hub: faults that decide about acks, replay
+//! and pings, without a socket. [`Switches`] are looked at by the connections' threads: stalls,
+//! frozen sockets, refused upgrades.
+
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::outbox::{Fate, Out, lock};
+use super::server::Shared;
+use crate::protocol::Frame;
+
+/// A step of a client's dialing at which the emulator can stall.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StallAt {
+    /// TCP is connected (the operating system does that), then nothing.
+    Accept,
+    /// No answer to the TLS handshake; without TLS the same as [`StallAt::Accept`].
+    Tls,
+    /// The upgrade request is read and not answered.
+    Upgrade,
+    /// The upgrade succeeds, then nothing: no `connected`, no reading.
+    Connected,
+}
+
+/// Faults inside the hub; counts go down with each use.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub(super) hold_acks: bool,
+    pub(super) duplicate_replay: bool,
+    pub(super) silent_pings: bool,
+    lose_acks: u64,
+    drop_before_ack: u64,
+    drop_after_ack: u64,
+    drop_before_execution: u64,
+    refuse_recovery: u64,
+    frames_to_drop: Option<u64>,
+}
+
+fn take(count: &mut u64) -> bool {
+    let some = *count > 0;
+    *count -= u64::from(some);
+    some
+}
+
+impl Plan {
+    pub(super) fn take_lost_ack(&mut self) -> bool {
+        take(&mut self.lose_acks)
+    }
+
+    pub(super) fn take_drop_before_ack(&mut self) -> bool {
+        take(&mut self.drop_before_ack)
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_drop_before_ack(&mut self, count: u64) {
+        self.drop_before_ack = count;
+    }
+
+    pub(super) fn take_drop_after_ack(&mut self) -> bool {
+        take(&mut self.drop_after_ack)
+    }
+
+    pub(super) fn take_drop_before_execution(&mut self) -> bool {
+        take(&mut self.drop_before_execution)
+    }
+
+    pub(super) fn take_recovery_refusal(&mut self) -> bool {
+        take(&mut self.refuse_recovery)
+    }
+
+    /// Counts a frame; true if the connection is to be cut behind it.
+    pub(super) fn take_frame_drop(&mut self) -> bool {
+        let Some(left) = &mut self.frames_to_drop else { return false };
+        *left = left.saturating_sub(1);
+        let now = *left == 0;
+        if now {
+            self.frames_to_drop = None;
+        }
+        now
+    }
+}
+
+/// A scripted refusal of upgrades.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refuse {
+    left: u32,
+    pub(super) status: u16,
+    pub(super) retry_after: Option<u32>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    frozen: bool,
+    stalled: [bool; 4],
+    slow_read: Option<Duration>,
+    refuse_upgrades: Option<Refuse>,
+    refuse_recoveries: Option<Refuse>,
+}
+
+/// Faults at the sockets.
+#[derive(Debug, Default)]
+pub(super) struct Switches {
+    /// Whether anything in `state` slows down connections that are up.
+    active: AtomicBool,
+    stopping: AtomicBool,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Switches {
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, SeqCst);
+        self.notify();
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(SeqCst)
+    }
+
+    /// Somebody at a gate has to look again.
+    pub(super) fn notify(&self) {
+        drop(lock(&self.state));
+        self.changed.notify_all();
+    }
+
+    fn change(&self, f: impl FnOnce(&mut State)) {
+        let mut state = lock(&self.state);
+        f(&mut state);
+        self.active.store(state.frozen || state.slow_read.is_some(), SeqCst);
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Waits as long as this step is stalled, the connection is not over and the emulator lives.
+    pub(super) fn stall(&self, at: StallAt, is_over: impl Fn() -> bool) {
+        self.wait_while(|state| state.stalled[at as usize], is_over);
+    }
+
+    pub(super) fn is_frozen(&self) -> bool {
+        self.active.load(SeqCst) && lock(&self.state).frozen
+    }
+
+    /// Waits as long as connections are frozen.
+    pub(super) fn thaw(&self, is_over: impl Fn() -> bool) {
+        if self.active.load(SeqCst) {
+            self.wait_while(|state| state.frozen, is_over);
+        }
+    }
+
+    /// The pause between two reads.
+    pub(super) fn pause(&self, is_over: impl Fn() -> bool) {
+        if !self.active.load(SeqCst) {
+            return;
+        }
+        let start = Instant::now();
+        self.wait_while(|state| state.slow_read.is_some_and(|p| start.elapsed() < p), is_over);
+    }
+
+    fn wait_while(&self, held: impl Fn(&State) -> bool, is_over: impl Fn() -> bool) {
+        let mut state = lock(&self.state);
+        while held(&state) && !self.is_stopping() && !is_over() {
+            let limit = state.slow_read.unwrap_or(Duration::from_secs(60));
+            let limit = limit.clamp(Duration::from_millis(1), Duration::from_secs(60));
+            let woken = self.changed.wait_timeout(state, limit);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// A scripted refusal of this upgrade, if there is one.
+    pub(super) fn take_refusal(&self, recovery: bool) -> Option<Refuse> {
+        let mut state = lock(&self.state);
+        if recovery && let Some(refuse) = use_up(&mut state.refuse_recoveries) {
+            return Some(refuse);
+        }
+        use_up(&mut state.refuse_upgrades)
+    }
+}
+
+fn use_up(slot: &mut Option<Refuse>) -> Option<Refuse> {
+    let refuse = slot.as_mut()?;
+    let copy = *refuse;
+    refuse.left = refuse.left.saturating_sub(1);
+    if refuse.left == 0 {
+        *slot = None;
+    }
+    Some(copy)
+}
+
+fn refuse(left: u32, status: u16, retry_after: Option<u32>) -> Option<Refuse> {
+    (left > 0).then_some(Refuse { left, status, retry_after })
+}
+
+/// Makes things go wrong; from [`Emulator::faults`](super::Emulator::faults).
+///
+/// Everything acts on the whole emulator unless it says otherwise, at once and in any combination.
+/// Counts given to `…_next_…` calls replace what was left of earlier ones; 0 switches the fault
+/// off.
+#[derive(Clone)]
+pub struct Faults {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Faults {
+    /// Cuts all TCP connections now, without a Close frame. Reliable sessions stay recoverable.
+    pub fn drop_connections(&self) {
+        self.shared.end_transports(Fate::Cut);
+    }
+
+    /// Cuts the TCP connection of one session; false if it has none.
+    pub fn drop_connection(&self, connection_id: &str) -> bool {
+        self.shared.with(None, |world, now| {
+            let outbox = world.detach(now, connection_id);
+            if let Some(outbox) = &outbox {
+                outbox.condemn(Fate::Cut);
+                world.touch_outbox(outbox);
+            }
+            outbox.is_some()
+        })
+    }
+
+    /// Ends all TCP connections by a reset (RST). Reliable sessions stay recoverable.
+    pub fn reset_connections(&self) {
+        self.shared.end_transports(Fate::Reset);
+    }
+
+    /// Stops reading and writing on all connections, on new ones after the upgrade. Nothing is
+    /// lost: `freeze(false)` goes on where it stopped. One WebSocket ping (not the subprotocol's)
+    /// per connection may still be answered.
+    pub fn freeze(&self, on: bool) {
+        self.shared.switches.change(|s| s.frozen = on);
+    }
+
+    /// Waits that long before each read, so that a client's writes back up. `None` ends it.
+    pub fn slow_read(&self, pause: Option<Duration>) {
+        self.shared.switches.change(|s| s.slow_read = pause);
+    }
+
+    /// Stalls new connections at one step, until switched off.
+    pub fn stall(&self, at: StallAt, on: bool) {
+        self.shared.switches.change(|s| s.stalled[at as usize] = on);
+    }
+
+    /// Carries requests out but keeps their acks; `hold_acks(false)` sends them. A lost transport
+    /// loses the held acks.
+    pub fn hold_acks(&self, on: bool) {
+        self.shared.with(None, |world, _| {
+            if on {
+                world.plan.hold_acks = true;
+            } else {
+                world.release_acks();
+            }
+        });
+    }
+
+    /// Carries requests out and throws the next so many acks away. The connection stays.
+    pub fn lose_next_acks(&self, count: u64) {
+        self.plan(|plan| plan.lose_acks = count);
+    }
+
+    /// The next so many times that an ack is due: the request is carried out, then the connection
+    /// is cut, and the ack is lost.
+    pub fn drop_before_next_ack(&self, count: u64) {
+        self.plan(|plan| plan.drop_before_ack = count);
+    }
+
+    /// The next so many times that an ack was sent, the connection is cut behind it.
+    pub fn drop_after_next_ack(&self, count: u64) {
+        self.plan(|plan| plan.drop_after_ack = count);
+    }
+
+    /// The next so many requests with an ack id are not carried out; the connection is cut
+    /// instead.
+    pub fn drop_before_next_execution(&self, count: u64) {
+        self.plan(|plan| plan.drop_before_execution = count);
+    }
+
+    /// After so many more messages of clients have been carried out, the connection that sent the
+    /// last one is cut; its answers leave first. 0 switches it off.
+    pub fn drop_after_frames(&self, count: u64) {
+        self.plan(|plan| plan.frames_to_drop = (count > 0).then_some(count));
+    }
+
+    /// The next so many recoveries are refused as the service does it: upgrade, then Close 1008.
+    pub fn recovery_closes_1008(&self, count: u64) {
+        self.plan(|plan| plan.refuse_recovery = count);
+    }
+
+    /// A recovery sends again what was acknowledged lately (from the time this is switched on),
+    /// and everything else twice.
+    pub fn duplicate_replay(&self, on: bool) {
+        self.plan(|plan| plan.duplicate_replay = on);
+    }
+
+    /// Leaves the subprotocol's pings without a pong.
+    pub fn silent_pings(&self, on: bool) {
+        self.plan(|plan| plan.silent_pings = on);
+    }
+
+    /// Answers the next so many upgrades, recoveries included, with an HTTP status, and with
+    /// `Retry-After` (seconds) if given.
+    pub fn refuse_next_upgrades(&self, count: u32, status: u16, retry_after: Option<u32>) {
+        self.shared.switches.change(|s| s.refuse_upgrades = refuse(count, status, retry_after));
+    }
+
+    /// Answers the next so many recoveries, and no new connections, with an HTTP status.
+    pub fn refuse_recoveries(&self, count: u32, status: u16) {
+        self.shared.switches.change(|s| s.refuse_recoveries = refuse(count, status, None));
+    }
+
+    /// Sends a Close frame on all connections. The codes 1000, 1002, 1003, 1007, 1008, 1009 and
+    /// 1011 end the session as at the service; after any other it can be recovered.
+    pub fn close_connections(&self, code: u16, reason: &str) {
+        self.shared.with(None, |world, now| {
+            for id in world.open_sessions() {
+                if matches!(code, 1000 | 1002 | 1003 | 1007 | 1008 | 1009 | 1011) {
+                    world.close(&id, code, reason);
+                } else if let Some(outbox) = world.detach(now, &id) {
+                    outbox.push(Out::Close { code, reason: reason.into() });
+                    world.touch_outbox(&outbox);
+                }
+            }
+        });
+    }
+
+    /// Sends a text frame as it is to one connection, or to all (`None`). Gives to how many.
+    pub fn send_raw_text(&self, connection_id: Option<&str>, text: &str) -> usize {
+        self.send_raw(connection_id, &Frame::Text(text.into()))
+    }
+
+    /// Sends a binary frame as it is to one connection, or to all (`None`). Gives to how many.
+    pub fn send_raw_binary(&self, connection_id: Option<&str>, bytes: &[u8]) -> usize {
+        self.send_raw(connection_id, &Frame::Binary(bytes.to_vec().into()))
+    }
+
+    fn send_raw(&self, connection_id: Option<&str>, frame: &Frame) -> usize {
+        self.shared.with(None, |world, _| {
+            let mut ids = world.open_sessions();
+            ids.retain(|id| connection_id.is_none_or(|wanted| wanted == &**id));
+            for id in &ids {
+                world.push_raw(id, frame.clone());
+            }
+            ids.len()
+        })
+    }
+
+    /// Switches every fault off; held acks are sent.
+    pub fn clear(&self) {
+        self.shared.switches.change(|s| *s = State::default());
+        self.shared.with(None, |world, _| {
+            world.release_acks();
+            world.plan = Plan::default();
+        });
+    }
+
+    fn plan(&self, change: impl FnOnce(&mut Plan)) {
+        self.shared.with(None, |world, _| change(&mut world.plan));
+    }
+}
+
+impl std::fmt::Debug for Faults {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Faults").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,583 @@
+//! The service's state: hubs, sessions, groups. No socket, thread or clock in here.
+//!
+//! Everything happens under one lock held by the caller (`server::Shared`), with the time as an
+//! argument. Outbound frames go to the sessions' outboxes; whoever holds the lock takes the list
+//! of touched outboxes with it and wakes their writers after letting go.
+//!
+//! Invariants: a session is in `sessions` from its start to its end, with or without a transport;
+//! group and user indexes mention living sessions only; a frame that comes from a transport which
+//! is no longer the session's is ignored.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::builder::Limits;
+use super::faults::Plan;
+use super::grants::Grants;
+use super::outbox::{Fate, Out, Outbox};
+use super::session::{AckMemory, Kind, Replay, Session};
+use super::stats::Counters;
+use crate::message::{GroupMessage, Metadata, Payload, ServerMessage};
+use crate::protocol::{Downstream, Frame, Protocol, encode_downstream};
+use crate::secret::Secret;
+
+/// The reason of the Close that refuses a recovery.
+pub(super) const NOT_RECOVERED: &str = "The connection could not be recovered.";
+const CLOSED_BY_APP: &str = "Application server closed the connection.";
+
+/// The options that the hub itself looks at.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Manners {
+    pub(super) limits: Limits,
+    pub(super) connected_after_recovery: bool,
+    pub(super) missing_handler_fails: bool,
+    pub(super) has_handler: bool,
+}
+
+#[derive(Debug, Default)]
+struct Hub {
+    groups: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
+    members: BTreeSet<Arc<str>>,
+}
+
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) manners: Manners,
+    pub(super) plan: Plan,
+    pub(super) counters: Arc<Counters>,
+    pub(super) sessions: HashMap<Arc<str>, Session>,
+    hubs: HashMap<Arc<str>, Hub>,
+    /// Sessions without a transport, by the time of their loss.
+    lost: VecDeque<(Duration, Arc<str>)>,
+    touched: Vec<Arc<Outbox>>,
+    pub(super) executions: Executions,
+}
+
+/// Who connects, after all checks.
+#[derive(Debug)]
+pub(super) struct Newcomer {
+    pub(super) hub: Arc<str>,
+    pub(super) user: Option<Arc<str>>,
+    pub(super) kind: Kind,
+    pub(super) grants: Grants,
+    pub(super) groups: Vec<String>,
+}
+
+/// A message on its way to receivers.
+#[derive(Debug, Clone)]
+pub(super) struct Parcel {
+    /// Group and sender's user; none for a message of the server.
+    pub(super) group: Option<(Arc<str>, Option<Arc<str>>)>,
+    pub(super) payload: Payload,
+    pub(super) metadata: Option<Box<Metadata>>,
+}
+
+/// How a transport ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The client said goodbye: the session ends.
+    Goodbye,
+    /// Anything else: a reliable session waits for recovery.
+    Loss,
+}
+
+/// What [`Emulator::connections`](super::Emulator::connections) tells of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionInfo {
+    /// The connection id.
+    pub id: String,
+    /// The user id.
+    pub user_id: Option<String>,
+    /// The groups it is a member of, in alphabetical order.
+    pub groups: Vec<String>,
+    /// Whether it has a transport now; otherwise it waits for recovery.
+    pub is_open: bool,
+    /// Numbered messages that it has not acknowledged.
+    pub unacked: usize,
+}
+
+impl World {
+    pub(super) fn new(manners: Manners, counters: Arc<Counters>) -> Self {
+        Self {
+            manners,
+            plan: Plan::default(),
+            counters,
+            sessions: HashMap::new(),
+            hubs: HashMap::new(),
+            lost: VecDeque::new(),
+            touched: Vec::new(),
+            executions: Executions::default(),
+        }
+    }
+
+    /// The outboxes whose writers have something to look at.
+    pub(super) fn take_touched(&mut self) -> Vec<Arc<Outbox>> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// Ends the sessions that nobody recovered in time. Cheap when there is none.
+    pub(super) fn expire(&mut self, now: Duration) {
+        let retention = self.manners.limits.retention;
+        while let Some((at, id)) = self.lost.front() {
+            if now < *at + retention {
+                return;
+            }
+            let (at, id) = (*at, Arc::clone(id));
+            self.lost.pop_front();
+            if self.sessions.get(&id).is_some_and(|s| s.lost_at == Some(at)) {
+                self.end_session(&id);
+            }
+        }
+    }
+
+    // --- the life of a session ---------------------------------------------------------------
+
+    /// A new session; `connected` is its first message. Gives the connection id.
+    pub(super) fn connect(&mut self, newcomer: Newcomer, outbox: Arc<Outbox>) -> Arc<str> {
+        let id: Arc<str> = random_id(16).into();
+        let mut session = Session {
+            id: Arc::clone(&id),
+            hub: Arc::clone(&newcomer.hub),
+            user: newcomer.user,
+            kind: newcomer.kind,
+            grants: newcomer.grants,
+            groups: BTreeSet::new(),
+            tokens: Vec::new(),
+            outbox: Some(outbox),
+            lost_at: None,
+            acked: AckMemory::new(self.manners.limits.remembered_ack_ids),
+            replay: Replay::new(),
+            held_acks: Vec::new(),
+        };
+        greet(&mut session);
+        self.hubs.entry(newcomer.hub).or_default().members.insert(Arc::clone(&id));
+        self.touched.extend(session.outbox.clone());
+        self.sessions.insert(Arc::clone(&id), session);
+        for group in newcomer.groups {
+            self.join(&id, &group);
+        }
+        self.counters.up(&self.counters.connections_opened);
+        self.counters.up(&self.counters.sessions);
+        id
+    }
+
+    /// Gives a session that is still known to a new transport: replay first, then new messages.
+    ///
+    /// On a refusal the Close is in the outbox.
+    pub(super) fn recover(
+        &mut self,
+        hub: &str,
+        id: &str,
+        token: &str,
+        outbox: &Arc<Outbox>,
+    ) -> Option<(Arc<str>, Kind)> {
+        let refused = self.plan.take_recovery_refusal();
+        let session = self.sessions.get_mut(id).filter(|s| {
+            !refused
+                && *s.hub == *hub
+                && s.kind.is_reliable()
+                && s.tokens.iter().any(|t| t.expose() == token)
+        });
+        let Some(session) = session else {
+            outbox.push(Out::Close { code: 1008, reason: NOT_RECOVERED.into() });
+            self.touched.push(Arc::clone(outbox));
+            self.counters.up(&self.counters.recoveries_refused);
+            return None;
+        };
+        if let Some(old) = session.outbox.replace(Arc::clone(outbox)) {
+            old.condemn(Fate::Cut);
+            self.touched.push(old);
+        }
+        session.lost_at = None;
+        session.held_acks.clear();
+        if self.manners.connected_after_recovery {
+            greet(session);
+        }
+        let frames = session.replay.frames(self.plan.duplicate_replay);
+        self.counters.add(&self.counters.replayed, frames.len() as u64);
+        for frame in frames {
+            outbox.push_message(frame);
+        }
+        let found = (Arc::clone(&session.id), session.kind.clone());
+        self.touched.push(Arc::clone(outbox));
+        self.counters.up(&self.counters.recoveries_accepted);
+        Some(found)
+    }
+
+    /// The transport is gone. Nothing happens if the session has another one by now.
+    pub(super) fn transport_ended(&mut self, now: Duration, id: &str, link: u64, how: Ending) {
+        let Some(session) = self.session_on(id, link) else { return };
+        if how == Ending::Loss && session.kind.is_reliable() {
+            self.detach(now, id);
+        } else {
+            self.end_session(id);
+        }
+    }
+
+    /// Takes the transport away from a session, which then waits for recovery (if it can).
+    pub(super) fn detach(&mut self, now: Duration, id: &str) -> Option<Arc<Outbox>> {
+        let session = self.sessions.get_mut(id)?;
+        let outbox = session.outbox.take()?;
+        session.held_acks.clear();
+        if session.kind.is_reliable() {
+            session.lost_at = Some(now);
+            let id = Arc::clone(&session.id);
+            self.lost.push_back((now, id));
+            self.counters.notify();
+        } else {
+            self.end_session(id);
+        }
+        Some(outbox)
+    }
+
+    /// Sends a Close of the service, which ends the session, and gives up the transport.
+    pub(super) fn close(&mut self, id: &str, code: u16, reason: &str) {
+        if let Some(session) = self.sessions.get(id)
+            && let Some(outbox) = &session.outbox
+        {
+            outbox.push(Out::Close { code, reason: reason.into() });
+            self.touched.push(Arc::clone(outbox));
+        }
+        self.end_session(id);
+    }
+
+    /// A queue is full: the service cuts the TCP connection without a word and forgets the session.
+    fn overflow(&mut self, id: &str) {
+        if let Some(session) = self.sessions.get(id)
+            && let Some(outbox) = &session.outbox
+        {
+            outbox.condemn(Fate::Cut);
+            self.touched.push(Arc::clone(outbox));
+        }
+        self.counters.up(&self.counters.overflows);
+        self.end_session(id);
+    }
+
+    pub(super) fn end_session(&mut self, id: &str) {
+        let Some(session) = self.sessions.remove(id) else { return };
+        if let Some(hub) = self.hubs.get_mut(&session.hub) {
+            hub.members.remove(id);
+            for group in &session.groups {
+                remove_member(&mut hub.groups, group, id);
+            }
+        }
+        self.executions.retire(&session.id);
+        self.counters.down(&self.counters.sessions);
+        self.counters.up(&self.counters.sessions_ended);
+    }
+
+    /// The session, if this is its transport.
+    pub(super) fn session_on(&mut self, id: &str, link: u64) -> Option<&mut Session> {
+        self.sessions
+            .get_mut(id)
+            .filter(|s| s.outbox.as_ref().is_some_and(|outbox| outbox.link == link))
+    }
+
+    pub(super) fn touch_outbox(&mut self, outbox: &Arc<Outbox>) {
+        self.touched.push(Arc::clone(outbox));
+    }
+
+    // --- groups ------------------------------------------------------------------------------
+
+    pub(super) fn join(&mut self, id: &str, group: &str) -> bool {
+        let Some(session) = self.sessions.get_mut(id) else { return false };
+        if !session.groups.contains(group) {
+            let hub = self.hubs.entry(Arc::clone(&session.hub)).or_default();
+            let name = match hub.groups.get_key_value(group) {
+                Some((name, _)) => Arc::clone(name),
+                None => group.into(),
+            };
+            session.groups.insert(Arc::clone(&name));
+            hub.groups.entry(name).or_default().insert(Arc::clone(&session.id));
+            self.counters.notify();
+        }
+        true
+    }
+
+    pub(super) fn leave(&mut self, id: &str, group: &str) -> bool {
+        let Some(session) = self.sessions.get_mut(id) else { return false };
+        if session.groups.remove(group)
+            && let Some(hub) = self.hubs.get_mut(&session.hub)
+        {
+            remove_member(&mut hub.groups, group, id);
+            self.counters.notify();
+        }
+        true
+    }
+
+    // --- delivery ----------------------------------------------------------------------------
+
+    /// To every member of the group, but for one if `except` says so. Gives how many.
+    pub(super) fn publish(&mut self, hub: &str, parcel: &Parcel, except: Option<&str>) -> usize {
+        let Some((group, _)) = &parcel.group else { return 0 };
+        let members = self.hubs.get(hub).and_then(|h| h.groups.get(group));
+        let to: Vec<Arc<str>> = members.into_iter().flatten().cloned().collect();
+        self.deliver_all(to.iter().filter(|id| except != Some(&***id)), parcel)
+    }
+
+    pub(super) fn send_to_all(&mut self, hub: &str, parcel: &Parcel) -> usize {
+        let to = self.members(hub);
+        self.deliver_all(to.iter(), parcel)
+    }
+
+    pub(super) fn send_to_user(&mut self, hub: &str, user: &str, parcel: &Parcel) -> usize {
+        let to = self.members(hub);
+        let of_user = to.iter().filter(|id| {
+            self.sessions.get(&***id).is_some_and(|s| s.user.as_deref() == Some(user))
+        });
+        let to: Vec<&Arc<str>> = of_user.collect();
+        self.deliver_all(to.into_iter(), parcel)
+    }
+
+    pub(super) fn send_to_connection(&mut self, hub: &str, id: &str, parcel: &Parcel) -> usize {
+        match self.sessions.get(id) {
+            Some(s) if *s.hub == *hub => {
+                let id = Arc::clone(&s.id);
+                self.deliver_all([&id].into_iter(), parcel)
+            }
+            _ => 0,
+        }
+    }
+
+    pub(super) fn members(&self, hub: &str) -> Vec<Arc<str>> {
+        self.hubs.get(hub).map(|h| h.members.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    fn deliver_all<'a>(
+        &mut self,
+        to: impl Iterator<Item = &'a Arc<str>>,
+        parcel: &Parcel,
+    ) -> usize {
+        let mut count = 0;
+        // Frames without a number are the same for all receivers of a subprotocol.
+        let mut encoded: Vec<(Protocol, Frame)> = Vec::new();
+        for id in to {
+            count += 1;
+            if !self.deliver(id, parcel, &mut encoded) {
+                self.overflow(id);
+            }
+        }
+        count
+    }
+
+    /// False if a queue of the session is full.
+    fn deliver(&mut self, id: &str, parcel: &Parcel, encoded: &mut Vec<(Protocol, Frame)>) -> bool {
+        let limits = &self.manners.limits;
+        let Some(session) = self.sessions.get_mut(id) else { return true };
+        let reliable = session.kind.is_reliable();
+        let frame = match session.kind.protocol() {
+            None => parcel.raw_frame(),
+            Some(protocol) if reliable => parcel.frame(protocol, Some(session.replay.next_id())),
+            Some(protocol) => match encoded.iter().find(|(p, _)| *p == protocol) {
+                Some((_, frame)) => Some(frame.clone()),
+                None => {
+                    let frame = parcel.frame(protocol, None);
+                    encoded.extend(frame.clone().map(|f| (protocol, f)));
+                    frame
+                }
+            },
+        };
+        let Some(frame) = frame else { return true };
+        if reliable {
+            let size = frame.as_bytes().len();
+            let replay = &mut session.replay;
+            if replay.len() >= limits.unacked_messages
+                || replay.bytes() + size > limits.unacked_bytes
+            {
+                return false;
+            }
+            replay.keep(frame.clone());
+            self.counters.max(&self.counters.unacked_high_water, replay.len() as u64);
+        }
+        if let Some(outbox) = &session.outbox {
+            let (messages, bytes) = outbox.push_message(frame);
+            self.touched.push(Arc::clone(outbox));
+            if !reliable && (messages > limits.outbound_messages || bytes > limits.outbound_bytes) {
+                return false;
+            }
+        }
+        true
+    }
+
+    // --- what the app server does ------------------------------------------------------------
+
+    /// The app server closes a connection: a `disconnected` message, Close 1000, session over.
+    pub(super) fn close_by_app(&mut self, hub: &str, id: &str, reason: Option<&str>) -> bool {
+        let Some(session) = self.sessions.get(id).filter(|s| *s.hub == *hub) else { return false };
+        let text = match reason {
+            Some(reason) if !reason.is_empty() => format!("{CLOSED_BY_APP} Reason: {reason}"),
+            _ => CLOSED_BY_APP.into(),
+        };
+        if let (Some(protocol), Some(outbox)) = (session.kind.protocol(), &session.outbox)
+            && let Ok(frame) =
+                encode_downstream(protocol, &Downstream::Disconnected { message: Some(text) })
+        {
+            outbox.push(Out::Frame(frame));
+        }
+        self.close(id, 1000, "");
+        true
+    }
+
+    pub(super) fn is_member(&self, hub: &str, id: &str) -> bool {
+        self.sessions.get(id).is_some_and(|s| *s.hub == *hub)
+    }
+
+    pub(super) fn change_grants(
+        &mut self,
+        hub: &str,
+        id: &str,
+        change: impl FnOnce(&mut Grants),
+    ) -> bool {
+        let session = self.sessions.get_mut(id).filter(|s| *s.hub == *hub);
+        session.map(|s| change(&mut s.grants)).is_some()
+    }
+
+    pub(super) fn protocol_of(&self, id: &str) -> Option<Protocol> {
+        self.sessions.get(id)?.kind.protocol()
+    }
+
+    /// The sessions that have a transport.
+    pub(super) fn open_sessions(&self) -> Vec<Arc<str>> {
+        let open = self.sessions.values().filter(|s| s.outbox.is_some());
+        open.map(|s| Arc::clone(&s.id)).collect()
+    }
+
+    /// Queues a frame as it is, outside numbering and limits.
+    pub(super) fn push_raw(&mut self, id: &str, frame: Frame) {
+        if let Some(session) = self.sessions.get(id)
+            && let Some(outbox) = &session.outbox
+        {
+            outbox.push(Out::Frame(frame));
+            self.touched.push(Arc::clone(outbox));
+        }
+    }
+
+    pub(super) fn connections(&self, hub: &str) -> Vec<ConnectionInfo> {
+        let members = self.members(hub);
+        members.iter().filter_map(|id| self.sessions.get(id)).map(Session::info).collect()
+    }
+}
+
+impl Session {
+    fn info(&self) -> ConnectionInfo {
+        ConnectionInfo {
+            id: self.id.to_string(),
+            user_id: self.user.as_deref().map(Into::into),
+            groups: self.groups.iter().map(ToString::to_string).collect(),
+            is_open: self.outbox.is_some(),
+            unacked: self.replay.len(),
+        }
+    }
+}
+
+impl Parcel {
+    pub(super) fn from_server(payload: Payload) -> Self {
+        Self { group: None, payload, metadata: None }
+    }
+
+    fn frame(&self, protocol: Protocol, sequence_id: Option<u64>) -> Option<Frame> {
+        let (payload, metadata) = (self.payload.clone(), self.metadata.clone());
+        let message = match &self.group {
+            None => Downstream::ServerMessage(ServerMessage { payload, sequence_id, metadata }),
+            Some((group, user)) => Downstream::GroupMessage(GroupMessage {
+                group: Arc::clone(group),
+                from_user_id: user.clone(),
+                payload,
+                sequence_id,
+                metadata,
+                stream: None,
+            }),
+        };
+        encode_downstream(protocol, &message).ok()
+    }
+
+    /// What a simple client gets: the bare payload.
+    fn raw_frame(&self) -> Option<Frame> {
+        Some(match &self.payload {
+            Payload::Text(text) => Frame::Text(text.clone()),
+            Payload::Json(json) => Frame::Text(json.as_str().into()),
+            Payload::Binary(bytes) | Payload::Protobuf(bytes) => Frame::Binary(bytes.clone()),
+        })
+    }
+}
+
+/// Queues `connected`, with a fresh reconnection token for a reliable session.
+fn greet(session: &mut Session) {
+    let (Some(protocol), Some(outbox)) = (session.kind.protocol(), &session.outbox) else { return };
+    let reconnection_token = protocol.is_reliable().then(|| Secret::new(random_id(32)));
+    if let Some(token) = &reconnection_token {
+        if session.tokens.len() >= 64 {
+            session.tokens.remove(0);
+        }
+        session.tokens.push(token.clone());
+    }
+    let message = Downstream::Connected {
+        connection_id: session.id.to_string(),
+        user_id: session.user.as_deref().map(Into::into),
+        reconnection_token,
+    };
+    if let Ok(frame) = encode_downstream(protocol, &message) {
+        outbox.push(Out::Frame(frame));
+    }
+}
+
+fn remove_member(groups: &mut HashMap<Arc<str>, BTreeSet<Arc<str>>>, group: &str, id: &str) {
+    if let Some(members) = groups.get_mut(group) {
+        members.remove(id);
+        if members.is_empty() {
+            groups.remove(group);
+        }
+    }
+}
+
+/// Random bytes as base64url text.
+pub(super) fn random_id(bytes: usize) -> String {
+    let random: Vec<u8> = (0..bytes).map(|_| rand::random()).collect();
+    data_encoding::BASE64URL_NOPAD.encode(&random)
+}
+
+/// How often each ack id of each connection was carried out. Sessions that ended are remembered
+/// too (the last 1000), because tests ask afterwards.
+#[derive(Debug, Default)]
+pub(super) struct Executions {
+    by_connection: HashMap<Arc<str>, HashMap<u64, u32>>,
+    ended: VecDeque<Arc<str>>,
+}
+
+impl Executions {
+    /// Per connection; beyond it new ids are no longer counted, so that a load test stays bounded.
+    const IDS: usize = 1 << 20;
+    const ENDED: usize = 1000;
+
+    /// Counts one; gives how often it was by now.
+    pub(super) fn count(&mut self, connection: &Arc<str>, ack_id: u64) -> u32 {
+        let ids = match self.by_connection.get_mut(connection) {
+            Some(ids) => ids,
+            None => self.by_connection.entry(Arc::clone(connection)).or_default(),
+        };
+        if ids.len() >= Self::IDS && !ids.contains_key(&ack_id) {
+            return 1;
+        }
+        let count = ids.entry(ack_id).or_default();
+        *count += 1;
+        *count
+    }
+
+    pub(super) fn get(&self, connection: &str, ack_id: u64) -> u32 {
+        self.by_connection.get(connection).and_then(|ids| ids.get(&ack_id)).copied().unwrap_or(0)
+    }
+
+    fn retire(&mut self, connection: &Arc<str>) {
+        if !self.by_connection.contains_key(connection) {
+            return;
+        }
+        self.ended.push_back(Arc::clone(connection));
+        if self.ended.len() > Self::ENDED
+            && let Some(old) = self.ended.pop_front()
+        {
+            self.by_connection.remove(&old);
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! The service side in this process: an emulator of Azure Web PubSub for tests, and a laboratory
+//! for what goes wrong in the field.
+//!
+//! It listens on 127.0.0.1 only. Any number can run at once, each on a port of its own; sockets
+//! and threads are gone when the [`Emulator`] is dropped. It follows the service's protocol
+//! (limits, names of errors, close codes, roles, tokens, recovery) by its own logic and shares only
+//! the codecs and the WebSocket transport with the client, so that it can disagree with it.
+//!
+//! ```
+//! use webpubsub::emulator::Emulator;
+//!
+//! # fn main() -> webpubsub::Result<()> {
+//! let emulator = Emulator::start()?;
+//! let url = emulator.url("chat"); // with a token for any group
+//! assert!(url.starts_with("ws://127.0.0.1:"));
+//! // … connect the program under test with that URL, then:
+//! emulator.send_to_all("chat", "hello");
+//! emulator.faults().drop_connections();
+//! assert_eq!(emulator.stats().currently_open, 0);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What is there: simple clients in both modes, the JSON subprotocols, groups, events, acks,
+//! metadata, recovery; [`Faults`]; counters ([`Stats`]); a recording of frames; a clock that only
+//! you move forward. What is missing: `ttlSeconds` is accepted and nothing is retained; invocations,
+//! streams and group state are refused (`NotSupported`, `BadRequest`); no REST, no webhooks: call
+//! the methods here, and give a closure as event handler.
+//!
+//! Invariants: hub logic ([`hub`](self), `receive`, `session`) has no socket and no clock; no lock
+//! is held across a system call or the event handler; see `server` for the lock order.
+
+mod admission;
+mod builder;
+#[cfg(feature = "native-tls")]
+mod certificate;
+mod clock;
+mod connection;
+mod events;
+mod faults;
+mod grants;
+mod http;
+mod hub;
+mod outbox;
+mod receive;
+mod record;
+mod server;
+mod session;
+mod stats;
+#[cfg(test)]
+mod tests;
+
+pub use builder::{EmulatorBuilder, Limits};
+pub use events::{EmulatedEvent, EventAnswer};
+pub use faults::{Faults, StallAt};
+pub use hub::ConnectionInfo;
+pub use record::{Direction, RecordedFrame};
+pub use stats::Stats;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hub::Parcel;
+use server::Server;
+
+use crate::auth::{ClientAccess, ConnectionString, Role};
+use crate::error::Result;
+use crate::message::{Metadata, Payload};
+
+/// A running emulator of the service; see the [module](self).
+pub struct Emulator {
+    server: Server,
+}
+
+impl Emulator {
+    /// Starts one with the default options.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) if no port or thread can be had.
+    pub fn start() -> Result<Self> {
+        Self::builder().start()
+    }
+
+    /// Options.
+    pub fn builder() -> EmulatorBuilder {
+        EmulatorBuilder::new()
+    }
+
+    fn launch(builder: EmulatorBuilder) -> Result<Self> {
+        Ok(Self { server: Server::start(builder)? })
+    }
+
+    // --- how to reach it ---------------------------------------------------------------------
+
+    /// The TCP port on 127.0.0.1.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.server.shared.address().port()
+    }
+
+    /// `http://127.0.0.1:PORT`, or `https` with TLS.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        let scheme = if self.is_tls() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.port())
+    }
+
+    /// Endpoint and access key, for a client that mints its own tokens.
+    #[must_use]
+    pub fn connection_string(&self) -> String {
+        let key = self.server.shared.keeper.key.expose();
+        format!("Endpoint={};AccessKey={key};Version=1.0;", self.endpoint())
+    }
+
+    /// A client access URL: no user id, all roles for groups, valid for an hour of the emulator's
+    /// clock.
+    ///
+    /// # Panics
+    /// If the hub name breaks the rule for hub names; see [`Emulator::url_for`].
+    #[must_use]
+    #[allow(clippy::expect_used)]
+    pub fn url(&self, hub: &str) -> String {
+        let access = ClientAccess::new().role(Role::join_leave()).role(Role::send());
+        self.url_for(hub, &access).expect("a valid hub name")
+    }
+
+    /// A client access URL whose token grants just that.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if a value breaks a rule.
+    pub fn url_for(&self, hub: &str, access: &ClientAccess) -> Result<String> {
+        let service = ConnectionString::parse(&self.connection_string())?;
+        let now = self.server.shared.clock.unix_seconds();
+        Ok(service.client_access_url_at(hub, access, now)?.into())
+    }
+
+    /// The root certificate that a client has to trust, with TLS only.
+    #[must_use]
+    pub fn root_certificate_pem(&self) -> Option<String> {
+        #[cfg(feature = "native-tls")]
+        return self.server.shared.certificate.as_ref().map(|c| c.root_pem.clone());
+        #[cfg(not(feature = "native-tls"))]
+        None
+    }
+
+    /// The same in DER.
+    #[must_use]
+    pub fn root_certificate_der(&self) -> Option<Vec<u8>> {
+        #[cfg(feature = "native-tls")]
+        return self.server.shared.certificate.as_ref().map(|c| c.root_der.clone());
+        #[cfg(not(feature = "native-tls"))]
+        None
+    }
+
+    fn is_tls(&self) -> bool {
+        self.root_certificate_pem().is_some()
+    }
+
+    // --- the app server's side ---------------------------------------------------------------
+
+    /// Sends to every connection of the hub; gives how many. Like all `send_to_…` it does not
+    /// wait: a client that falls behind its limits loses its session, as at the service.
+    pub fn send_to_all(&self, hub: &str, payload: impl Into<Payload>) -> usize {
+        let parcel = Parcel::from_server(payload.into());
+        self.hub(hub, |world, hub| world.send_to_all(hub, &parcel))
+    }
+
+    /// Publishes to a group, without a user; gives to how many.
+    pub fn send_to_group(&self, hub: &str, group: &str, payload: impl Into<Payload>) -> usize {
+        self.publish(hub, group, payload.into(), None)
+    }
+
+    /// Publishes to a group, with metadata; gives to how many.
+    pub fn send_to_group_with_metadata(
+        &self,
+        hub: &str,
+        group: &str,
+        payload: impl Into<Payload>,
+        metadata: Metadata,
+    ) -> usize {
+        self.publish(hub, group, payload.into(), Some(Box::new(metadata)))
+    }
+
+    fn publish(
+        &self,
+        hub: &str,
+        group: &str,
+        payload: Payload,
+        metadata: Option<Box<Metadata>>,
+    ) -> usize {
+        let parcel = Parcel { group: Some((group.into(), None)), payload, metadata };
+        self.hub(hub, |world, hub| world.publish(hub, &parcel, None))
+    }
+
+    /// Sends to every connection of a user; gives how many.
+    pub fn send_to_user(&self, hub: &str, user_id: &str, payload: impl Into<Payload>) -> usize {
+        let parcel = Parcel::from_server(payload.into());
+        self.hub(hub, |world, hub| world.send_to_user(hub, user_id, &parcel))
+    }
+
+    /// Sends to one connection; false if it does not exist.
+    pub fn send_to_connection(
+        &self,
+        hub: &str,
+        connection_id: &str,
+        payload: impl Into<Payload>,
+    ) -> bool {
+        let parcel = Parcel::from_server(payload.into());
+        self.hub(hub, |world, hub| world.send_to_connection(hub, connection_id, &parcel)) > 0
+    }
+
+    /// Closes a connection: `disconnected`, Close 1000, session over. False if it does not exist.
+    pub fn close_connection(&self, hub: &str, connection_id: &str, reason: Option<&str>) -> bool {
+        self.hub(hub, |world, hub| world.close_by_app(hub, connection_id, reason))
+    }
+
+    /// Adds a connection to a group; false if it does not exist or the name is not valid.
+    pub fn add_to_group(&self, hub: &str, group: &str, connection_id: &str) -> bool {
+        admission::is_group_name(group)
+            && self.hub(hub, |world, hub| {
+                world.is_member(hub, connection_id) && world.join(connection_id, group)
+            })
+    }
+
+    /// Takes a connection out of a group; false if the connection does not exist.
+    pub fn remove_from_group(&self, hub: &str, group: &str, connection_id: &str) -> bool {
+        self.hub(hub, |world, hub| {
+            world.is_member(hub, connection_id) && world.leave(connection_id, group)
+        })
+    }
+
+    /// Gives a connection a role; false if the connection does not exist.
+    pub fn grant(&self, hub: &str, connection_id: &str, role: &Role) -> bool {
+        self.hub(hub, |world, hub| {
+            world.change_grants(hub, connection_id, |grants| grants.add(role.as_str()))
+        })
+    }
+
+    /// Takes a role from a connection; false if the connection does not exist.
+    pub fn revoke(&self, hub: &str, connection_id: &str, role: &Role) -> bool {
+        self.hub(hub, |world, hub| {
+            world.change_grants(hub, connection_id, |grants| grants.remove(role.as_str()))
+        })
+    }
+
+    /// All sessions of a hub, those that wait for recovery included, by connection id.
+    #[must_use]
+    pub fn connections(&self, hub: &str) -> Vec<ConnectionInfo> {
+        self.hub(hub, |world, hub| world.connections(hub))
+    }
+
+    /// Hub names are the same in any letter case.
+    fn hub<R>(&self, hub: &str, f: impl FnOnce(&mut hub::World, &str) -> R) -> R {
+        let hub = hub.to_ascii_lowercase();
+        self.server.shared.with(None, |world, _| f(world, &hub))
+    }
+
+    // --- the laboratory ----------------------------------------------------------------------
+
+    /// What can be made to go wrong.
+    #[must_use]
+    pub fn faults(&self) -> Faults {
+        Faults { shared: Arc::clone(&self.server.shared) }
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.server.shared.counters.snapshot()
+    }
+
+    /// Waits until the condition holds, looking whenever a counter, a membership or a session
+    /// changes; false if the time is up. The closure may ask the emulator anything.
+    #[must_use]
+    pub fn wait_until(&self, limit: Duration, condition: impl Fn(&Stats) -> bool) -> bool {
+        self.server.shared.counters.wait_until(limit, condition)
+    }
+
+    /// How often the request with this ack id was carried out (refused ones were not).
+    #[must_use]
+    pub fn executions(&self, connection_id: &str, ack_id: u64) -> u32 {
+        self.server.shared.with(None, |world, _| world.executions.get(connection_id, ack_id))
+    }
+
+    /// The recorded frames, oldest first; see [`EmulatorBuilder::record_frames`].
+    #[must_use]
+    pub fn frames(&self) -> Vec<RecordedFrame> {
+        self.server.shared.recorder.frames()
+    }
+
+    /// Forgets the recorded frames.
+    pub fn clear_frames(&self) {
+        self.server.shared.recorder.clear();
+    }
+
+    /// Moves the clock forward: lost sessions end after their 30 s, tokens expire. Sockets and
+    /// timers of clients are not concerned.
+    pub fn advance_clock(&self, by: Duration) {
+        self.server.shared.clock.advance(by);
+        self.server.shared.with(None, |_, _| ());
+        self.server.shared.counters.notify();
+    }
+}
+
+impl std::fmt::Debug for Emulator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Emulator").field("endpoint", &self.endpoint()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,363 @@
+//! What the service does with a client's messages.
+//!
+//! Acks, pongs and closes go to the sender's own outbox and do not touch it: the thread that reads
+//! for a connection looks into its outbox after every message anyway.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::events::{EmulatedEvent, EventAnswer};
+use super::hub::{Parcel, World};
+use super::outbox::Out;
+use super::session::{Kind, Session};
+use crate::message::Payload;
+use crate::protocol::{
+    Downstream, Frame, InvokeResponse, NamedError, SendContent, SendEvent, SendToGroup, Upstream,
+    encode_downstream,
+};
+
+const NOT_AUTHORIZED: &str = "The connection is not authorized for raw sendToGroup mode.";
+const NO_HANDLER: &str = "No event handler or listener is configured.";
+const HANDLER_FAILED: &str = "The event handler returned 500.";
+
+/// What the caller has to do after letting go of the lock.
+#[derive(Debug)]
+pub(super) enum Next {
+    Done,
+    /// Ask the event handler, then call [`World::answer`].
+    Event(Box<EmulatedEvent>, Option<u64>),
+}
+
+/// Where a message came from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct From<'a> {
+    pub(super) id: &'a Arc<str>,
+    pub(super) link: u64,
+    pub(super) now: Duration,
+}
+
+impl World {
+    /// One message of a PubSub client.
+    pub(super) fn receive(&mut self, from: From<'_>, message: Upstream<'static>) -> Next {
+        if self.session_on(from.id, from.link).is_none() {
+            return Next::Done;
+        }
+        let next = self.dispatch(from, message);
+        self.after_message(from);
+        next
+    }
+
+    fn dispatch(&mut self, from: From<'_>, message: Upstream<'static>) -> Next {
+        match message {
+            Upstream::JoinGroup { group, ack_id } => self.membership(from, &group, ack_id, true),
+            Upstream::LeaveGroup { group, ack_id } => self.membership(from, &group, ack_id, false),
+            Upstream::SendToGroup(send) => self.send_to_group(from, send),
+            Upstream::Event(event) => return self.event(from, event),
+            Upstream::SequenceAck { sequence_id } => self.sequence_ack(from, sequence_id),
+            Upstream::Ping => {
+                self.counters.up(&self.counters.pings);
+                if !self.plan.silent_pings {
+                    self.reply(from, &Downstream::Pong);
+                }
+            }
+            Upstream::Invoke { invocation_id, .. } => {
+                let error = named("NotSupported", "The emulator does not support invocations.");
+                let response = InvokeResponse {
+                    invocation_id: invocation_id.into_owned(),
+                    success: false,
+                    payload: None,
+                    error: Some(error),
+                };
+                self.reply(from, &Downstream::InvokeResponse(response));
+            }
+            Upstream::StreamData { stream_id, .. } | Upstream::StreamEnd { stream_id, .. } => {
+                self.refuse_stream(from, stream_id.into_owned());
+            }
+            Upstream::SetGroupState { ack_id, .. }
+            | Upstream::SubscribeGroupState { ack_id, .. }
+            | Upstream::UnsubscribeGroupState { ack_id, .. } => {
+                let error = named("BadRequest", "The emulator does not support group state.");
+                self.ack(from, ack_id, Err(error));
+            }
+            Upstream::CancelInvocation { .. } | Upstream::InvokeResponse(_) => {}
+        }
+        Next::Done
+    }
+
+    /// A frame of a simple client.
+    pub(super) fn receive_raw(&mut self, from: From<'_>, frame: Frame) -> Next {
+        let payload = match frame {
+            Frame::Text(text) => Payload::Text(text),
+            Frame::Binary(bytes) => Payload::Binary(bytes),
+        };
+        let Some(session) = self.session_on(from.id, from.link) else { return Next::Done };
+        let next = match &session.kind {
+            Kind::SimpleGroup(group) if session.grants.may_send(group) => {
+                let (hub, group) = (Arc::clone(&session.hub), Arc::clone(group));
+                let parcel =
+                    Parcel { group: Some((group, session.user.clone())), payload, metadata: None };
+                self.publish(&hub, &parcel, None);
+                self.counters.up(&self.counters.publications);
+                Next::Done
+            }
+            Kind::SimpleGroup(_) => {
+                self.close(from.id, 1008, NOT_AUTHORIZED);
+                Next::Done
+            }
+            _ => {
+                let event = session.emulated("message", payload);
+                self.hand_out(from, event, None)
+            }
+        };
+        self.after_message(from);
+        next
+    }
+
+    /// The frame broke a rule, which ends connection and session.
+    pub(super) fn refuse_input(&mut self, from: From<'_>, code: u16, reason: &str) {
+        if self.session_on(from.id, from.link).is_some() {
+            self.counters.up(&self.counters.malformed);
+            self.close(from.id, code, reason);
+        }
+    }
+
+    // --- the kinds of messages ---------------------------------------------------------------
+
+    fn membership(&mut self, from: From<'_>, group: &str, ack_id: Option<u64>, join: bool) {
+        if !self.begin(from, ack_id) {
+            return;
+        }
+        let allowed = self.sessions.get(from.id).is_some_and(|s| s.grants.may_join_leave(group));
+        let outcome = match (allowed, join) {
+            (false, _) => Err(forbidden(if join { "join" } else { "leave" }, group)),
+            (true, true) => {
+                self.join(from.id, group);
+                Ok(())
+            }
+            (true, false) => {
+                self.leave(from.id, group);
+                Ok(())
+            }
+        };
+        self.finish(from, ack_id, outcome);
+    }
+
+    fn send_to_group(&mut self, from: From<'_>, send: SendToGroup<'static>) {
+        let payload = match send.content {
+            SendContent::Payload(payload) => payload,
+            SendContent::Stream { stream_id, .. } => {
+                return self.refuse_stream(from, stream_id.into_owned());
+            }
+        };
+        if !self.begin(from, send.ack_id) {
+            return;
+        }
+        let Some(session) = self.sessions.get(from.id) else { return };
+        let outcome = if session.grants.may_send(&send.group) {
+            let hub = Arc::clone(&session.hub);
+            let parcel = Parcel {
+                group: Some((send.group.as_ref().into(), session.user.clone())),
+                payload,
+                metadata: send.metadata.map(|m| Box::new(m.into_owned())),
+            };
+            self.publish(&hub, &parcel, send.no_echo.then_some(&**from.id));
+            self.counters.up(&self.counters.publications);
+            Ok(())
+        } else {
+            Err(forbidden("send to", &send.group))
+        };
+        self.finish(from, send.ack_id, outcome);
+    }
+
+    fn event(&mut self, from: From<'_>, event: SendEvent<'static>) -> Next {
+        if !self.begin(from, event.ack_id) {
+            return Next::Done;
+        }
+        let Some(session) = self.sessions.get(from.id) else { return Next::Done };
+        let mut emulated = session.emulated(&event.event, event.payload);
+        emulated.metadata = event.metadata.map(std::borrow::Cow::into_owned);
+        self.hand_out(from, emulated, event.ack_id)
+    }
+
+    /// To the event handler, or on to what happens without one.
+    fn hand_out(&mut self, from: From<'_>, event: EmulatedEvent, ack_id: Option<u64>) -> Next {
+        self.counters.up(&self.counters.events);
+        if self.manners.has_handler {
+            return Next::Event(Box::new(event), ack_id);
+        }
+        if self.manners.missing_handler_fails {
+            self.event_failed(from, ack_id, NO_HANDLER);
+        } else {
+            self.finish(from, ack_id, Ok(()));
+        }
+        Next::Done
+    }
+
+    /// What the event handler said. The session may have a new transport by now, or none: the
+    /// message then goes the way of all messages, the ack is lost.
+    pub(super) fn answer(&mut self, from: From<'_>, ack_id: Option<u64>, answer: EventAnswer) {
+        match answer {
+            EventAnswer::Failure => self.event_failed(from, ack_id, HANDLER_FAILED),
+            EventAnswer::Nothing => self.finish(from, ack_id, Ok(())),
+            EventAnswer::Message(payload) => {
+                let hub = self.sessions.get(from.id).map(|s| Arc::clone(&s.hub));
+                if let Some(hub) = hub {
+                    self.send_to_connection(&hub, from.id, &Parcel::from_server(payload));
+                }
+                self.finish(from, ack_id, Ok(()));
+            }
+        }
+    }
+
+    fn event_failed(&mut self, from: From<'_>, ack_id: Option<u64>, why: &str) {
+        let simple = self.sessions.get(from.id).is_some_and(|s| s.kind.protocol().is_none());
+        if simple {
+            self.close(from.id, 1011, why);
+        } else {
+            let error = named("InternalServerError", "Internal server error");
+            self.finish(from, ack_id, Err(error));
+        }
+    }
+
+    fn sequence_ack(&mut self, from: From<'_>, sequence_id: u64) {
+        self.counters.up(&self.counters.sequence_acks);
+        let keep = self.plan.duplicate_replay;
+        if let Some(session) = self.sessions.get_mut(from.id) {
+            session.replay.release(sequence_id, keep);
+        }
+    }
+
+    fn refuse_stream(&mut self, from: From<'_>, stream_id: String) {
+        let error = named("BadRequest", "The emulator does not support streams.");
+        self.reply(from, &Downstream::StreamClosed { stream_id, error: Some(error) });
+    }
+
+    // --- acks --------------------------------------------------------------------------------
+
+    /// Before carrying out a request: false if it must not be (again).
+    fn begin(&mut self, from: From<'_>, ack_id: Option<u64>) -> bool {
+        let Some(ack_id) = ack_id else { return true };
+        if self.plan.take_drop_before_execution() {
+            self.cut_behind_queue(from);
+            return false;
+        }
+        let Some(session) = self.sessions.get_mut(from.id) else { return false };
+        if !session.acked.insert(ack_id) {
+            self.counters.up(&self.counters.duplicates);
+            let text = format!("Message with ack-id: {ack_id} has been processed");
+            self.ack(from, Some(ack_id), Err(named("Duplicate", &text)));
+            return false;
+        }
+        true
+    }
+
+    /// After a request was carried out or refused.
+    fn finish(&mut self, from: From<'_>, ack_id: Option<u64>, outcome: Result<(), NamedError>) {
+        if let (Some(ack_id), Some(session)) = (ack_id, self.sessions.get_mut(from.id)) {
+            if outcome.is_ok() {
+                let count = self.executions.count(&session.id, ack_id);
+                self.counters.max(&self.counters.max_executions, count.into());
+            } else {
+                session.acked.forget(ack_id);
+                self.counters.up(&self.counters.failed_acks);
+            }
+        }
+        self.ack(from, ack_id, outcome);
+    }
+
+    /// Sends an ack, if one is wanted and no fault is in the way.
+    fn ack(&mut self, from: From<'_>, ack_id: Option<u64>, outcome: Result<(), NamedError>) {
+        let Some(ack_id) = ack_id else { return };
+        self.counters.up(&self.counters.acks);
+        let message = Downstream::Ack { ack_id, success: outcome.is_ok(), error: outcome.err() };
+        if self.plan.take_lost_ack() {
+            return;
+        }
+        if self.plan.take_drop_before_ack() {
+            return self.cut_behind_queue(from);
+        }
+        if self.plan.hold_acks {
+            if let Some(session) = self.session_on(from.id, from.link)
+                && let Some(frame) = session.encode(&message)
+            {
+                session.held_acks.push(frame);
+            }
+            return;
+        }
+        self.reply(from, &message);
+        if self.plan.take_drop_after_ack() {
+            self.cut_behind_queue(from);
+        }
+    }
+
+    /// Queues something for the transport it belongs to; nothing if the session has another now.
+    fn reply(&mut self, from: From<'_>, message: &Downstream) {
+        if let Some(session) = self.session_on(from.id, from.link)
+            && let Some(frame) = session.encode(message)
+            && let Some(outbox) = &session.outbox
+        {
+            outbox.push(Out::Frame(frame));
+        }
+    }
+
+    /// The fault "cut here": what is queued still leaves, and nothing more is taken from the
+    /// client.
+    fn cut_behind_queue(&mut self, from: From<'_>) {
+        if self.session_on(from.id, from.link).is_some()
+            && let Some(outbox) = self.detach(from.now, from.id)
+        {
+            outbox.push(Out::Cut);
+            self.touch_outbox(&outbox);
+        }
+    }
+
+    fn after_message(&mut self, from: From<'_>) {
+        if self.plan.take_frame_drop() {
+            self.cut_behind_queue(from);
+        }
+    }
+
+    /// Ends the fault of held acks.
+    pub(super) fn release_acks(&mut self) {
+        self.plan.hold_acks = false;
+        let mut touched = Vec::new();
+        for session in self.sessions.values_mut() {
+            let held = std::mem::take(&mut session.held_acks);
+            if let (Some(outbox), false) = (&session.outbox, held.is_empty()) {
+                for frame in held {
+                    outbox.push(Out::Frame(frame));
+                }
+                touched.push(Arc::clone(outbox));
+            }
+        }
+        for outbox in touched {
+            self.touch_outbox(&outbox);
+        }
+    }
+}
+
+impl Session {
+    fn encode(&self, message: &Downstream) -> Option<Frame> {
+        encode_downstream(self.kind.protocol()?, message).ok()
+    }
+
+    fn emulated(&self, event: &str, payload: Payload) -> EmulatedEvent {
+        EmulatedEvent {
+            hub: self.hub.to_string(),
+            connection_id: self.id.to_string(),
+            user_id: self.user.as_deref().map(Into::into),
+            event: event.into(),
+            payload,
+            metadata: None,
+        }
+    }
+}
+
+fn named(name: &str, message: &str) -> NamedError {
+    NamedError { name: name.into(), message: Some(message.into()) }
+}
+
+fn forbidden(what: &str, group: &str) -> NamedError {
+    let text = format!("The client does not have permission to {what} group '{group}'.");
+    named("Forbidden", &text)
+}

@@ -1,0 +1,206 @@
+//! The sockets' side: the accept thread, the connections' threads, and what they share.
+//!
+//! Threads: one that accepts; per connection one that reads and one that writes. All of them have
+//! names that begin with `emulator-`.
+//!
+//! Locks, in the order in which they may be taken: the hub (`world`), then an outbox, then the
+//! recording or the counters' gate, which are leaves. `connections` and the faults' switches are
+//! never held together with another lock. No lock is held across a system call or the event
+//! handler.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::admission::Gatekeeper;
+use super::builder::EmulatorBuilder;
+use super::clock::Clock;
+use super::connection;
+use super::events::Handler;
+use super::faults::Switches;
+use super::hub::World;
+use super::outbox::{Fate, Outbox, lock};
+use super::record::Recorder;
+use super::stats::Counters;
+use crate::error::{Error, ErrorKind, Result};
+use crate::transport::Wire;
+
+pub(super) struct Shared {
+    world: Mutex<World>,
+    pub(super) switches: Switches,
+    pub(super) clock: Clock,
+    pub(super) counters: Arc<Counters>,
+    pub(super) recorder: Recorder,
+    pub(super) handler: Option<Arc<Handler>>,
+    pub(super) keeper: Gatekeeper,
+    pub(super) message_size: usize,
+    connections: Mutex<Connections>,
+    #[cfg(feature = "native-tls")]
+    pub(super) certificate: Option<super::certificate::Certificate>,
+}
+
+#[derive(Default)]
+struct Connections {
+    open: HashMap<u64, (Arc<Outbox>, JoinHandle<()>)>,
+}
+
+/// The accept thread's handle and what all threads share.
+pub(super) struct Server {
+    pub(super) shared: Arc<Shared>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    pub(super) fn start(builder: EmulatorBuilder) -> Result<Self> {
+        #[cfg(feature = "native-tls")]
+        let certificate = match builder.tls {
+            true => Some(super::certificate::Certificate::new()?),
+            false => None,
+        };
+        #[cfg(not(feature = "native-tls"))]
+        if builder.tls {
+            return Err(Error::config("this build has no TLS: switch a TLS feature on"));
+        }
+        let failed =
+            |e| Error::new(ErrorKind::Connect, "the emulator could not be started").with_source(e);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, builder.port)).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let counters = Arc::new(Counters::default());
+        let mut manners = builder.manners;
+        manners.has_handler = builder.handler.is_some();
+        let shared = Arc::new(Shared {
+            message_size: manners.limits.message_size,
+            world: Mutex::new(World::new(manners, Arc::clone(&counters))),
+            switches: Switches::default(),
+            clock: Clock::new(),
+            counters,
+            recorder: Recorder::new(builder.record),
+            handler: builder.handler,
+            keeper: Gatekeeper {
+                key: builder.access_key,
+                allow_anonymous: builder.allow_anonymous,
+                address,
+            },
+            connections: Mutex::default(),
+            #[cfg(feature = "native-tls")]
+            certificate,
+        });
+        let for_thread = Arc::clone(&shared);
+        let accepting = thread::Builder::new()
+            .name("emulator-accept".into())
+            .spawn(move || accept(&for_thread, &listener))
+            .map_err(failed)?;
+        Ok(Self { shared, accepting: Some(accepting) })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shared.switches.stop();
+        // The accept thread looks at the switch when somebody connects.
+        let wake = TcpStream::connect_timeout(&self.shared.address(), Duration::from_secs(1));
+        if let (Ok(_), Some(thread)) = (wake, self.accepting.take()) {
+            let _ = thread.join();
+        }
+        self.shared.end_transports(Fate::Cut);
+        let open = std::mem::take(&mut lock(&self.shared.connections).open);
+        for (outbox, thread) in open.into_values() {
+            outbox.condemn(Fate::Cut);
+            outbox.wake();
+            // The event handler may own the emulator, and drop it.
+            if thread.thread().id() != thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
+    static NEXT_LINK: AtomicU64 = AtomicU64::new(1);
+    loop {
+        let accepted = listener.accept();
+        if shared.switches.is_stopping() {
+            return;
+        }
+        match accepted {
+            Ok((socket, _)) => {
+                shared.counters.up(&shared.counters.tcp_accepted);
+                let _ = socket.set_nodelay(true);
+                let link = NEXT_LINK.fetch_add(1, Ordering::Relaxed);
+                shared.start_connection(socket, link);
+            }
+            // Out of descriptors, or a client that left at once.
+            Err(_) => thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn address(&self) -> SocketAddr {
+        self.keeper.address
+    }
+
+    fn start_connection(self: &Arc<Self>, socket: TcpStream, link: u64) {
+        let outbox = Outbox::new(link);
+        let (shared, of_thread) = (Arc::clone(self), Arc::clone(&outbox));
+        // Held until the handle is in the map, so that the thread finds it there when it ends.
+        let mut connections = lock(&self.connections);
+        let thread =
+            thread::Builder::new().name(format!("emulator-read-{link}")).spawn(move || {
+                connection::serve(&shared, socket, &of_thread);
+                lock(&shared.connections).open.remove(&link);
+            });
+        if let Ok(thread) = thread {
+            connections.open.insert(link, (outbox, thread));
+        }
+    }
+
+    /// TLS, if it is switched on. `None` if its handshake fails.
+    pub(super) fn wire(&self, socket: TcpStream, deadline: Instant) -> Option<Wire> {
+        #[cfg(feature = "native-tls")]
+        if let Some(certificate) = &self.certificate {
+            return crate::transport::tls::accept(&certificate.acceptor, socket, deadline).ok();
+        }
+        let _ = deadline;
+        Some(Wire::plain(socket))
+    }
+
+    /// Does something with the hub, then wakes whoever has something to write. `own` is the
+    /// transport whose reader this thread is; it writes for itself.
+    pub(super) fn with<R>(&self, own: Option<u64>, f: impl FnOnce(&mut World, Duration) -> R) -> R {
+        let now = self.clock.now();
+        let mut world = lock(&self.world);
+        world.expire(now);
+        let result = f(&mut world, now);
+        let touched = world.take_touched();
+        drop(world);
+        for outbox in touched {
+            if own != Some(outbox.link) || outbox.is_condemned() {
+                outbox.wake();
+            }
+        }
+        result
+    }
+
+    /// Ends every transport at once; reliable sessions wait for recovery.
+    pub(super) fn end_transports(&self, fate: Fate) {
+        self.with(None, |world, now| {
+            for id in world.open_sessions() {
+                if let Some(outbox) = world.detach(now, &id) {
+                    outbox.condemn(fate);
+                    world.touch_outbox(&outbox);
+                }
+            }
+        });
+        // Those that have no session (yet, or any more).
+        let open = &lock(&self.connections).open;
+        let outboxes: Vec<_> = open.values().map(|(outbox, _)| Arc::clone(outbox)).collect();
+        for outbox in outboxes {
+            outbox.condemn(fate);
+            outbox.wake();
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! One logical connection: what survives the loss of its transport.
+//!
+//! Invariants: sequence ids go up by one per numbered message and are never reused; the replay
+//! buffer holds exactly the numbered messages above the last acknowledged id; an ack id is in the
+//! memory from the moment its request is taken up, so a repeat never runs it a second time.
+
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::grants::Grants;
+use super::outbox::Outbox;
+use crate::protocol::{Frame, Protocol};
+use crate::secret::Secret;
+
+/// What the client speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Raw frames that become the event `message`.
+    SimpleEvents,
+    /// Raw frames that are published to one group.
+    SimpleGroup(Arc<str>),
+    PubSub(Protocol),
+}
+
+impl Kind {
+    pub(super) fn protocol(&self) -> Option<Protocol> {
+        match self {
+            Self::PubSub(protocol) => Some(*protocol),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_reliable(&self) -> bool {
+        self.protocol().is_some_and(Protocol::is_reliable)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) id: Arc<str>,
+    pub(super) hub: Arc<str>,
+    pub(super) user: Option<Arc<str>>,
+    pub(super) kind: Kind,
+    pub(super) grants: Grants,
+    pub(super) groups: BTreeSet<Arc<str>>,
+    /// Every token handed out is good, as a signed one would be.
+    pub(super) tokens: Vec<Secret>,
+    /// The transport, if there is one.
+    pub(super) outbox: Option<Arc<Outbox>>,
+    pub(super) lost_at: Option<Duration>,
+    pub(super) acked: AckMemory,
+    pub(super) replay: Replay,
+    /// Acks that a fault holds back.
+    pub(super) held_acks: Vec<Frame>,
+}
+
+/// The last so many ack ids that were carried out (or are being carried out).
+#[derive(Debug)]
+pub(super) struct AckMemory {
+    limit: usize,
+    known: HashSet<u64>,
+    order: VecDeque<u64>,
+}
+
+impl AckMemory {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, known: HashSet::new(), order: VecDeque::new() }
+    }
+
+    /// Takes note of an id; false if it is known already.
+    pub(super) fn insert(&mut self, id: u64) -> bool {
+        if !self.known.insert(id) {
+            return false;
+        }
+        self.order.push_back(id);
+        if self.order.len() > self.limit
+            && let Some(old) = self.order.pop_front()
+        {
+            self.known.remove(&old);
+        }
+        true
+    }
+
+    /// The request failed: its id may be used again.
+    pub(super) fn forget(&mut self, id: u64) {
+        self.known.remove(&id);
+        if let Some(at) = self.order.iter().rposition(|known| *known == id) {
+            self.order.remove(at);
+        }
+    }
+}
+
+/// Numbered messages that the client has not acknowledged.
+#[derive(Debug)]
+pub(super) struct Replay {
+    next: u64,
+    kept: VecDeque<(u64, Frame)>,
+    bytes: usize,
+    /// Acknowledged ones, kept only while a fault wants them again.
+    released: VecDeque<(u64, Frame)>,
+}
+
+impl Replay {
+    /// How many acknowledged messages the fault `duplicate_replay` sends again.
+    const KEEP_RELEASED: usize = 100;
+
+    pub(super) fn new() -> Self {
+        Self { next: 1, kept: VecDeque::new(), bytes: 0, released: VecDeque::new() }
+    }
+
+    /// The number of the next message.
+    pub(super) fn next_id(&self) -> u64 {
+        self.next
+    }
+
+    pub(super) fn keep(&mut self, frame: Frame) {
+        self.bytes += frame.as_bytes().len();
+        self.kept.push_back((self.next, frame));
+        self.next += 1;
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Everything up to that id has arrived. An id above all that was sent releases all.
+    pub(super) fn release(&mut self, up_to: u64, keep_released: bool) {
+        while self.kept.front().is_some_and(|(id, _)| *id <= up_to) {
+            let Some((id, frame)) = self.kept.pop_front() else { break };
+            self.bytes -= frame.as_bytes().len();
+            if keep_released {
+                self.released.push_back((id, frame));
+                if self.released.len() > Self::KEEP_RELEASED {
+                    self.released.pop_front();
+                }
+            }
+        }
+    }
+
+    /// What is sent after a recovery; `twice` also repeats what was acknowledged.
+    pub(super) fn frames(&self, twice: bool) -> Vec<Frame> {
+        let kept = self.kept.iter().map(|(_, frame)| frame);
+        if !twice {
+            return kept.cloned().collect();
+        }
+        let released = self.released.iter().map(|(_, frame)| frame);
+        released.chain(kept.clone()).chain(kept).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_last_ids_are_remembered_and_failed_ones_forgotten() {
+        let mut memory = AckMemory::new(3);
+        assert!(memory.insert(1) && memory.insert(2) && memory.insert(3));
+        assert!(!memory.insert(1));
+        assert!(memory.insert(4), "pushes 1 out");
+        assert!(memory.insert(1), "pushes 2 out");
+        memory.forget(4);
+        assert!(memory.insert(4));
+        assert!(!memory.insert(3));
+    }
+
+    #[test]
+    fn release_is_cumulative_and_may_be_too_high() {
+        let mut replay = Replay::new();
+        for text in ["a", "bb", "c"] {
+            replay.keep(Frame::Text(text.into()));
+        }
+        replay.release(2, false);
+        assert_eq!((replay.len(), replay.bytes(), replay.next_id()), (1, 1, 4));
+        replay.release(1, false);
+        assert_eq!(replay.frames(false), [Frame::Text("c".into())]);
+        replay.release(u64::MAX, true);
+        assert_eq!((replay.len(), replay.bytes()), (0, 0));
+        assert_eq!(replay.frames(true), [Frame::Text("c".into())]);
+    }
+}
