@@ -1,4 +1,10 @@
-//! All integration tests in one binary.
+//! All integration tests in one binary. `support` holds what they share.
 
+mod calls;
+mod concurrency;
+mod connecting;
 mod fuzz_decode;
 mod protocol_vectors;
+mod simple;
+mod stop;
+mod support;

@@ -1,5 +1,7 @@
 //! Settings of a client.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -16,10 +18,10 @@ use super::source::{Kind, Shape, UrlSource};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Protocol, rules};
 use crate::session;
-use crate::transport::{DialOptions, LinkOptions};
+use crate::transport::{DialOptions, LinkOptions, Resolver};
 
 /// What both builders hold.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Options {
     source: UrlSource,
     session: session::Config,
@@ -28,7 +30,23 @@ struct Options {
     keep_alive: Option<Duration>,
     dead_after: Duration,
     token_in_header: bool,
+    socket_buffer: Option<usize>,
+    thread_name: String,
     roots: Vec<Root>,
+    resolver: Option<Arc<Resolver>>,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("source", &self.source)
+            .field("session", &self.session)
+            .field("queue", &self.limits)
+            .field("link", &self.link)
+            .field("keep_alive", &self.keep_alive)
+            .field("dead_after", &self.dead_after)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A certificate as the program gave it; parsed when the client is built.
@@ -51,7 +69,10 @@ impl Options {
             keep_alive: Some(Duration::from_secs(10)),
             dead_after: Duration::from_secs(20),
             token_in_header: false,
+            socket_buffer: None,
+            thread_name: "webpubsub".into(),
             roots: Vec::new(),
+            resolver: None,
         }
     }
 
@@ -81,6 +102,9 @@ impl Options {
                  flight not below the other",
             );
         }
+        if self.thread_name.contains('\0') {
+            return wrong("`thread_name` must not contain a NUL character");
+        }
         if self.link.read_buffer_size < 1024 || self.link.max_message_size < 1024 {
             return wrong("`read_buffer_size` and `max_message_size` must be 1024 at least");
         }
@@ -105,7 +129,7 @@ impl Options {
         let tls = tls
             .build()
             .map_err(|e| Error::config("the TLS library could not be set up").with_source(e))?;
-        Ok(DialOptions { step: self.session.step_timeout, tls })
+        Ok(DialOptions { step: self.session.step_timeout, socket_buffer: self.socket_buffer, tls })
     }
 
     #[cfg(not(feature = "native-tls"))]
@@ -116,7 +140,7 @@ impl Options {
                  feature `native-tls`",
             ));
         }
-        Ok(DialOptions { step: self.session.step_timeout })
+        Ok(DialOptions { step: self.session.step_timeout, socket_buffer: self.socket_buffer })
     }
 
     /// Checks everything, starts the thread and waits for the first connection.
@@ -139,6 +163,7 @@ impl Options {
             source: self.source.clone(),
             shape,
             dial: self.dial_options()?,
+            resolver: self.resolver.clone(),
             link: self.link.clone(),
             keep_alive: self.keep_alive,
             dead_after: self.dead_after,
@@ -149,7 +174,7 @@ impl Options {
         let (ready, first) = bounded(1);
         let reader = Reader::new(Arc::clone(&shared), setup, queue, ready, alive);
         let thread = thread::Builder::new()
-            .name("webpubsub".into())
+            .name(self.thread_name)
             .spawn(move || reader.run())
             .map_err(|e| {
                 Error::new(ErrorKind::Internal, "the client's thread could not be started")
@@ -398,6 +423,29 @@ macro_rules! common_settings {
             /// A larger one ends the session.
             pub fn max_message_size(mut self, bytes: usize) -> Self {
                 self.options.link.max_message_size = bytes;
+                self
+            }
+
+            /// The size of the operating system's send and receive buffers of the connection, in
+            /// bytes. Default: the system's.
+            pub fn socket_buffer_size(mut self, bytes: usize) -> Self {
+                self.options.socket_buffer = Some(bytes);
+                self
+            }
+
+            /// The name of the client's thread. Default: `webpubsub`.
+            pub fn thread_name(mut self, name: impl Into<String>) -> Self {
+                self.options.thread_name = name.into();
+                self
+            }
+
+            /// Resolve host names by this closure instead of the system's resolver. It may block: it
+            /// runs on a thread of its own, at most one at a time.
+            pub fn resolver<F>(mut self, resolver: F) -> Self
+            where
+                F: Fn(&str, u16) -> std::io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
+            {
+                self.options.resolver = Some(Arc::new(resolver));
                 self
             }
 

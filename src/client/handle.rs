@@ -25,11 +25,10 @@ use crate::message::{Ack, Event, Payload};
 /// [`close`](Client::close) flushes what was accepted, says goodbye and waits for the thread. When
 /// the last clone is dropped the client ends too, but without waiting and without flushing.
 /// A [`PendingAck`](crate::PendingAck) or a receiver of events does not keep it alive.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Client(Arc<Handle>);
 
 /// Its drop is the drop of the last clone.
-#[derive(Debug)]
 pub(super) struct Handle(pub(super) Arc<Shared>);
 
 impl Drop for Handle {
@@ -141,6 +140,12 @@ impl Client {
 
 macro_rules! common_calls {
     ($client:ty) => {
+        impl std::fmt::Debug for $client {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.shared().fmt(f)
+            }
+        }
+
         impl $client {
             /// The queue of messages and lifecycle events, in arrival order. It ends after
             /// [`Event::Stopped`](crate::Event::Stopped).

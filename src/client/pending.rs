@@ -1,5 +1,6 @@
 //! A call whose ack is under way.
 
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,6 @@ use crate::session::Key;
 /// Thousands of them can be under way at once. Dropping one detaches it: the call goes on, its
 /// outcome is not reported. Each has the deadline of its call; past it the outcome is a
 /// [`Timeout`](crate::ErrorKind::Timeout), and the call is never sent again.
-#[derive(Debug)]
 #[must_use = "dropping this detaches the call; its outcome will not be known"]
 pub struct PendingAck {
     shared: Arc<Shared>,
@@ -23,6 +23,15 @@ pub struct PendingAck {
     outcome: Receiver<Result<Ack>>,
     known: OnceLock<Result<Ack>>,
     deadline: Instant,
+}
+
+impl fmt::Debug for PendingAck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingAck")
+            .field("ack_id", &self.ack_id())
+            .field("outcome", &self.known.get())
+            .finish_non_exhaustive()
+    }
 }
 
 impl PendingAck {

@@ -21,7 +21,8 @@ use crate::protocol::{Decoder, Downstream, Frame, Upstream};
 use crate::secret::Secret;
 use crate::session::{Beat, Dial, Identity, Inbox, KeepAlive, Loss, Session, Verdict};
 use crate::transport::{
-    DialOptions, Helper, HelperError, Incoming, Link, LinkOptions, LinkReader, Lookup, Target, dial,
+    DialOptions, Helper, HelperError, Incoming, Link, LinkOptions, LinkReader, Lookup, Resolver,
+    Target, dial,
 };
 
 /// While the queue is full the reader looks again after so long, doubling up to the second.
@@ -29,11 +30,11 @@ const FULL_FIRST: Duration = Duration::from_micros(200);
 const FULL_LAST: Duration = Duration::from_millis(10);
 
 /// What the reader needs beside `Shared`.
-#[derive(Debug)]
 pub(super) struct Setup {
     pub(super) source: UrlSource,
     pub(super) shape: Shape,
     pub(super) dial: DialOptions,
+    pub(super) resolver: Option<Arc<Resolver>>,
     pub(super) link: LinkOptions,
     pub(super) keep_alive: Option<Duration>,
     pub(super) dead_after: Duration,
@@ -77,10 +78,10 @@ impl Reader {
         Self {
             decoder: shared.protocol.map(Decoder::new),
             shared,
-            setup,
             queue,
             ready: Some(ready),
-            lookup: Lookup::new(),
+            lookup: Lookup::new(setup.resolver.clone()),
+            setup,
             provider: Helper::new("webpubsub-url"),
             url: None,
             inbox: Inbox::default(),

@@ -1,5 +1,6 @@
 //! What all handles of a client and its reader thread have in common, and the one lock.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -21,7 +22,6 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 /// How a caller is told the outcome. Capacity 1, so telling never blocks.
 pub(super) type Waiter = Sender<Result<Ack>>;
 
-#[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
     /// Cuts short whatever the reader waits for when it has no link.
@@ -60,6 +60,18 @@ pub(super) struct After {
     /// Something was appended to this link, so somebody must write.
     flush: Option<Arc<Link>>,
     cut: Option<Arc<Link>>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.lock();
+        f.debug_struct("Client")
+            .field("protocol", &self.protocol)
+            .field("connection_id", &state.session.identity().map(|id| &id.connection_id))
+            .field("connected", &state.session.is_open())
+            .field("ended", &state.session.ended())
+            .finish_non_exhaustive()
+    }
 }
 
 impl After {
@@ -213,8 +225,15 @@ impl Shared {
     ) -> Result<PendingAck> {
         let (waiter, outcome) = bounded(1);
         let call = NewCall { key, kind, frame, waiter: Some(waiter), deadline, watched };
-        let after = self.with_room(deadline, |session| session.call(call))?;
+        let mut refused = None;
+        let after = self.with_room(deadline, |session| match session.refuses(key) {
+            Some(error) => refused = Some(error),
+            None => session.call(call),
+        })?;
         self.finish(after, deadline);
+        if let Some(error) = refused {
+            return Err(error);
+        }
         Ok(PendingAck::new(Arc::clone(self), key, outcome, deadline))
     }
 

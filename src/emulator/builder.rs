@@ -96,7 +96,8 @@ impl EmulatorBuilder {
     }
 
     /// The event handler. It runs on the thread that reads for the sender's connection, under no
-    /// lock, and may use the emulator. A panic in it counts as [`EventAnswer::Failure`].
+    /// lock, and may use the emulator. A panic in it counts as [`EventAnswer::Failure`]. Dropping
+    /// the emulator waits for it to return.
     ///
     /// Default: none; see [`EmulatorBuilder::missing_handler_fails`].
     pub fn event_handler(

@@ -31,6 +31,9 @@ const HANDSHAKE: Duration = Duration::from_secs(30);
 const BATCH: usize = 256 * 1024;
 /// So long the reader tries to write its own answers.
 const READER_PATIENCE: Duration = Duration::from_millis(20);
+/// A read that took less did not ask the socket: the client sends many messages at once, and the
+/// writer thread then answers many of them with one system call.
+const BUFFERED: Duration = Duration::from_nanos(600);
 /// With so many things unwritten a client is not read from.
 const UNREAD_ANSWERS: usize = 4096;
 /// So long a client may take to answer a Close.
@@ -60,6 +63,10 @@ pub(super) fn serve(shared: &Arc<Shared>, socket: TcpStream, outbox: &Arc<Outbox
             shared.switches.notify();
         }
     });
+    // Condemned before there was a way to kill it.
+    if outbox.is_over() {
+        return;
+    }
     let Some(upgraded) = handshake(shared, socket, outbox) else { return };
     let options = LinkOptions { max_message_size: shared.message_size, ..LinkOptions::default() };
     let Ok((link, reader)) = Link::open(upgraded.wire, upgraded.rest, Role::Server, &options)
@@ -187,7 +194,9 @@ impl Live {
     fn read(&self, mut reader: LinkReader, id: &Arc<str>, kind: &Kind) {
         let protocol = kind.protocol();
         loop {
+            let start = Instant::now();
             let incoming = reader.read();
+            let buffered = start.elapsed() < BUFFERED;
             let over = || self.outbox.is_over();
             self.shared.switches.thaw(over);
             if over() {
@@ -210,7 +219,11 @@ impl Live {
                     return;
                 }
             }
-            self.pump(READER_PATIENCE);
+            if buffered {
+                self.outbox.wake();
+            } else {
+                self.pump(READER_PATIENCE);
+            }
             self.outbox.wait_below(UNREAD_ANSWERS);
             self.shared.switches.pause(over);
         }

@@ -45,11 +45,11 @@ impl Request {
     }
 }
 
-/// Reads a request head; gives it with the bytes that followed. `Ok(None)` if the client left.
-pub(super) fn read(
-    wire: &mut Wire,
-    deadline: Instant,
-) -> io::Result<Option<(Result<Request, Refusal>, Vec<u8>)>> {
+/// A request (or why it is refused), and the bytes that followed its head.
+type Read = (Result<Request, Refusal>, Vec<u8>);
+
+/// Reads a request head. `Ok(None)` if the client left.
+pub(super) fn read(wire: &mut Wire, deadline: Instant) -> io::Result<Option<Read>> {
     let mut seen = Vec::new();
     loop {
         let mut buf = [0; 4096];

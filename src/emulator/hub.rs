@@ -13,12 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::builder::Limits;
+use super::executions::Executions;
 use super::faults::Plan;
 use super::grants::Grants;
 use super::outbox::{Fate, Out, Outbox};
 use super::session::{AckMemory, Kind, Replay, Session};
 use super::stats::Counters;
-use crate::message::{GroupMessage, Metadata, Payload, ServerMessage};
 use crate::protocol::{Downstream, Frame, Protocol, encode_downstream};
 use crate::secret::Secret;
 
@@ -36,9 +36,9 @@ pub(super) struct Manners {
 }
 
 #[derive(Debug, Default)]
-struct Hub {
-    groups: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
-    members: BTreeSet<Arc<str>>,
+pub(super) struct Hub {
+    pub(super) groups: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
+    pub(super) members: BTreeSet<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -47,10 +47,10 @@ pub(super) struct World {
     pub(super) plan: Plan,
     pub(super) counters: Arc<Counters>,
     pub(super) sessions: HashMap<Arc<str>, Session>,
-    hubs: HashMap<Arc<str>, Hub>,
+    pub(super) hubs: HashMap<Arc<str>, Hub>,
     /// Sessions without a transport, by the time of their loss.
     lost: VecDeque<(Duration, Arc<str>)>,
-    touched: Vec<Arc<Outbox>>,
+    pub(super) touched: Vec<Arc<Outbox>>,
     pub(super) executions: Executions,
 }
 
@@ -62,15 +62,6 @@ pub(super) struct Newcomer {
     pub(super) kind: Kind,
     pub(super) grants: Grants,
     pub(super) groups: Vec<String>,
-}
-
-/// A message on its way to receivers.
-#[derive(Debug, Clone)]
-pub(super) struct Parcel {
-    /// Group and sender's user; none for a message of the server.
-    pub(super) group: Option<(Arc<str>, Option<Arc<str>>)>,
-    pub(super) payload: Payload,
-    pub(super) metadata: Option<Box<Metadata>>,
 }
 
 /// How a transport ended.
@@ -244,7 +235,7 @@ impl World {
     }
 
     /// A queue is full: the service cuts the TCP connection without a word and forgets the session.
-    fn overflow(&mut self, id: &str) {
+    pub(super) fn overflow(&mut self, id: &str) {
         if let Some(session) = self.sessions.get(id)
             && let Some(outbox) = &session.outbox
         {
@@ -303,100 +294,6 @@ impl World {
         {
             remove_member(&mut hub.groups, group, id);
             self.counters.notify();
-        }
-        true
-    }
-
-    // --- delivery ----------------------------------------------------------------------------
-
-    /// To every member of the group, but for one if `except` says so. Gives how many.
-    pub(super) fn publish(&mut self, hub: &str, parcel: &Parcel, except: Option<&str>) -> usize {
-        let Some((group, _)) = &parcel.group else { return 0 };
-        let members = self.hubs.get(hub).and_then(|h| h.groups.get(group));
-        let to: Vec<Arc<str>> = members.into_iter().flatten().cloned().collect();
-        self.deliver_all(to.iter().filter(|id| except != Some(&***id)), parcel)
-    }
-
-    pub(super) fn send_to_all(&mut self, hub: &str, parcel: &Parcel) -> usize {
-        let to = self.members(hub);
-        self.deliver_all(to.iter(), parcel)
-    }
-
-    pub(super) fn send_to_user(&mut self, hub: &str, user: &str, parcel: &Parcel) -> usize {
-        let to = self.members(hub);
-        let of_user = to.iter().filter(|id| {
-            self.sessions.get(&***id).is_some_and(|s| s.user.as_deref() == Some(user))
-        });
-        let to: Vec<&Arc<str>> = of_user.collect();
-        self.deliver_all(to.into_iter(), parcel)
-    }
-
-    pub(super) fn send_to_connection(&mut self, hub: &str, id: &str, parcel: &Parcel) -> usize {
-        match self.sessions.get(id) {
-            Some(s) if *s.hub == *hub => {
-                let id = Arc::clone(&s.id);
-                self.deliver_all([&id].into_iter(), parcel)
-            }
-            _ => 0,
-        }
-    }
-
-    pub(super) fn members(&self, hub: &str) -> Vec<Arc<str>> {
-        self.hubs.get(hub).map(|h| h.members.iter().cloned().collect()).unwrap_or_default()
-    }
-
-    fn deliver_all<'a>(
-        &mut self,
-        to: impl Iterator<Item = &'a Arc<str>>,
-        parcel: &Parcel,
-    ) -> usize {
-        let mut count = 0;
-        // Frames without a number are the same for all receivers of a subprotocol.
-        let mut encoded: Vec<(Protocol, Frame)> = Vec::new();
-        for id in to {
-            count += 1;
-            if !self.deliver(id, parcel, &mut encoded) {
-                self.overflow(id);
-            }
-        }
-        count
-    }
-
-    /// False if a queue of the session is full.
-    fn deliver(&mut self, id: &str, parcel: &Parcel, encoded: &mut Vec<(Protocol, Frame)>) -> bool {
-        let limits = &self.manners.limits;
-        let Some(session) = self.sessions.get_mut(id) else { return true };
-        let reliable = session.kind.is_reliable();
-        let frame = match session.kind.protocol() {
-            None => parcel.raw_frame(),
-            Some(protocol) if reliable => parcel.frame(protocol, Some(session.replay.next_id())),
-            Some(protocol) => match encoded.iter().find(|(p, _)| *p == protocol) {
-                Some((_, frame)) => Some(frame.clone()),
-                None => {
-                    let frame = parcel.frame(protocol, None);
-                    encoded.extend(frame.clone().map(|f| (protocol, f)));
-                    frame
-                }
-            },
-        };
-        let Some(frame) = frame else { return true };
-        if reliable {
-            let size = frame.as_bytes().len();
-            let replay = &mut session.replay;
-            if replay.len() >= limits.unacked_messages
-                || replay.bytes() + size > limits.unacked_bytes
-            {
-                return false;
-            }
-            replay.keep(frame.clone());
-            self.counters.max(&self.counters.unacked_high_water, replay.len() as u64);
-        }
-        if let Some(outbox) = &session.outbox {
-            let (messages, bytes) = outbox.push_message(frame);
-            self.touched.push(Arc::clone(outbox));
-            if !reliable && (messages > limits.outbound_messages || bytes > limits.outbound_bytes) {
-                return false;
-            }
         }
         true
     }
@@ -472,37 +369,6 @@ impl Session {
     }
 }
 
-impl Parcel {
-    pub(super) fn from_server(payload: Payload) -> Self {
-        Self { group: None, payload, metadata: None }
-    }
-
-    fn frame(&self, protocol: Protocol, sequence_id: Option<u64>) -> Option<Frame> {
-        let (payload, metadata) = (self.payload.clone(), self.metadata.clone());
-        let message = match &self.group {
-            None => Downstream::ServerMessage(ServerMessage { payload, sequence_id, metadata }),
-            Some((group, user)) => Downstream::GroupMessage(GroupMessage {
-                group: Arc::clone(group),
-                from_user_id: user.clone(),
-                payload,
-                sequence_id,
-                metadata,
-                stream: None,
-            }),
-        };
-        encode_downstream(protocol, &message).ok()
-    }
-
-    /// What a simple client gets: the bare payload.
-    fn raw_frame(&self) -> Option<Frame> {
-        Some(match &self.payload {
-            Payload::Text(text) => Frame::Text(text.clone()),
-            Payload::Json(json) => Frame::Text(json.as_str().into()),
-            Payload::Binary(bytes) | Payload::Protobuf(bytes) => Frame::Binary(bytes.clone()),
-        })
-    }
-}
-
 /// Queues `connected`, with a fresh reconnection token for a reliable session.
 fn greet(session: &mut Session) {
     let (Some(protocol), Some(outbox)) = (session.kind.protocol(), &session.outbox) else { return };
@@ -536,48 +402,4 @@ fn remove_member(groups: &mut HashMap<Arc<str>, BTreeSet<Arc<str>>>, group: &str
 pub(super) fn random_id(bytes: usize) -> String {
     let random: Vec<u8> = (0..bytes).map(|_| rand::random()).collect();
     data_encoding::BASE64URL_NOPAD.encode(&random)
-}
-
-/// How often each ack id of each connection was carried out. Sessions that ended are remembered
-/// too (the last 1000), because tests ask afterwards.
-#[derive(Debug, Default)]
-pub(super) struct Executions {
-    by_connection: HashMap<Arc<str>, HashMap<u64, u32>>,
-    ended: VecDeque<Arc<str>>,
-}
-
-impl Executions {
-    /// Per connection; beyond it new ids are no longer counted, so that a load test stays bounded.
-    const IDS: usize = 1 << 20;
-    const ENDED: usize = 1000;
-
-    /// Counts one; gives how often it was by now.
-    pub(super) fn count(&mut self, connection: &Arc<str>, ack_id: u64) -> u32 {
-        let ids = match self.by_connection.get_mut(connection) {
-            Some(ids) => ids,
-            None => self.by_connection.entry(Arc::clone(connection)).or_default(),
-        };
-        if ids.len() >= Self::IDS && !ids.contains_key(&ack_id) {
-            return 1;
-        }
-        let count = ids.entry(ack_id).or_default();
-        *count += 1;
-        *count
-    }
-
-    pub(super) fn get(&self, connection: &str, ack_id: u64) -> u32 {
-        self.by_connection.get(connection).and_then(|ids| ids.get(&ack_id)).copied().unwrap_or(0)
-    }
-
-    fn retire(&mut self, connection: &Arc<str>) {
-        if !self.by_connection.contains_key(connection) {
-            return;
-        }
-        self.ended.push_back(Arc::clone(connection));
-        if self.ended.len() > Self::ENDED
-            && let Some(old) = self.ended.pop_front()
-        {
-            self.by_connection.remove(&old);
-        }
-    }
 }

@@ -27,7 +27,7 @@
 //! streams and group state are refused (`NotSupported`, `BadRequest`); no REST, no webhooks: call
 //! the methods here, and give a closure as event handler.
 //!
-//! Invariants: hub logic ([`hub`](self), `receive`, `session`) has no socket and no clock; no lock
+//! Invariants: hub logic (`hub`, `receive`, `delivery`, `session`) has no socket and no clock; no lock
 //! is held across a system call or the event handler; see `server` for the lock order.
 
 mod admission;
@@ -36,7 +36,9 @@ mod builder;
 mod certificate;
 mod clock;
 mod connection;
+mod delivery;
 mod events;
+mod executions;
 mod faults;
 mod grants;
 mod http;
@@ -60,7 +62,7 @@ pub use stats::Stats;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hub::Parcel;
+use delivery::Parcel;
 use server::Server;
 
 use crate::auth::{ClientAccess, ConnectionString, Role};
@@ -159,7 +161,8 @@ impl Emulator {
     // --- the app server's side ---------------------------------------------------------------
 
     /// Sends to every connection of the hub; gives how many. Like all `send_to_…` it does not
-    /// wait: a client that falls behind its limits loses its session, as at the service.
+    /// wait: a client that falls behind its limits loses its session, as at the service. To pace
+    /// a burst, look at [`ConnectionInfo::unacked`] in [`Emulator::wait_until`].
     pub fn send_to_all(&self, hub: &str, payload: impl Into<Payload>) -> usize {
         let parcel = Parcel::from_server(payload.into());
         self.hub(hub, |world, hub| world.send_to_all(hub, &parcel))
@@ -266,6 +269,7 @@ impl Emulator {
     /// The counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
+        self.server.shared.with(None, |_, _| ()); // sessions whose time is over count no more
         self.server.shared.counters.snapshot()
     }
 
@@ -273,7 +277,8 @@ impl Emulator {
     /// changes; false if the time is up. The closure may ask the emulator anything.
     #[must_use]
     pub fn wait_until(&self, limit: Duration, condition: impl Fn(&Stats) -> bool) -> bool {
-        self.server.shared.counters.wait_until(limit, condition)
+        let shared = &self.server.shared;
+        shared.counters.wait_until(limit, || shared.with(None, |_, _| ()), condition)
     }
 
     /// How often the request with this ack id was carried out (refused ones were not).

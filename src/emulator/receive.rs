@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::delivery::Parcel;
 use super::events::{EmulatedEvent, EventAnswer};
-use super::hub::{Parcel, World};
+use super::hub::World;
 use super::outbox::Out;
 use super::session::{Kind, Session};
 use crate::message::Payload;

@@ -118,16 +118,24 @@ impl Counters {
         }
     }
 
-    /// Waits until the condition holds. It is evaluated without any lock.
-    pub(super) fn wait_until(&self, limit: Duration, condition: impl Fn(&Stats) -> bool) -> bool {
+    /// Waits until the condition holds. It is evaluated without any lock, after `refresh`.
+    pub(super) fn wait_until(
+        &self,
+        limit: Duration,
+        refresh: impl Fn(),
+        condition: impl Fn(&Stats) -> bool,
+    ) -> bool {
         let until = Instant::now() + limit;
         self.waiters.fetch_add(1, SeqCst);
         let met = loop {
+            refresh();
             let epoch = self.epoch.load(SeqCst);
             if condition(&self.snapshot()) {
                 break true;
             }
             let Some(left) = until.checked_duration_since(Instant::now()) else { break false };
+            // Sessions also end by mere time, which notifies nobody.
+            let left = left.min(Duration::from_millis(250));
             let gate = lock(&self.gate);
             if self.epoch.load(SeqCst) == epoch {
                 drop(self.changed.wait_timeout(gate, left).unwrap_or_else(PoisonError::into_inner));
@@ -152,8 +160,8 @@ mod tests {
                 other.up(&other.pings);
             }
         });
-        assert!(counters.wait_until(Duration::from_secs(20), |s| s.pings == 1000));
-        assert!(!counters.wait_until(Duration::from_millis(5), |s| s.pings == 1001));
+        assert!(counters.wait_until(Duration::from_secs(20), || (), |s| s.pings == 1000));
+        assert!(!counters.wait_until(Duration::from_millis(5), || (), |s| s.pings == 1001));
         thread.join().unwrap();
     }
 }

@@ -1,5 +1,6 @@
 //! The emulator through a socket, with tungstenite's own client: nothing of this crate's client.
 
+mod faults;
 mod hub;
 
 use std::io::{Read, Write};
@@ -295,58 +296,6 @@ fn closing_by_the_app_or_by_the_client_ends_the_session() {
     assert!(emulator.wait_until(WATCHDOG, |s| s.sessions == 0));
     let (mut again, _) = dial(&recovery_url(&emulator, &connected), RELIABLE).unwrap();
     assert_eq!(read_close(&mut again).0, 1008);
-}
-
-#[test]
-fn a_reset_is_a_reset() {
-    let emulator = Emulator::start().unwrap();
-    let (mut socket, _) = open(&emulator.url("chat"), RELIABLE);
-    emulator.faults().reset_connections();
-    match socket.read().unwrap_err() {
-        WsError::Io(e) => assert_eq!(e.kind(), std::io::ErrorKind::ConnectionReset),
-        other => panic!("{other:?}"),
-    }
-}
-
-#[test]
-fn frozen_and_stalled_connections_go_on_later_and_never_hang_the_drop() {
-    let emulator = Emulator::start().unwrap();
-    let faults = emulator.faults();
-    let (mut socket, _) = open(&emulator.url("chat"), RELIABLE);
-    let soon = Some(Duration::from_millis(100));
-    faults.freeze(true);
-    send(&mut socket, &json!({"type": "ping"}));
-    socket.get_ref().set_read_timeout(soon).unwrap();
-    assert!(socket.read().is_err());
-    socket.get_ref().set_read_timeout(Some(WATCHDOG)).unwrap();
-    faults.freeze(false);
-    assert_eq!(read(&mut socket)["type"], "pong");
-
-    faults.hold_acks(true);
-    send(&mut socket, &json!({"type": "joinGroup", "group": "g", "ackId": 1}));
-    assert!(emulator.wait_until(WATCHDOG, |s| s.acks == 1));
-    send(&mut socket, &json!({"type": "ping"}));
-    assert_eq!(read(&mut socket)["type"], "pong");
-    faults.hold_acks(false);
-    assert_eq!(read(&mut socket)["ackId"], 1);
-
-    faults.stall(StallAt::Connected, true);
-    let (mut late, _) = dial(&emulator.url("chat"), JSON).unwrap();
-    faults.stall(StallAt::Connected, false);
-    assert_eq!(read(&mut late)["event"], "connected");
-
-    // Everybody stuck in every way, and a client that does not read 64 MiB.
-    emulator.send_to_all("chat", "x".repeat(8 << 20));
-    faults.freeze(true);
-    for at in [StallAt::Accept, StallAt::Upgrade] {
-        faults.stall(at, true);
-        let port = emulator.port();
-        std::mem::forget(TcpStream::connect(("127.0.0.1", port)).unwrap());
-    }
-    assert!(emulator.wait_until(WATCHDOG, |s| s.tcp_accepted == 4));
-    let start = std::time::Instant::now();
-    drop(emulator);
-    assert!(start.elapsed() < Duration::from_secs(5));
 }
 
 #[test]

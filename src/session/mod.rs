@@ -137,21 +137,25 @@ impl<W> Session<W> {
     /// A caller's request. It is sent at once if the connection is open and nothing waits before
     /// it; else it waits in order.
     pub(crate) fn call(&mut self, call: NewCall<W>) {
-        if let Some(error) = self.refusal() {
-            self.complete(call.waiter, Err(error));
-            return;
-        }
-        if let Key::Ack(id) = call.key
-            && self.calls.contains(call.key)
-        {
-            let error = Error::invalid(format!(
-                "ack id {id} is in use by another call of this client that has not ended yet"
-            ));
+        if let Some(error) = self.refuses(call.key) {
             self.complete(call.waiter, Err(error));
             return;
         }
         self.calls.add(call);
         self.admit();
+    }
+
+    /// Why a call under this key would be refused without being sent.
+    pub(crate) fn refuses(&self, key: Key) -> Option<Error> {
+        if let Some(error) = self.refusal() {
+            return Some(error);
+        }
+        let Key::Ack(id) = key else { return None };
+        self.calls.contains(key).then(|| {
+            Error::invalid(format!(
+                "ack id {id} is in use by another call of this client that has not ended yet"
+            ))
+        })
     }
 
     /// The fast way for a frame that nobody waits for: false if it must wait like any call.

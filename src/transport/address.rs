@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
@@ -12,14 +13,24 @@ use crate::error::{Error, ErrorKind, Result};
 /// What a look-up gives: the question it answers, and the answer.
 type Answer = ((String, u16), io::Result<Vec<SocketAddr>>);
 
+/// How host names become addresses.
+pub(crate) type Resolver = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
+
 /// Name look-ups of one client. The system's resolver cannot be interrupted, so it runs on a
 /// helper thread; at most one per client.
-#[derive(Debug)]
-pub(crate) struct Lookup(Helper<Answer>);
+pub(crate) struct Lookup {
+    helper: Helper<Answer>,
+    resolver: Arc<Resolver>,
+}
 
 impl Lookup {
-    pub(crate) fn new() -> Self {
-        Self(Helper::new("webpubsub-lookup"))
+    /// `None`: the system's resolver.
+    pub(crate) fn new(resolver: Option<Arc<Resolver>>) -> Self {
+        let system = |host: &str, port| (host, port).to_socket_addrs().map(Iterator::collect);
+        Self {
+            helper: Helper::new("webpubsub-lookup"),
+            resolver: resolver.unwrap_or_else(|| Arc::new(system)),
+        }
     }
 
     /// The addresses of a host, IPv6 and IPv4 alternating (RFC 8305 §4).
@@ -38,15 +49,17 @@ impl Lookup {
         };
         loop {
             let question = (host.to_owned(), port);
+            let resolver = Arc::clone(&self.resolver);
             let work = move || {
-                let answer = (question.0.as_str(), question.1).to_socket_addrs();
-                (question, answer.map(Iterator::collect))
+                let answer = resolver(&question.0, question.1);
+                (question, answer)
             };
-            let (question, answer) = self.0.run(work, deadline, stop).map_err(|e| match e {
-                HelperError::TimedOut => failed("took longer than its time limit"),
-                HelperError::Stopped => Error::closed(),
-                HelperError::Died => failed("failed: its thread could not run"),
-            })?;
+            let (question, answer) =
+                self.helper.run(work, deadline, stop).map_err(|e| match e {
+                    HelperError::TimedOut => failed("took longer than its time limit"),
+                    HelperError::Stopped => Error::closed(),
+                    HelperError::Died => failed("failed: the resolver panicked"),
+                })?;
             if question != (host.to_owned(), port) {
                 continue; // the late answer to an earlier question
             }
@@ -80,6 +93,7 @@ fn interleave(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
 pub(super) fn connect(
     host: &str,
     addresses: &[SocketAddr],
+    buffer: Option<usize>,
     deadline: Instant,
     stop: &Stop,
 ) -> Result<TcpStream> {
@@ -87,7 +101,7 @@ pub(super) fn connect(
     for (i, address) in addresses.iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());
         let share = left / (addresses.len() - i) as u32;
-        match connect_one(*address, share.max(Duration::from_millis(1)), stop) {
+        match connect_one(*address, buffer, share.max(Duration::from_millis(1)), stop) {
             Ok(Some(stream)) => return Ok(stream),
             Ok(None) => return Err(Error::closed()),
             Err(_) if stop.is_stopped() => return Err(Error::closed()),
@@ -109,9 +123,18 @@ pub(super) fn connect(
     .with_source(e))
 }
 
-fn connect_one(address: SocketAddr, limit: Duration, stop: &Stop) -> io::Result<Option<TcpStream>> {
+fn connect_one(
+    address: SocketAddr,
+    buffer: Option<usize>,
+    limit: Duration,
+    stop: &Stop,
+) -> io::Result<Option<TcpStream>> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     let Some(_watch) = stop.watch(&socket)? else { return Ok(None) };
+    if let Some(size) = buffer {
+        socket.set_send_buffer_size(size)?;
+        socket.set_recv_buffer_size(size)?;
+    }
     socket.connect_timeout(&address.into(), limit)?;
     socket.set_tcp_nodelay(true)?;
     // Beneath our own pings; for the middle boxes and for keep-alive switched off.
@@ -136,7 +159,7 @@ mod tests {
 
     #[test]
     fn literal_addresses_need_no_look_up() {
-        let mut lookup = Lookup::new();
+        let mut lookup = Lookup::new(None);
         let stop = Stop::new();
         stop.stop();
         let found = lookup.resolve("[::1]", 80, Instant::now(), &stop).expect("literal");

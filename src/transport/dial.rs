@@ -32,6 +32,8 @@ pub(crate) struct Target {
 pub(crate) struct DialOptions {
     /// The limit of each step.
     pub(crate) step: Duration,
+    /// The operating system's buffers, if the program chose a size.
+    pub(crate) socket_buffer: Option<usize>,
     #[cfg(feature = "native-tls")]
     pub(crate) tls: native_tls::TlsConnector,
 }
@@ -120,7 +122,7 @@ pub(crate) fn dial(
 ) -> Result<(Wire, Vec<u8>)> {
     let step = || deadline.min(Instant::now() + options.step);
     let addresses = lookup.resolve(&target.host, target.port, step(), stop)?;
-    let socket = address::connect(&target.host, &addresses, step(), stop)?;
+    let socket = address::connect(&target.host, &addresses, options.socket_buffer, step(), stop)?;
     // From here on a stop shuts the socket down, and so ends each blocked call.
     let watched = socket.try_clone().map_err(|e| connect_error(&target.host, e))?;
     let watch = stop.watch(&SockRef::from(&watched)).map_err(|e| connect_error(&target.host, e))?;

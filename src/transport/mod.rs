@@ -18,7 +18,7 @@ pub(crate) mod tls;
 mod upgrade;
 mod wire;
 
-pub(crate) use address::Lookup;
+pub(crate) use address::{Lookup, Resolver};
 pub(crate) use dial::{DialOptions, Target, dial};
 pub(crate) use link::{Link, LinkOptions, Op, Role};
 pub(crate) use reader::{Incoming, LinkReader, Lost};

@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::emulator::builder::Limits;
+use crate::emulator::delivery::Parcel;
 use crate::emulator::events::EventAnswer;
 use crate::emulator::grants::Grants;
-use crate::emulator::hub::{Ending, Manners, Newcomer, Parcel, World};
+use crate::emulator::hub::{Ending, Manners, Newcomer, World};
 use crate::emulator::outbox::{Out, Outbox};
 use crate::emulator::receive::{From, Next};
 use crate::emulator::session::Kind;

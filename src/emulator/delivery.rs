@@ -1,0 +1,141 @@
+//! Messages on their way to sessions: numbering, replay buffers, limits.
+
+use std::sync::Arc;
+
+use super::hub::World;
+use crate::message::{GroupMessage, Metadata, Payload, ServerMessage};
+use crate::protocol::{Downstream, Frame, Protocol, encode_downstream};
+
+/// A message on its way to receivers.
+#[derive(Debug, Clone)]
+pub(super) struct Parcel {
+    /// Group and sender's user; none for a message of the server.
+    pub(super) group: Option<(Arc<str>, Option<Arc<str>>)>,
+    pub(super) payload: Payload,
+    pub(super) metadata: Option<Box<Metadata>>,
+}
+
+impl Parcel {
+    pub(super) fn from_server(payload: Payload) -> Self {
+        Self { group: None, payload, metadata: None }
+    }
+
+    fn frame(&self, protocol: Protocol, sequence_id: Option<u64>) -> Option<Frame> {
+        let (payload, metadata) = (self.payload.clone(), self.metadata.clone());
+        let message = match &self.group {
+            None => Downstream::ServerMessage(ServerMessage { payload, sequence_id, metadata }),
+            Some((group, user)) => Downstream::GroupMessage(GroupMessage {
+                group: Arc::clone(group),
+                from_user_id: user.clone(),
+                payload,
+                sequence_id,
+                metadata,
+                stream: None,
+            }),
+        };
+        encode_downstream(protocol, &message).ok()
+    }
+
+    /// What a simple client gets: the bare payload.
+    fn raw_frame(&self) -> Option<Frame> {
+        Some(match &self.payload {
+            Payload::Text(text) => Frame::Text(text.clone()),
+            Payload::Json(json) => Frame::Text(json.as_str().into()),
+            Payload::Binary(bytes) | Payload::Protobuf(bytes) => Frame::Binary(bytes.clone()),
+        })
+    }
+}
+
+impl World {
+    /// To every member of the group, but for one if `except` says so. Gives how many.
+    pub(super) fn publish(&mut self, hub: &str, parcel: &Parcel, except: Option<&str>) -> usize {
+        let Some((group, _)) = &parcel.group else { return 0 };
+        let members = self.hubs.get(hub).and_then(|h| h.groups.get(group));
+        let to: Vec<Arc<str>> = members.into_iter().flatten().cloned().collect();
+        self.deliver_all(to.iter().filter(|id| except != Some(&***id)), parcel)
+    }
+
+    pub(super) fn send_to_all(&mut self, hub: &str, parcel: &Parcel) -> usize {
+        let to = self.members(hub);
+        self.deliver_all(to.iter(), parcel)
+    }
+
+    pub(super) fn send_to_user(&mut self, hub: &str, user: &str, parcel: &Parcel) -> usize {
+        let to = self.members(hub);
+        let of_user = to.iter().filter(|id| {
+            self.sessions.get(&***id).is_some_and(|s| s.user.as_deref() == Some(user))
+        });
+        let to: Vec<&Arc<str>> = of_user.collect();
+        self.deliver_all(to.into_iter(), parcel)
+    }
+
+    pub(super) fn send_to_connection(&mut self, hub: &str, id: &str, parcel: &Parcel) -> usize {
+        match self.sessions.get(id) {
+            Some(s) if *s.hub == *hub => {
+                let id = Arc::clone(&s.id);
+                self.deliver_all([&id].into_iter(), parcel)
+            }
+            _ => 0,
+        }
+    }
+
+    pub(super) fn members(&self, hub: &str) -> Vec<Arc<str>> {
+        self.hubs.get(hub).map(|h| h.members.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    fn deliver_all<'a>(
+        &mut self,
+        to: impl Iterator<Item = &'a Arc<str>>,
+        parcel: &Parcel,
+    ) -> usize {
+        let mut count = 0;
+        // Frames without a number are the same for all receivers of a subprotocol.
+        let mut encoded: Vec<(Protocol, Frame)> = Vec::new();
+        for id in to {
+            count += 1;
+            if !self.deliver(id, parcel, &mut encoded) {
+                self.overflow(id);
+            }
+        }
+        count
+    }
+
+    /// False if a queue of the session is full.
+    fn deliver(&mut self, id: &str, parcel: &Parcel, encoded: &mut Vec<(Protocol, Frame)>) -> bool {
+        let limits = &self.manners.limits;
+        let Some(session) = self.sessions.get_mut(id) else { return true };
+        let reliable = session.kind.is_reliable();
+        let frame = match session.kind.protocol() {
+            None => parcel.raw_frame(),
+            Some(protocol) if reliable => parcel.frame(protocol, Some(session.replay.next_id())),
+            Some(protocol) => match encoded.iter().find(|(p, _)| *p == protocol) {
+                Some((_, frame)) => Some(frame.clone()),
+                None => {
+                    let frame = parcel.frame(protocol, None);
+                    encoded.extend(frame.clone().map(|f| (protocol, f)));
+                    frame
+                }
+            },
+        };
+        let Some(frame) = frame else { return true };
+        if reliable {
+            let size = frame.as_bytes().len();
+            let replay = &mut session.replay;
+            if replay.len() >= limits.unacked_messages
+                || replay.bytes() + size > limits.unacked_bytes
+            {
+                return false;
+            }
+            replay.keep(frame.clone());
+            self.counters.max(&self.counters.unacked_high_water, replay.len() as u64);
+        }
+        if let Some(outbox) = &session.outbox {
+            let (messages, bytes) = outbox.push_message(frame);
+            self.touched.push(Arc::clone(outbox));
+            if !reliable && (messages > limits.outbound_messages || bytes > limits.outbound_bytes) {
+                return false;
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,164 @@
+//! The laboratory, through a socket.
+
+use super::*;
+
+fn publish(ack_id: u64) -> Value {
+    json!({"type": "sendToGroup", "group": "g", "ackId": ack_id, "data": 1})
+}
+
+fn id_of(connected: &Value) -> &str {
+    connected["connectionId"].as_str().unwrap()
+}
+
+fn drained(mut socket: Socket) -> usize {
+    let mut count = 0;
+    while socket.read().is_ok() {
+        count += 1;
+    }
+    count
+}
+
+#[test]
+fn a_reset_is_a_reset() {
+    let emulator = Emulator::start().unwrap();
+    let (mut socket, _) = open(&emulator.url("chat"), RELIABLE);
+    emulator.faults().reset_connections();
+    match socket.read().unwrap_err() {
+        WsError::Io(e) => assert_eq!(e.kind(), std::io::ErrorKind::ConnectionReset),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn frozen_and_stalled_connections_go_on_later_and_never_hang_the_drop() {
+    let emulator = Emulator::start().unwrap();
+    let faults = emulator.faults();
+    let (mut socket, _) = open(&emulator.url("chat"), RELIABLE);
+    let soon = Some(Duration::from_millis(100));
+    faults.freeze(true);
+    send(&mut socket, &json!({"type": "ping"}));
+    socket.get_ref().set_read_timeout(soon).unwrap();
+    assert!(socket.read().is_err());
+    socket.get_ref().set_read_timeout(Some(WATCHDOG)).unwrap();
+    faults.freeze(false);
+    assert_eq!(read(&mut socket)["type"], "pong");
+
+    faults.hold_acks(true);
+    send(&mut socket, &json!({"type": "joinGroup", "group": "g", "ackId": 1}));
+    assert!(emulator.wait_until(WATCHDOG, |s| s.acks == 1));
+    send(&mut socket, &json!({"type": "ping"}));
+    assert_eq!(read(&mut socket)["type"], "pong");
+    faults.hold_acks(false);
+    assert_eq!(read(&mut socket)["ackId"], 1);
+
+    faults.stall(StallAt::Connected, true);
+    let (mut late, _) = dial(&emulator.url("chat"), JSON).unwrap();
+    faults.stall(StallAt::Connected, false);
+    assert_eq!(read(&mut late)["event"], "connected");
+
+    // Everybody stuck in every way, and a client that does not read 64 MiB.
+    emulator.send_to_all("chat", "x".repeat(8 << 20));
+    faults.freeze(true);
+    for at in [StallAt::Accept, StallAt::Upgrade] {
+        faults.stall(at, true);
+        let port = emulator.port();
+        std::mem::forget(TcpStream::connect(("127.0.0.1", port)).unwrap());
+    }
+    assert!(emulator.wait_until(WATCHDOG, |s| s.tcp_accepted == 4));
+    let start = std::time::Instant::now();
+    drop(emulator);
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn connections_are_cut_around_acks() {
+    let emulator = Emulator::start().unwrap();
+    let faults = emulator.faults();
+    let (mut socket, connected) = open(&emulator.url("chat"), RELIABLE);
+    let url = recovery_url(&emulator, &connected);
+    let recover = || dial(&url, RELIABLE).unwrap().0;
+
+    faults.lose_next_acks(1);
+    send(&mut socket, &publish(1));
+    send(&mut socket, &publish(2));
+    assert_eq!(read(&mut socket)["ackId"], 2);
+
+    faults.drop_after_next_ack(1);
+    send(&mut socket, &publish(3));
+    assert_eq!(drained(socket), 1);
+
+    let mut socket = recover();
+    faults.drop_before_next_execution(1);
+    send(&mut socket, &publish(4));
+    assert_eq!(drained(socket), 0);
+
+    let mut socket = recover();
+    faults.drop_after_frames(3);
+    for ack_id in 5..9 {
+        // The last one may find the connection gone.
+        let _ = socket.send(Message::text(publish(ack_id).to_string()));
+    }
+    assert_eq!(drained(socket), 3);
+    let counts: Vec<_> = (1..9).map(|ack| emulator.executions(id_of(&connected), ack)).collect();
+    assert_eq!(counts, [1, 1, 1, 0, 1, 1, 1, 0]);
+    assert_eq!(emulator.stats().recoveries_accepted, 2);
+}
+
+#[test]
+fn recoveries_are_refused_in_both_ways() {
+    let emulator = Emulator::start().unwrap();
+    let faults = emulator.faults();
+    let (socket, connected) = open(&emulator.url("chat"), RELIABLE);
+    let url = recovery_url(&emulator, &connected);
+    assert!(faults.drop_connection(id_of(&connected)));
+    assert_eq!(drained(socket), 0);
+    faults.refuse_recoveries(1, 502);
+    open(&emulator.url("chat"), RELIABLE);
+    assert_eq!(dial(&url, RELIABLE).unwrap_err(), 502);
+    faults.recovery_closes_1008(1);
+    assert_eq!(read_close(&mut dial(&url, RELIABLE).unwrap().0).0, 1008);
+    let (mut socket, _) = dial(&url, RELIABLE).unwrap();
+    send(&mut socket, &json!({"type": "ping"}));
+    assert_eq!(read(&mut socket)["type"], "pong");
+    let stats = emulator.stats();
+    assert_eq!((stats.recoveries_refused, stats.recoveries_accepted), (2, 1));
+}
+
+#[test]
+fn any_close_code_and_any_frame_can_be_sent() {
+    let emulator = Emulator::start().unwrap();
+    let faults = emulator.faults();
+    let (mut socket, connected) = open(&emulator.url("chat"), RELIABLE);
+    assert_eq!(faults.send_raw_text(Some(id_of(&connected)), r#"{"type":"?"}"#), 1);
+    assert_eq!(faults.send_raw_text(Some("nobody"), ""), 0);
+    assert_eq!(read(&mut socket)["type"], "?");
+    faults.close_connections(1012, "restart");
+    assert_eq!(read_close(&mut socket), (1012, "restart".into()));
+    let url = recovery_url(&emulator, &connected);
+    let (mut socket, _) = dial(&url, RELIABLE).unwrap();
+    // The upgrade is answered a moment before the session has its new transport.
+    assert!(emulator.wait_until(WATCHDOG, |s| s.recoveries_accepted == 1));
+    faults.close_connections(1011, "");
+    assert_eq!(read_close(&mut socket).0, 1011);
+    assert_eq!(emulator.stats().sessions, 0);
+}
+
+#[test]
+fn slow_reads_and_silence_can_be_switched() {
+    let emulator = Emulator::start().unwrap();
+    let faults = emulator.faults();
+    let (mut socket, _) = open(&emulator.url("chat"), JSON);
+    faults.silent_pings(true);
+    send(&mut socket, &json!({"type": "ping"}));
+    assert!(emulator.wait_until(WATCHDOG, |s| s.pings == 1));
+    faults.clear();
+    faults.slow_read(Some(Duration::from_millis(20)));
+    let start = std::time::Instant::now();
+    for ack_id in 0..5 {
+        send(&mut socket, &publish(ack_id));
+    }
+    for ack_id in 0..5 {
+        assert_eq!(read(&mut socket)["ackId"], ack_id);
+    }
+    assert!(start.elapsed() >= Duration::from_millis(80));
+}

@@ -1,0 +1,314 @@
+//! Connecting on bad days: each step fails with its own error, in time, without a secret.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use webpubsub::emulator::Emulator;
+use webpubsub::{Client, ClientAccess, Error, ErrorKind, Protocol, SimpleClient};
+
+use crate::support::{
+    Fake, RELIABLE, WATCHDOG, emulator, hold, read_head, shown, upgrade_by_hand, within,
+};
+
+fn fails(url: &str) -> Error {
+    let url = url.to_owned();
+    let error = within(WATCHDOG, move || {
+        Client::builder(url)
+            .step_timeout(Duration::from_millis(300))
+            .connect_timeout(Duration::from_secs(5))
+            .connect()
+            .expect_err("must fail")
+    });
+    assert!(!shown(&error).contains("SECRET"), "{error:?}");
+    assert!(!error.may_have_been_delivered());
+    error
+}
+
+#[test]
+fn bad_urls_are_refused_before_anything_is_sent() {
+    for (url, part) in [
+        ("", "cannot be parsed"),
+        ("SECRET", "cannot be parsed"),
+        ("https://x.webpubsub.azure.com/client/hubs/h?access_token=SECRET", "`wss://` or `ws://`"),
+        ("wss://x.webpubsub.azure.com", "has no path"),
+        ("wss://x:99999/client/hubs/h", "cannot be parsed"),
+    ] {
+        let error = fails(url);
+        assert_eq!(error.kind(), ErrorKind::Config, "{url}");
+        assert!(error.to_string().contains(part), "{url}: {error}");
+    }
+}
+
+#[test]
+fn an_unknown_host_and_a_refused_port_say_so() {
+    let error = fails("ws://no-such-host.invalid/client/hubs/h?access_token=SECRET");
+    assert_eq!(error.kind(), ErrorKind::NameLookup);
+    assert!(error.to_string().contains("no-such-host.invalid"));
+
+    let port = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("addr").port();
+    let error = fails(&format!("ws://127.0.0.1:{port}/client/hubs/h?access_token=SECRET"));
+    assert_eq!(error.kind(), ErrorKind::Connect);
+    assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
+}
+
+#[test]
+fn a_peer_that_never_accepts_is_given_up() {
+    // A listener whose backlog is full takes no more connections.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = listener.local_addr().expect("addr");
+    let short = Duration::from_millis(100);
+    let mut fill = Vec::new();
+    while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, short) {
+        fill.push(stream);
+        assert!(fill.len() < 10_000, "the backlog is never full");
+    }
+    let error = fails(&format!("ws://{address}/client/hubs/h?access_token=SECRET"));
+    assert_eq!(error.kind(), ErrorKind::Connect);
+    assert!(error.to_string().contains("timed out"), "{error}");
+}
+
+#[test]
+fn a_peer_that_stays_silent_is_given_up_at_each_step() {
+    let silent = Fake::start(hold);
+    let error = fails(&silent.url());
+    assert_eq!(error.kind(), ErrorKind::Upgrade);
+    assert!(error.to_string().contains("time limit"), "{error}");
+
+    let upgraded = Fake::start(|mut stream| {
+        upgrade_by_hand(&mut stream, RELIABLE);
+        hold(stream);
+    });
+    let error = fails(&upgraded.url());
+    assert_eq!(error.kind(), ErrorKind::NotConnected);
+}
+
+#[cfg(feature = "native-tls")]
+#[test]
+fn a_peer_that_is_silent_in_the_tls_handshake_is_given_up() {
+    let silent = Fake::start(hold);
+    let error = fails(&silent.url().replace("ws:", "wss:"));
+    assert_eq!(error.kind(), ErrorKind::Tls);
+    assert!(error.to_string().contains("time limit"), "{error}");
+
+    let plain = Fake::start(|mut stream| {
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        hold(stream);
+    });
+    let error = fails(&plain.url().replace("ws:", "wss:"));
+    assert_eq!(error.kind(), ErrorKind::Tls);
+}
+
+#[cfg(not(feature = "native-tls"))]
+#[test]
+fn a_wss_url_in_a_build_without_tls_is_an_error_of_the_builder() {
+    let error = fails("wss://x.webpubsub.azure.com/client/hubs/h?access_token=SECRET");
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("native-tls"));
+    assert_eq!(
+        Emulator::builder().tls(true).start().expect_err("no TLS").kind(),
+        ErrorKind::Config
+    );
+}
+
+#[test]
+fn a_refused_upgrade_shows_status_and_a_cut_of_the_body() {
+    for (status, hint) in [(401, "access token"), (404, "host and hub"), (500, "")] {
+        let fake = Fake::start(move |mut stream| {
+            let head = read_head(&mut stream);
+            // A peer that echoes the request must not make us show the token.
+            let body = format!("sorry {head} {}", "x".repeat(10_000));
+            let answer = format!("HTTP/1.1 {status} No\r\nContent-Length: {}\r\n\r\n", body.len());
+            let _ = stream.write_all(answer.as_bytes());
+            let _ = stream.write_all(body.as_bytes());
+        });
+        let error = fails(&fake.url());
+        assert_eq!(error.kind(), ErrorKind::Upgrade);
+        assert_eq!(error.http_status(), Some(status));
+        let text = error.to_string();
+        assert!(text.contains(hint) && text.contains("sorry"), "{text}");
+        assert!(text.len() < 600, "{text}");
+    }
+}
+
+#[test]
+fn answers_that_are_no_upgrade_are_refused() {
+    for answer in [
+        "SSH-2.0-OpenSSH_9.6\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: bm90IHlvdXJzIQ==\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n",
+        "",
+    ] {
+        let fake = Fake::start(move |mut stream| {
+            read_head(&mut stream);
+            let _ = stream.write_all(answer.as_bytes());
+        });
+        let error = fails(&fake.url());
+        assert_eq!(error.kind(), ErrorKind::Upgrade, "{answer}");
+        assert_eq!(error.http_status(), None);
+    }
+}
+
+#[test]
+fn a_redirect_is_not_followed_and_its_query_is_not_shown() {
+    let fake = Fake::start(|mut stream| {
+        read_head(&mut stream);
+        let _ = stream.write_all(
+            b"HTTP/1.1 302 Found\r\nLocation: https://login.example/?t=SECRET\r\n\
+              Content-Length: 0\r\n\r\n",
+        );
+    });
+    let error = fails(&fake.url());
+    assert_eq!(error.http_status(), Some(302));
+    assert!(error.to_string().contains("https://login.example/"), "{error}");
+}
+
+#[test]
+fn the_subprotocol_must_be_granted() {
+    let missing = Fake::start(|mut stream| {
+        upgrade_by_hand(&mut stream, "");
+        hold(stream);
+    });
+    let error = fails(&missing.url());
+    assert_eq!(error.kind(), ErrorKind::Subprotocol);
+    assert!(error.to_string().contains("json.reliable.webpubsub.azure.v1"), "{error}");
+
+    let unasked = Fake::start(|mut stream| {
+        upgrade_by_hand(&mut stream, RELIABLE);
+        hold(stream);
+    });
+    let error = SimpleClient::connect(unasked.url()).expect_err("none was asked for");
+    assert_eq!(error.kind(), ErrorKind::Subprotocol);
+}
+
+#[test]
+fn bytes_behind_the_upgrade_are_not_lost() {
+    let eager = Fake::start(|mut stream| {
+        let text = r#"{"type":"system","event":"connected","connectionId":"c1","userId":"u"}"#;
+        let frame = format!("\u{0}{text}");
+        let mut frame = frame.into_bytes();
+        frame[0] = text.len() as u8;
+        frame.insert(0, 0x81);
+        // The answer to the upgrade and the first frame leave in one piece.
+        let head = read_head(&mut stream);
+        let key = crate::support::header(&head, "Sec-WebSocket-Key").unwrap_or("");
+        let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
+        let mut all = format!(
+            "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {accept}\r\n{RELIABLE}\r\n"
+        )
+        .into_bytes();
+        all.extend(frame);
+        let _ = stream.write_all(&all);
+        hold(stream);
+    });
+    let client = Client::connect(eager.url()).expect("connect");
+    assert_eq!(client.connection_id().as_deref(), Some("c1"));
+    assert_eq!(client.user_id().as_deref(), Some("u"));
+}
+
+#[test]
+fn tokens_are_checked() {
+    let emulator = emulator();
+    let expired = ClientAccess::new().lifetime(Duration::from_secs(60));
+    let url = emulator.url_for("hub", &expired).expect("url");
+    emulator.advance_clock(Duration::from_secs(3600));
+    for url in [
+        url,
+        emulator.url("other").replace("/hubs/other", "/hubs/hub"),
+        emulator.url("hub") + "x",
+        emulator.url("hub").split('?').next().expect("path").to_owned(),
+    ] {
+        let error = Client::connect(url).expect_err("must be refused");
+        assert_eq!(error.http_status(), Some(401), "{error}");
+    }
+    let open = Emulator::builder().allow_anonymous(true).start().expect("emulator");
+    let url = open.url("hub").split('?').next().expect("path").to_owned();
+    Client::connect(url).expect("anonymous");
+}
+
+#[test]
+fn the_token_can_go_into_the_header() {
+    let emulator = emulator();
+    let client =
+        Client::builder(emulator.url("hub")).token_in_header(true).connect().expect("connect");
+    client.join_group("g").expect("join");
+
+    let fake = Fake::start(|mut stream| {
+        let head = read_head(&mut stream);
+        let good = header_only(&head);
+        let status = if good { 418 } else { 500 };
+        let _ = stream.write_all(format!("HTTP/1.1 {status} X\r\n\r\n").as_bytes());
+    });
+    let error = Client::builder(fake.url() + "&keep=1").token_in_header(true).connect();
+    assert_eq!(error.expect_err("refused").http_status(), Some(418));
+}
+
+fn header_only(head: &str) -> bool {
+    head.starts_with("GET /client/hubs/hub?keep=1 HTTP/1.1\r\n")
+        && crate::support::header(head, "Authorization") == Some("Bearer SECRET-TOKEN")
+}
+
+#[test]
+fn wrong_settings_name_the_setting() {
+    let url = "ws://127.0.0.1:1/client/hubs/h";
+    let second = Duration::from_secs(1);
+    let cases = [
+        (Client::builder(url).max_in_flight(1001), "max_in_flight"),
+        (Client::builder(url).max_in_flight(0), "max_in_flight"),
+        (Client::builder(url).backoff(second * 2, second), "backoff"),
+        (Client::builder(url).keep_alive(second, second), "keep_alive"),
+        (Client::builder(url).queue_limit(0, 1, 1), "queue_limit"),
+        (Client::builder(url).read_buffer_size(1), "read_buffer_size"),
+        (Client::builder(url).root_certificate_pem("nonsense"), "root_certificate"),
+        (Client::builder(url).connect_timeout(Duration::ZERO), "time limits"),
+    ];
+    for (builder, name) in cases {
+        let error = builder.connect().expect_err(name);
+        assert_eq!(error.kind(), ErrorKind::Config, "{name}");
+        assert!(error.to_string().contains(name), "{error}");
+    }
+    let error = SimpleClient::builder(url).send_to_group(" ").connect().expect_err("blank");
+    assert_eq!(error.kind(), ErrorKind::Config);
+}
+
+#[test]
+fn a_url_provider_that_fails_hangs_or_panics_is_an_error() {
+    use webpubsub::UrlSource;
+    let cases: [(UrlSource, &str); 3] = [
+        (UrlSource::provider(|| Err::<String, _>("no token today")), "failed"),
+        (UrlSource::provider(|| -> Result<String, String> { panic!("on purpose") }), "panicked"),
+        (
+            UrlSource::provider(|| -> Result<String, String> {
+                loop {
+                    std::thread::park();
+                }
+            }),
+            "time limit",
+        ),
+    ];
+    for (source, what) in cases {
+        let start = Instant::now();
+        let error = Client::builder(source)
+            .connect_timeout(Duration::from_millis(300))
+            .connect()
+            .expect_err(what);
+        assert_eq!(error.kind(), ErrorKind::UrlProvider);
+        assert!(error.to_string().contains(what), "{error}");
+        assert!(start.elapsed() < WATCHDOG);
+    }
+}
+
+#[test]
+fn both_subprotocols_and_the_simple_client_connect() {
+    let emulator = emulator();
+    for protocol in [Protocol::Json, Protocol::ReliableJson] {
+        let client =
+            Client::builder(emulator.url("hub")).protocol(protocol).connect().expect("connect");
+        assert!(client.is_connected());
+        client.join_group("g").expect("join");
+        client.close().expect("close");
+    }
+    SimpleClient::connect(emulator.url("hub")).expect("connect").close().expect("close");
+}

@@ -1,0 +1,143 @@
+//! The simple client: raw frames, both modes, ping, close codes.
+
+use std::time::Duration;
+
+use webpubsub::emulator::{Emulator, EventAnswer};
+use webpubsub::{Bytes, ClientAccess, ErrorKind, Event, Payload, Role, SimpleClient};
+
+use crate::support::{WATCHDOG, client, emulator, eventually, next_group_message};
+
+fn next_payload(client: &SimpleClient) -> Payload {
+    loop {
+        match client.recv_timeout(WATCHDOG).expect("open").expect("watchdog: nothing came") {
+            Event::ServerMessage(message) => return message.payload,
+            Event::Connected(_) => {}
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn frames_become_events_and_answers_come_back() {
+    let emulator = Emulator::builder()
+        .event_handler(|event| {
+            assert_eq!(event.event, "message");
+            EventAnswer::Message(event.payload.clone())
+        })
+        .start()
+        .expect("emulator");
+    let client = SimpleClient::connect(emulator.url("hub")).expect("connect");
+    client.send_text("héllo").expect("send");
+    assert_eq!(next_payload(&client), Payload::from("héllo"));
+    client.send_binary(vec![0u8, 255]).expect("send");
+    assert_eq!(next_payload(&client), Payload::from(vec![0u8, 255]));
+    // What looks like the subprotocol is data like any other.
+    let text = r#"{"type":"joinGroup","group":"g1"}"#;
+    client.send_text(text).expect("send");
+    assert_eq!(next_payload(&client), Payload::from(text));
+    assert!(client.recv_timeout(Duration::from_millis(10)).expect("open").is_none());
+    assert!(client.try_recv().expect("open").is_none());
+}
+
+#[test]
+fn with_a_fixed_group_frames_are_published() {
+    let emulator = emulator();
+    let member = client(&emulator);
+    member.join_group("room 1/ü").expect("join");
+    let simple = SimpleClient::builder(emulator.url("hub"))
+        .send_to_group("room 1/ü")
+        .connect()
+        .expect("connect");
+    simple.send_text("hi").expect("send");
+    simple.send_binary(Bytes::from_static(b"\x01")).expect("send");
+    assert_eq!(next_group_message(&member).payload, Payload::from("hi"));
+    assert_eq!(next_group_message(&member).payload, Payload::from(&b"\x01"[..]));
+}
+
+#[test]
+fn members_get_text_and_json_as_text_and_bytes_as_binary() {
+    let emulator = emulator();
+    let access = ClientAccess::new().group("g");
+    let simple =
+        SimpleClient::connect(emulator.url_for("hub", &access).expect("url")).expect("connect");
+    let sender = client(&emulator);
+    sender.send_to_group("g", "t").expect("send");
+    sender.send_to_group("g", serde_json::json!({"a": 1})).expect("send");
+    sender.send_to_group("g", vec![7u8]).expect("send");
+    assert_eq!(next_payload(&simple), Payload::from("t"));
+    assert_eq!(next_payload(&simple), Payload::from(r#"{"a":1}"#));
+    assert_eq!(next_payload(&simple), Payload::from(vec![7u8]));
+}
+
+#[test]
+fn a_ping_measures_the_round_trip() {
+    let emulator = emulator();
+    let client = SimpleClient::connect(emulator.url("hub")).expect("connect");
+    assert_eq!(client.stats().last_round_trip, None);
+    client.ping().expect("ping");
+    eventually("answered", || client.stats().last_round_trip.is_some());
+    client.close().expect("close");
+    assert!(client.ping().expect_err("closed").is_closed());
+    assert!(client.send_text("x").expect_err("closed").is_closed());
+}
+
+#[test]
+fn a_loss_tells_close_code_and_reason_and_ends_the_client() {
+    let emulator = Emulator::builder().missing_handler_fails(true).start().expect("emulator");
+    let client = SimpleClient::connect(emulator.url("hub")).expect("connect");
+    client.send_text("nobody listens").expect("send");
+    let events: Vec<Event> = client.events().iter().collect();
+    let [Event::Connected(_), Event::Disconnected(lost), Event::Stopped(stopped)] = &events[..]
+    else {
+        panic!("{events:?}")
+    };
+    assert_eq!(lost.close_code, Some(1011));
+    assert!(!lost.reason.is_empty());
+    assert_eq!(stopped.cause.kind(), ErrorKind::Disconnected);
+    assert_eq!(client.recv().expect_err("ended").close_code(), Some(1011));
+}
+
+#[test]
+fn without_the_role_the_fixed_group_mode_is_closed_with_1008() {
+    let emulator = emulator();
+    let access = ClientAccess::new().role(Role::send_to_group("other"));
+    let url = emulator.url_for("hub", &access).expect("url");
+    let client = SimpleClient::builder(url).send_to_group("g").connect();
+    let code = match client {
+        Err(error) => error.close_code(),
+        Ok(client) => {
+            // The upgrade succeeds; the refusal is a Close frame, at once or with the first frame.
+            let _ = client.send_text("x");
+            client.events().iter().find_map(|e| match e {
+                Event::Disconnected(lost) => lost.close_code,
+                _ => None,
+            })
+        }
+    };
+    assert_eq!(code, Some(1008));
+}
+
+#[test]
+fn a_simple_client_reconnects_if_asked() {
+    let emulator = emulator();
+    let client = SimpleClient::builder(emulator.url("hub"))
+        .auto_reconnect(true)
+        .backoff(Duration::from_millis(1), Duration::from_millis(20))
+        .connect()
+        .expect("connect");
+    emulator.faults().drop_connections();
+    let mut connected = 0;
+    while connected < 2 {
+        match client.recv_timeout(WATCHDOG).expect("open").expect("watchdog") {
+            Event::Connected(c) => {
+                assert_eq!(c.gap_possible, connected == 1);
+                connected += 1;
+            }
+            Event::Disconnected(_) | Event::Reconnecting(_) => {}
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+    // A simple client is connected at the upgrade, perhaps a moment before the hub knows it.
+    eventually("known to the hub", || emulator.send_to_all("hub", "back") > 0);
+    assert_eq!(next_payload(&client), Payload::from("back"));
+}
