@@ -3,6 +3,7 @@
 mod calls;
 mod concurrency;
 mod connecting;
+mod defects;
 mod fuzz_decode;
 mod protocol_vectors;
 mod simple;

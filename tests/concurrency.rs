@@ -194,7 +194,7 @@ fn events_can_be_selected_beside_other_channels() {
     let emulator = emulator();
     let client = client(&emulator);
     let events = client.events();
-    let (tx, rx) = webpubsub::crossbeam_channel::bounded::<u8>(1);
+    let (tx, rx) = crossbeam_channel::bounded::<u8>(1);
     let mut seen = Vec::new();
     tx.send(1).expect("send");
     while seen.len() < 2 {

@@ -6,7 +6,7 @@
 
 use std::net::{Shutdown, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use super::admission::{self, Admission};
 use super::events::EventAnswer;
 use super::faults::StallAt;
 use super::http;
-use super::hub::Ending;
+use super::hub::{Ending, World};
 use super::outbox::{Fate, Out, Outbox, Work};
 use super::receive::{From, Next};
 use super::record::Direction;
@@ -48,7 +48,7 @@ struct Live {
     outbox: Arc<Outbox>,
     link: Arc<Link>,
     socket: Arc<TcpStream>,
-    id: OnceLock<Arc<str>>,
+    id: Option<Arc<str>>,
 }
 
 /// The life of one connection, on its own thread.
@@ -67,23 +67,49 @@ pub(super) fn serve(shared: &Arc<Shared>, socket: TcpStream, outbox: &Arc<Outbox
     if outbox.is_over() {
         return;
     }
-    let Some(upgraded) = handshake(shared, socket, outbox) else { return };
-    let options = LinkOptions { max_message_size: shared.message_size, ..LinkOptions::default() };
-    let Ok((link, reader)) = Link::open(upgraded.wire, upgraded.rest, Role::Server, &options)
-    else {
-        return;
-    };
-    let live = Arc::new(Live {
-        shared: Arc::clone(shared),
-        outbox: Arc::clone(outbox),
-        link,
-        socket: handle,
-        id: OnceLock::new(),
-    });
+    let Some(asked) = handshake(shared, socket, outbox) else { return };
+    // The session has its transport before the client hears of the upgrade: whoever has seen that
+    // can count on it, and an attempt given up earlier cannot take the session away later.
     shared.counters.up(&shared.counters.currently_open);
-    shared.switches.stall(StallAt::Connected, || outbox.is_over());
-    live.run(reader, upgraded.admission);
+    let entered = enter(shared, asked.admission, outbox);
+    let done = Instant::now() + HANDSHAKE;
+    let mut wire = asked.wire;
+    let options = LinkOptions { max_message_size: shared.message_size, ..LinkOptions::default() };
+    if http::accept(&mut wire, &asked.key, asked.protocol.as_deref(), done).is_ok()
+        && let Ok((link, reader)) = Link::open(wire, asked.rest, Role::Server, &options)
+    {
+        shared.switches.stall(StallAt::Connected, || outbox.is_over());
+        let live = Live {
+            shared: Arc::clone(shared),
+            outbox: Arc::clone(outbox),
+            link,
+            socket: handle,
+            id: entered.as_ref().map(|(id, _)| Arc::clone(id)),
+        };
+        Arc::new(live).run(reader, entered.as_ref());
+    }
+    if let Some((id, _)) = entered {
+        // For all ways that did not say it already.
+        let ended = |world: &mut World, now| {
+            world.transport_ended(now, &id, outbox.link, Ending::Loss);
+        };
+        shared.with(None, ended);
+    }
     shared.counters.down(&shared.counters.currently_open);
+}
+
+/// A new session, or a new transport for one. `None` if a recovery is refused; the Close that says
+/// so is in the outbox.
+fn enter(shared: &Shared, admission: Admission, outbox: &Arc<Outbox>) -> Option<(Arc<str>, Kind)> {
+    shared.with(None, |world, _| match admission {
+        Admission::New(newcomer) => {
+            let kind = newcomer.kind.clone();
+            Some((world.connect(*newcomer, Arc::clone(outbox)), kind))
+        }
+        Admission::Recovery { hub, connection_id, token } => {
+            world.recover(&hub, &connection_id, &token, outbox)
+        }
+    })
 }
 
 /// A reset must not be preceded by a FIN, so only our reading is shut down: that wakes the reader,
@@ -99,14 +125,17 @@ fn kill(socket: &TcpStream, fate: Fate) {
     let _ = socket.shutdown(how);
 }
 
-struct Upgraded {
+/// An upgrade request that is to be accepted.
+struct Asked {
     wire: Wire,
     rest: Vec<u8>,
     admission: Admission,
+    key: String,
+    protocol: Option<String>,
 }
 
-/// TLS and the upgrade. `None` if the connection did not come to be.
-fn handshake(shared: &Arc<Shared>, socket: TcpStream, outbox: &Outbox) -> Option<Upgraded> {
+/// TLS, the upgrade request and its checks. `None` if it was refused, or nothing came.
+fn handshake(shared: &Arc<Shared>, socket: TcpStream, outbox: &Outbox) -> Option<Asked> {
     let switches = &shared.switches;
     switches.stall(StallAt::Accept, || outbox.is_over());
     switches.stall(StallAt::Tls, || outbox.is_over());
@@ -115,7 +144,6 @@ fn handshake(shared: &Arc<Shared>, socket: TcpStream, outbox: &Outbox) -> Option
     shared.counters.up(&shared.counters.upgrades_attempted);
     switches.stall(StallAt::Upgrade, || outbox.is_over());
 
-    let deadline = Instant::now() + HANDSHAKE;
     let answer = request.and_then(|request| {
         let admission = admit(shared, &request)?;
         let protocol = match &admission {
@@ -134,12 +162,10 @@ fn handshake(shared: &Arc<Shared>, socket: TcpStream, outbox: &Outbox) -> Option
         Ok((admission, request.key.clone().unwrap_or_default(), protocol.map(str::to_owned)))
     });
     match answer {
-        Ok((admission, key, protocol)) => {
-            http::accept(&mut wire, &key, protocol.as_deref(), deadline).ok()?;
-            Some(Upgraded { wire, rest, admission })
-        }
+        Ok((admission, key, protocol)) => Some(Asked { wire, rest, admission, key, protocol }),
         Err(refusal) => {
             shared.counters.up(&shared.counters.upgrades_refused);
+            let deadline = Instant::now() + HANDSHAKE;
             let _ = http::refuse(&mut wire, &refusal, deadline);
             None
         }
@@ -163,22 +189,10 @@ fn admit(shared: &Shared, request: &http::Request) -> Result<Admission, http::Re
 }
 
 impl Live {
-    fn run(self: &Arc<Self>, reader: LinkReader, admission: Admission) {
+    fn run(self: &Arc<Self>, reader: LinkReader, entered: Option<&(Arc<str>, Kind)>) {
         let Some(writer) = self.start_writer() else { return };
-        let entered = self.shared.with(None, |world, _| match admission {
-            Admission::New(newcomer) => {
-                let kind = newcomer.kind.clone();
-                Some((world.connect(*newcomer, Arc::clone(&self.outbox)), kind))
-            }
-            Admission::Recovery { hub, connection_id, token } => {
-                world.recover(&hub, &connection_id, &token, &self.outbox)
-            }
-        });
         match entered {
-            Some((id, kind)) => {
-                let _ = self.id.set(Arc::clone(&id));
-                self.read(reader, &id, &kind);
-            }
+            Some((id, kind)) => self.read(reader, id, kind),
             None => await_close(reader),
         }
         // A FIN would spoil a reset, and after a cut there is nothing to finish.
@@ -373,7 +387,7 @@ impl Live {
         };
         self.link.append(op, frame.as_bytes());
         shared.counters.up(&shared.counters.frames_out);
-        if let (true, Some(id)) = (shared.recorder.is_on(), self.id.get()) {
+        if let (true, Some(id)) = (shared.recorder.is_on(), &self.id) {
             shared.recorder.add(id, Direction::Down, frame, shared.clock.now());
         }
     }

@@ -187,6 +187,9 @@ impl Shared {
 
     /// Ends every transport at once; reliable sessions wait for recovery.
     pub(super) fn end_transports(&self, fate: Fate) {
+        // Taken first, so that a client that is already back is not cut again.
+        let open: Vec<_> =
+            lock(&self.connections).open.values().map(|(outbox, _)| Arc::clone(outbox)).collect();
         self.with(None, |world, now| {
             for id in world.open_sessions() {
                 if let Some(outbox) = world.detach(now, &id) {
@@ -196,9 +199,7 @@ impl Shared {
             }
         });
         // Those that have no session (yet, or any more).
-        let open = &lock(&self.connections).open;
-        let outboxes: Vec<_> = open.values().map(|(outbox, _)| Arc::clone(outbox)).collect();
-        for outbox in outboxes {
+        for outbox in open {
             outbox.condemn(fate);
             outbox.wake();
         }

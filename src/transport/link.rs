@@ -16,7 +16,6 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
@@ -60,8 +59,6 @@ pub(crate) enum Op {
     Text,
     Binary,
     Ping,
-    #[cfg_attr(not(feature = "emulator"), allow(dead_code))]
-    Pong,
     Close,
 }
 
@@ -71,7 +68,6 @@ impl Op {
             Self::Text => OpCode::Data(Data::Text),
             Self::Binary => OpCode::Data(Data::Binary),
             Self::Ping => OpCode::Control(Control::Ping),
-            Self::Pong => OpCode::Control(Control::Pong),
             Self::Close => OpCode::Control(Control::Close),
         }
     }
@@ -526,14 +522,6 @@ impl Link {
     pub(crate) fn shutdown(&self) {
         let _ = self.socket.shutdown(Shutdown::Both);
     }
-
-    /// Cuts the connection with a TCP reset.
-    #[cfg_attr(not(feature = "emulator"), allow(dead_code))]
-    pub(crate) fn reset(&self) {
-        let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
-        // The descriptor is closed only when reader and writers have let go of it, so wake them.
-        self.shutdown();
-    }
 }
 
 impl Out {
@@ -581,6 +569,7 @@ fn apply_mask(data: &mut [u8], mask: [u8; 4]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use socket2::SockRef;
     use std::io::Read;
     use std::net::TcpListener;
 

@@ -3,7 +3,7 @@
 //! Invariants: every blocking call here takes a deadline; nothing here logs a URL's query, a
 //! header or a frame; nothing here knows of sessions, acks or groups.
 //!
-//! - [`dial`] opens a connection: name look-up, TCP, TLS, upgrade; each step has a limit and an
+//! - [`dial()`] opens a connection: name look-up, TCP, TLS, upgrade; each step has a limit and an
 //!   error of its own, and [`Stop`] cuts each of them short.
 //! - [`Wire`] is the byte stream before the WebSocket exists.
 //! - [`Link`] is the write half, shared by all callers; [`LinkReader`] the read half, owned by the

@@ -1,0 +1,564 @@
+//! What goes wrong in other clients of the service, one test each. The names begin with the ids of
+//! the table in `docs/defects.md`, which says where the others are tested.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use webpubsub::emulator::{Direction, Emulator, EventAnswer, StallAt};
+use webpubsub::{Client, ClientAccess, ClientBuilder, ErrorKind, Event, Overflow, Protocol};
+
+use crate::support::{
+    WATCHDOG, client, emulator, eventually, next_event, next_group_message, threads_named,
+};
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// Short retry times.
+fn quick(emulator: &Emulator) -> ClientBuilder {
+    Client::builder(emulator.url("hub")).backoff(ms(10), ms(50)).recovery(
+        Duration::from_secs(30),
+        ms(20),
+        Duration::from_secs(5),
+    )
+}
+
+/// The next lifecycle event; messages are skipped.
+fn lifecycle(client: &Client) -> Event {
+    loop {
+        match next_event(client) {
+            Event::GroupMessage(_) | Event::ServerMessage(_) => {}
+            event => return event,
+        }
+    }
+}
+
+macro_rules! expect {
+    ($client:expr, $kind:pat) => {{
+        let event = lifecycle($client);
+        assert!(matches!(event, $kind), "{event:?}");
+        event
+    }};
+}
+
+/// What the client sent of one kind, in order.
+fn sent(emulator: &Emulator, kind: &str) -> Vec<String> {
+    let up = |f: &webpubsub::emulator::RecordedFrame| f.direction == Direction::Up;
+    let wanted = format!("\"type\":\"{kind}\"");
+    emulator
+        .frames()
+        .into_iter()
+        .filter(up)
+        .map(|f| f.text)
+        .filter(|text| text.contains(&wanted))
+        .collect()
+}
+
+#[test]
+fn j03_a_frame_that_is_not_json_is_skipped_and_those_behind_it_arrive() {
+    let emulator = emulator();
+    let client = client(&emulator);
+    client.join_group("g").expect("join");
+    emulator.faults().send_raw_text(None, "}{");
+    emulator.send_to_group("hub", "g", "behind");
+    assert_eq!(next_group_message(&client).text().expect("text"), "behind");
+    assert_eq!(client.stats().malformed, 1);
+}
+
+#[test]
+fn j05_p02_p10_c01_executed_before_a_drop_and_sent_again_means_executed_once() {
+    let emulator = Emulator::builder().record_frames(1000).start().expect("emulator");
+    let (sender, receiver) = (quick(&emulator).connect().expect("connect"), client(&emulator));
+    receiver.join_group("g").expect("join");
+    emulator.faults().drop_before_next_ack(1);
+    let call = sender.to_group("g", "once").no_echo().ack_id(77).metadata("k", "v");
+    let ack = call.wait().expect("the ack of the second try");
+    assert!(ack.duplicate);
+    assert_eq!(ack.ack_id, 77);
+    sender.send_to_group("g", "next").expect("send");
+    assert_eq!(next_group_message(&receiver).text().expect("text"), "once");
+    assert_eq!(next_group_message(&receiver).text().expect("text"), "next");
+    let tries: Vec<_> =
+        sent(&emulator, "sendToGroup").into_iter().filter(|t| t.contains("once")).collect();
+    assert_eq!(tries.len(), 2);
+    assert_eq!(tries[0], tries[1], "every try is the identical message");
+    let id = sender.connection_id().expect("connected");
+    assert_eq!(emulator.executions(&id, 77), 1);
+}
+
+#[test]
+fn p10_on_a_new_connection_nothing_is_sent_again_unless_asked_for() {
+    for resend in [false, true] {
+        let emulator = Emulator::builder().record_frames(1000).start().expect("emulator");
+        let client = quick(&emulator).resend_on_new_connection(resend).connect().expect("connect");
+        emulator.faults().hold_acks(true);
+        let pending = client.to_group("g", "maybe").start().expect("start");
+        assert!(emulator.wait_until(WATCHDOG, |s| s.frames_in >= 1));
+        emulator.faults().close_connections(1008, "");
+        emulator.faults().hold_acks(false);
+        let outcome = pending.wait();
+        let tries = sent(&emulator, "sendToGroup").len();
+        if resend {
+            outcome.expect("acked on the new connection");
+            assert_eq!(tries, 2);
+        } else {
+            let error = outcome.expect_err("unknown");
+            assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
+            assert!(error.may_have_been_delivered());
+            assert_eq!(tries, 1);
+        }
+    }
+}
+
+#[test]
+fn j06_p09_c01_a_refusal_is_not_retried_and_neither_is_a_wrong_argument() {
+    let emulator = Emulator::builder().record_frames(100).start().expect("emulator");
+    let access = ClientAccess::new();
+    let client = Client::connect(emulator.url_for("hub", &access).expect("url")).expect("connect");
+    let start = Instant::now();
+    let error = client.join_group("g").expect_err("no role");
+    assert_eq!(error.service_error_name(), Some("Forbidden"));
+    assert_eq!(client.join_group("").expect_err("blank").kind(), ErrorKind::InvalidRequest);
+    assert!(start.elapsed() < ms(900), "{:?}", start.elapsed());
+    assert_eq!(sent(&emulator, "joinGroup").len(), 1);
+}
+
+#[test]
+fn j07_v04_a_dense_stream_is_acknowledged_by_count() {
+    let emulator = emulator();
+    let client = client(&emulator);
+    client.join_group("g").expect("join");
+    let drain = thread::spawn({
+        let client = client.clone();
+        move || (0..5000).for_each(|_| drop(next_group_message(&client)))
+    });
+    // As fast as the window allows: the next batch goes when the last one has arrived.
+    for batch in 1..=50u64 {
+        for _ in 0..100 {
+            emulator.send_to_group("hub", "g", "x");
+        }
+        let stats = || client.stats().messages_in;
+        eventually("arrived", || stats() >= batch * 100);
+    }
+    drain.join().expect("joined");
+    let high = emulator.stats().unacked_high_water;
+    assert!(high <= 300, "{high} messages were unacknowledged");
+}
+
+#[test]
+fn j08_c02_a_wait_that_is_given_up_leaves_nothing_behind() {
+    let emulator = emulator();
+    let client = client(&emulator);
+    emulator.faults().hold_acks(true);
+    for _ in 0..20 {
+        let call = client.to_group("g", "x").timeout(ms(5));
+        assert!(call.wait().expect_err("no ack").is_timeout());
+    }
+    assert_eq!(client.stats().pending_calls, 0);
+    let detached = client.to_group("g", "x").timeout(ms(50)).start().expect("start");
+    drop(detached);
+    emulator.faults().hold_acks(false);
+    client.send_to_group("g", "x").expect("ack");
+    eventually("all ended", || client.stats().pending_calls == 0);
+}
+
+#[test]
+fn j09_p04_one_hanging_attempt_does_not_eat_the_recovery() {
+    for at in [StallAt::Accept, StallAt::Upgrade] {
+        let emulator = emulator();
+        let client = quick(&emulator)
+            .recovery(Duration::from_secs(30), ms(20), ms(200))
+            .connect()
+            .expect("connect");
+        expect!(&client, Event::Connected(_));
+        emulator.faults().stall(at, true);
+        emulator.faults().drop_connections();
+        expect!(&client, Event::Recovering(_));
+        thread::sleep(ms(500));
+        emulator.faults().stall(at, false);
+        expect!(&client, Event::Recovered(_));
+        client.join_group("g").expect("usable");
+    }
+}
+
+#[test]
+fn j10_p05_a_silent_peer_is_noticed_while_the_session_can_be_recovered() {
+    let emulator = emulator();
+    let client = quick(&emulator).keep_alive(ms(100), ms(300)).connect().expect("connect");
+    client.join_group("g").expect("join");
+    expect!(&client, Event::Connected(_));
+    emulator.faults().freeze(true);
+    let frozen = Instant::now();
+    expect!(&client, Event::Recovering(_));
+    assert!(frozen.elapsed() < Duration::from_secs(5), "{:?}", frozen.elapsed());
+    for i in 0..10 {
+        emulator.send_to_group("hub", "g", i.to_string());
+    }
+    emulator.faults().freeze(false);
+    for i in 0..10 {
+        assert_eq!(next_group_message(&client).text().expect("text"), i.to_string());
+    }
+    assert_eq!(client.stats().recoveries, 1);
+}
+
+#[test]
+fn p05_a_silent_peer_ends_a_simple_client_too() {
+    let emulator = emulator();
+    let client = webpubsub::SimpleClient::builder(emulator.url("hub"))
+        .keep_alive(ms(100), ms(300))
+        .connect()
+        .expect("connect");
+    // Answered pings keep it alive well past the limit.
+    assert!(matches!(client.recv_timeout(ms(600)), Ok(Some(Event::Connected(_)))));
+    assert!(matches!(client.recv_timeout(ms(600)), Ok(None)));
+    emulator.faults().freeze(true);
+    let Ok(Some(Event::Disconnected(lost))) = client.recv_timeout(WATCHDOG) else {
+        panic!("not noticed")
+    };
+    assert!(lost.cause.to_string().contains("sign of life"), "{:?}", lost.cause);
+}
+
+#[test]
+fn p05_a_quiet_but_living_connection_is_kept() {
+    let emulator = emulator();
+    let client = quick(&emulator).keep_alive(ms(50), ms(1000)).connect().expect("connect");
+    expect!(&client, Event::Connected(_));
+    assert!(client.recv_timeout(ms(2500)).expect("open").is_none());
+    assert!(emulator.stats().pings >= 10);
+    assert!(client.stats().last_round_trip.is_some());
+}
+
+#[test]
+fn j11_null_as_data_is_delivered_and_acknowledged() {
+    let emulator = emulator();
+    let client = client(&emulator);
+    let text = r#"{"sequenceId":1,"type":"message","from":"group","group":"g","dataType":"json","data":null}"#;
+    emulator.faults().send_raw_text(None, text);
+    let message = next_group_message(&client);
+    assert_eq!(message.json::<Option<u8>>().expect("json"), None);
+}
+
+#[test]
+fn j11_c04_p14_numbers_of_frames_that_cannot_be_read_are_acknowledged() {
+    let emulator = Emulator::builder().record_frames(100).start().expect("emulator");
+    let client = client(&emulator);
+    for text in [
+        r#"{"sequenceId":1,"type":"message","from":"group","group":7}"#,
+        r#"{"sequenceId":2,"type":"message","from":"server","dataType":"cbor","data":"x"}"#,
+        r#"{"sequenceId":3,"type":"holograms"}"#,
+    ] {
+        emulator.faults().send_raw_text(None, text);
+    }
+    eventually("acknowledged", || {
+        sent(&emulator, "sequenceAck").iter().any(|t| t.contains("\"sequenceId\":3"))
+    });
+    assert_eq!(client.stats().malformed, 3);
+    assert_eq!(client.stats().messages_in, 0, "nothing is delivered without its data");
+    assert_eq!(emulator.stats().connections_opened, 1, "the connection lives on");
+}
+
+#[test]
+fn p14_an_ack_without_the_reasons_text_still_ends_the_call() {
+    let emulator = emulator();
+    let client = client(&emulator);
+    emulator.faults().hold_acks(true);
+    let pending = client.to_group("g", "x").ack_id(9).start().expect("start");
+    assert!(emulator.wait_until(WATCHDOG, |s| s.frames_in >= 1));
+    emulator.faults().send_raw_text(None, r#"{"type":"ack","ackId":9,"success":false}"#);
+    assert!(pending.wait().expect_err("refused").is_refused());
+}
+
+#[test]
+fn j16_c06_connected_does_not_wait_for_rejoins_and_a_lost_ack_holds_nothing_back() {
+    let emulator = emulator();
+    let client = quick(&emulator).call_timeout(ms(500)).connect().expect("connect");
+    client.join_group("a").expect("join");
+    client.join_group("b").expect("join");
+    expect!(&client, Event::Connected(_));
+    emulator.faults().hold_acks(true);
+    emulator.faults().close_connections(1008, "");
+    expect!(&client, Event::Disconnected(_));
+    expect!(&client, Event::Reconnecting(_));
+    expect!(&client, Event::Connected(_));
+    // Both rejoins were sent together; their acks do not come.
+    for _ in 0..2 {
+        let Event::RejoinFailed(failed) = lifecycle(&client) else { panic!("not told") };
+        assert!(failed.error.is_timeout());
+    }
+}
+
+#[test]
+fn p03_one_thread_whatever_the_load_and_one_order() {
+    let emulator = emulator();
+    let client = quick(&emulator).thread_name("p03").connect().expect("connect");
+    let flooder = self::client(&emulator);
+    client.join_group("g").expect("join");
+    let flood = thread::spawn(move || {
+        for i in 0..3000u32 {
+            flooder.to_group("g", i.to_string()).wait().expect("ack");
+        }
+    });
+    for i in 0..3000u32 {
+        if i % 500 == 0 {
+            assert_eq!(threads_named("p03"), 1);
+            thread::sleep(ms(20)); // a slow consumer
+        }
+        assert_eq!(next_group_message(&client).text().expect("text"), i.to_string());
+    }
+    flood.join().expect("joined");
+}
+
+#[test]
+fn p06_reconnecting_goes_on_until_it_succeeds() {
+    let emulator = emulator();
+    let client = quick(&emulator).connect().expect("connect");
+    expect!(&client, Event::Connected(_));
+    emulator.faults().refuse_next_upgrades(8, 503, None);
+    emulator.faults().close_connections(1008, "gone");
+    expect!(&client, Event::Disconnected(_));
+    for attempt in 1..=9 {
+        let Event::Reconnecting(r) = lifecycle(&client) else { panic!("attempt {attempt}") };
+        assert_eq!(r.attempt, attempt);
+    }
+    let Event::Connected(connected) = lifecycle(&client) else { panic!("not connected") };
+    assert!(connected.gap_possible);
+}
+
+#[test]
+fn p08_connect_gives_the_client() {
+    let emulator = emulator();
+    let client: Client = Client::connect(emulator.url("hub")).expect("connect");
+    assert!(client.is_connected() && client.connection_id().is_some());
+}
+
+#[test]
+fn p11_one_deadline_covers_the_connection_the_writing_and_the_ack() {
+    let emulator = emulator();
+    let client = quick(&emulator).connect().expect("connect");
+    emulator.faults().refuse_recoveries(1_000_000, 502);
+    emulator.faults().drop_connections();
+    eventually("noticed", || !client.is_connected());
+    let start = Instant::now();
+    let error = client.to_group("g", "x").timeout(ms(300)).wait().expect_err("no connection");
+    assert!(error.is_timeout() && !error.may_have_been_delivered(), "{error:?}");
+    let error = client.to_group("g", "x").timeout(ms(300)).fire_and_forget();
+    assert!(error.expect_err("no connection").is_timeout());
+    assert!(start.elapsed() >= ms(600) && start.elapsed() < ms(6000), "{:?}", start.elapsed());
+    assert_eq!(client.stats().pending_calls, 0);
+}
+
+#[test]
+fn p12_acknowledging_goes_on_after_a_failed_send() {
+    let emulator = emulator();
+    let client = quick(&emulator).connect().expect("connect");
+    client.join_group("g").expect("join");
+    for round in 0..5u32 {
+        for i in 0..400u32 {
+            emulator.send_to_group("hub", "g", (round * 400 + i).to_string());
+        }
+        // Cut while acknowledgements are under way.
+        emulator.faults().drop_connections();
+        for i in 0..400u32 {
+            let message = next_group_message(&client);
+            assert_eq!(message.text().expect("text"), (round * 400 + i).to_string());
+        }
+    }
+    assert_eq!(emulator.stats().connections_opened, 1, "the session survived");
+}
+
+#[test]
+fn p13_a_backoff_of_zero_is_fine() {
+    let emulator = emulator();
+    let zero = Duration::ZERO;
+    let client = quick(&emulator).backoff(zero, zero).connect().expect("connect");
+    expect!(&client, Event::Connected(_));
+    emulator.faults().refuse_next_upgrades(3, 503, None);
+    emulator.faults().close_connections(1008, "");
+    eventually("connected again", || client.stats().reconnects == 1);
+}
+
+#[test]
+fn p16_a_connect_that_timed_out_never_connects_later() {
+    let emulator = emulator();
+    emulator.faults().stall(StallAt::Connected, true);
+    let error = quick(&emulator).connect_timeout(ms(200)).thread_name("p16").connect();
+    assert_eq!(error.expect_err("stalled").kind(), ErrorKind::NotConnected);
+    emulator.faults().stall(StallAt::Connected, false);
+    eventually("thread gone", || threads_named("p16") == 0);
+    assert!(emulator.wait_until(WATCHDOG, |s| s.currently_open == 0));
+    thread::sleep(ms(300));
+    assert_eq!(emulator.stats().upgrades_attempted, 1);
+}
+
+#[test]
+fn c04_a_message_that_breaks_our_limit_does_not_come_round_for_ever() {
+    let emulator = emulator();
+    let client = quick(&emulator).max_message_size(10_000).connect().expect("connect");
+    expect!(&client, Event::Connected(_));
+    emulator.send_to_all("hub", "x".repeat(20_000));
+    expect!(&client, Event::Disconnected(_));
+    expect!(&client, Event::Reconnecting(_));
+    expect!(&client, Event::Connected(_));
+    assert!(client.recv_timeout(ms(300)).expect("open").is_none(), "it came again");
+}
+
+#[test]
+fn c05_server_and_group_messages_come_in_one_order_and_bounded() {
+    let emulator = emulator();
+    let client = quick(&emulator).queue_limit(100, 100, 1 << 20).connect().expect("connect");
+    client.join_group("g").expect("join");
+    for i in 0..600 {
+        if i % 2 == 0 {
+            emulator.send_to_group("hub", "g", i.to_string());
+        } else {
+            emulator.send_to_all("hub", i.to_string());
+        }
+    }
+    eventually("full", || client.stats().queue_len >= 100);
+    thread::sleep(ms(50));
+    assert!(client.stats().queue_len <= 101);
+    let mut next = 0;
+    while next < 600 {
+        let text = match next_event(&client) {
+            Event::GroupMessage(m) => m.text().expect("text").to_owned(),
+            Event::ServerMessage(m) => m.text().expect("text").to_owned(),
+            _ => continue,
+        };
+        assert_eq!(text, next.to_string());
+        next += 1;
+    }
+}
+
+#[test]
+fn c07_reconnecting_is_settable() {
+    let emulator = emulator();
+    let client = quick(&emulator).max_reconnect_attempts(2).connect().expect("connect");
+    expect!(&client, Event::Connected(_));
+    emulator.faults().refuse_next_upgrades(100, 503, None);
+    emulator.faults().close_connections(1008, "");
+    expect!(&client, Event::Disconnected(_));
+    expect!(&client, Event::Reconnecting(_));
+    expect!(&client, Event::Reconnecting(_));
+    let Event::Stopped(stopped) = lifecycle(&client) else { panic!("goes on") };
+    assert_eq!(stopped.cause.http_status(), Some(503));
+    assert_eq!(client.join_group("g").expect_err("stopped").kind(), ErrorKind::Upgrade);
+}
+
+#[test]
+fn c08_v02_calls_while_the_link_is_down_wait_and_then_go() {
+    let emulator = emulator();
+    let client = quick(&emulator).connect().expect("connect");
+    emulator.faults().refuse_recoveries(3, 502);
+    emulator.faults().drop_connections();
+    eventually("noticed", || !client.is_connected());
+    let start = Instant::now();
+    client.send_to_group("g", "x").expect("sent after the recovery");
+    client.to_group("g", "x").fire_and_forget().expect("sent");
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+#[test]
+fn v02_a_loss_for_good_fails_calls_at_once_and_not_at_their_deadlines() {
+    let emulator = emulator();
+    let client = quick(&emulator).protocol(Protocol::Json).connect().expect("connect");
+    emulator.faults().hold_acks(true);
+    let pending: Vec<_> =
+        (0..50).map(|_| client.to_group("g", "x").start().expect("start")).collect();
+    assert!(emulator.wait_until(WATCHDOG, |s| s.frames_in >= 50));
+    let start = Instant::now();
+    emulator.faults().drop_connections();
+    for one in pending {
+        assert_eq!(one.wait().expect_err("lost").kind(), ErrorKind::OutcomeUnknown);
+    }
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+#[test]
+fn v03_an_overflow_silences_nothing() {
+    let emulator = emulator();
+    let client = quick(&emulator)
+        .queue_limit(10, 10, 1 << 20)
+        .overflow(Overflow::DropNewest)
+        .connect()
+        .expect("connect");
+    client.join_group("g").expect("join");
+    for i in 0..200 {
+        emulator.send_to_group("hub", "g", i.to_string());
+    }
+    eventually("all came", || client.stats().messages_in == 200);
+    client.send_to_group("elsewhere", "x").expect("acks still come");
+    let (mut messages, mut lagged) = (0, 0);
+    emulator.send_to_group("hub", "g", "last");
+    loop {
+        match next_event(&client) {
+            Event::GroupMessage(m) if m.text().expect("text") == "last" => break,
+            Event::GroupMessage(_) => messages += 1,
+            Event::Lagged(n) => lagged += n,
+            _ => {}
+        }
+        if messages == 5 {
+            // Now there is room, so the one that comes next is not dropped.
+            emulator.send_to_group("hub", "g", "last");
+        }
+    }
+    assert!(lagged > 0 && client.stats().dropped >= lagged);
+}
+
+#[test]
+fn v06_after_a_recovery_no_group_is_joined_again_but_on_a_new_connection_they_are() {
+    let emulator = Emulator::builder().record_frames(1000).start().expect("emulator");
+    let client = quick(&emulator).connect().expect("connect");
+    client.join_group("a").expect("join");
+    client.join_group("b").expect("join");
+    client.leave_group("b").expect("leave");
+    expect!(&client, Event::Connected(_));
+    emulator.faults().drop_connections();
+    expect!(&client, Event::Recovering(_));
+    expect!(&client, Event::Recovered(_));
+    emulator.send_to_group("hub", "a", "still a member");
+    next_group_message(&client);
+    assert_eq!(sent(&emulator, "joinGroup").len(), 2);
+
+    emulator.faults().close_connections(1008, "");
+    expect!(&client, Event::Disconnected(_));
+    expect!(&client, Event::Reconnecting(_));
+    expect!(&client, Event::Connected(_));
+    eventually("a member again", || emulator.send_to_group("hub", "a", "x") == 1);
+    next_group_message(&client);
+    let joins = sent(&emulator, "joinGroup");
+    assert_eq!(joins.len(), 3);
+    assert!(joins[2].contains("\"a\""));
+}
+
+#[test]
+fn calls_started_through_a_drop_are_executed_once_each() {
+    let executed = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&executed);
+    let emulator = Emulator::builder()
+        .event_handler(move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+            EventAnswer::Nothing
+        })
+        .start()
+        .expect("emulator");
+    let client = quick(&emulator).connect().expect("connect");
+    let id = client.connection_id().expect("connected");
+    let mut pending = Vec::new();
+    for i in 0..5000 {
+        if i % 1000 == 500 {
+            emulator.faults().drop_before_next_ack(1);
+        }
+        pending.push(client.event("e", "x").start().expect("start"));
+    }
+    let acks: Vec<_> = pending.iter().map(|p| p.wait().expect("ack")).collect();
+    let ids: HashSet<u64> = acks.iter().map(|a| a.ack_id).collect();
+    assert_eq!(ids.len(), 5000);
+    assert!(ids.iter().all(|ack_id| emulator.executions(&id, *ack_id) == 1));
+    assert_eq!(executed.load(Ordering::SeqCst), 5000);
+    assert!(acks.iter().any(|a| a.duplicate), "no trouble was met");
+    assert!(client.stats().recoveries >= 1);
+}
