@@ -138,7 +138,7 @@ fn open_with_a_peer_that_does_not_read() {
 }
 
 #[test]
-fn recovering_against_refusals() {
+fn j01_v07_recovering_against_refusals() {
     matrix("recovering", false, |emulator, builder| {
         let client = builder.connect().expect("connect");
         emulator.faults().refuse_recoveries(1_000_000, 502);
@@ -151,7 +151,7 @@ fn recovering_against_refusals() {
 }
 
 #[test]
-fn in_backoff_and_in_refused_reconnects() {
+fn j01_p07_in_backoff_and_in_refused_reconnects() {
     matrix("refused reconnects", false, |emulator, builder| {
         let client = builder.connect().expect("connect");
         emulator.faults().refuse_next_upgrades(1_000_000, 503, None);
@@ -205,7 +205,7 @@ fn dialing_with_a_stalled_upgrade() {
 }
 
 #[test]
-fn dialing_without_connected() {
+fn j15_dialing_without_connected() {
     stalled("no connected", false, StallAt::Connected);
 }
 
@@ -219,7 +219,7 @@ fn by_name(emulator: &Emulator) -> String {
 }
 
 #[test]
-fn in_the_name_look_up_and_in_the_tcp_connection() {
+fn c03_v07_in_the_name_look_up_and_in_the_tcp_connection() {
     // A listener whose backlog is full swallows connections.
     let hole = TcpListener::bind("127.0.0.1:0").expect("bind");
     let address = hole.local_addr().expect("address");
@@ -298,7 +298,7 @@ fn while_the_url_provider_hangs_and_from_inside_of_it() {
 }
 
 #[test]
-fn a_process_that_returns_from_main_after_close_ends_at_once() {
+fn j02_a_process_that_returns_from_main_after_close_ends_at_once() {
     // The quickstart is such a program; it is built with the tests.
     let mut path = std::env::current_exe().expect("path");
     path.pop();
