@@ -150,7 +150,8 @@ impl Shared {
                     link.append_close(code, "");
                     after.flush.get_or_insert_with(|| Arc::clone(link));
                 }
-                Output::CutLink => after.cut = state.link.take(),
+                // Asked for twice, the first one has it.
+                Output::CutLink => after.cut = after.cut.take().or_else(|| state.link.take()),
                 Output::Complete { waiter, result } => after.completions.push((waiter, result)),
                 Output::Event(event) => after.events.push(event),
                 Output::Dial(dial) => after.dial = Some(dial),
