@@ -22,6 +22,7 @@ pub use message::{
 };
 pub use protocol::Protocol;
 pub use secret::Secret;
+pub use transport::TlsBackend;
 
 pub use bytes::Bytes;
 pub use crossbeam_channel;

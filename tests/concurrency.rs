@@ -151,7 +151,7 @@ fn an_idle_client_never_wakes_up() {
     client.send_to_group("g", "still there").expect("send");
 }
 
-#[cfg(feature = "native-tls")]
+#[cfg(feature = "_tls")]
 #[test]
 fn four_megabytes_both_ways_at_once_over_tls() {
     const MESSAGES: usize = 64;

@@ -83,7 +83,7 @@ fn a_peer_that_stays_silent_is_given_up_at_each_step() {
     assert_eq!(error.kind(), ErrorKind::NotConnected);
 }
 
-#[cfg(feature = "native-tls")]
+#[cfg(feature = "_tls")]
 #[test]
 fn a_peer_that_is_silent_in_the_tls_handshake_is_given_up() {
     let silent = Fake::start(hold);
@@ -99,7 +99,7 @@ fn a_peer_that_is_silent_in_the_tls_handshake_is_given_up() {
     assert_eq!(error.kind(), ErrorKind::Tls);
 }
 
-#[cfg(not(feature = "native-tls"))]
+#[cfg(not(feature = "_tls"))]
 #[test]
 fn a_wss_url_in_a_build_without_tls_is_an_error_of_the_builder() {
     let error = fails("wss://x.webpubsub.azure.com/client/hubs/h?access_token=SECRET");

@@ -25,7 +25,7 @@ fn quick(builder: ClientBuilder, name: &str) -> ClientBuilder {
 
 /// Brings a client into a state, stops it in both ways, and looks at what is left.
 fn matrix(state: &str, tls: bool, bring: impl Fn(&Emulator, ClientBuilder) -> Client) {
-    if tls && cfg!(not(feature = "native-tls")) {
+    if tls && cfg!(not(feature = "_tls")) {
         return;
     }
     for way in ["close", "drop"] {

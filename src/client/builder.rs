@@ -17,8 +17,9 @@ use super::simple::SimpleClient;
 use super::source::{Kind, Shape, UrlSource};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Protocol, rules};
+use crate::secret::Secret;
 use crate::session;
-use crate::transport::{DialOptions, LinkOptions, Resolver};
+use crate::transport::{DialOptions, LinkOptions, Resolver, Root, TlsBackend, TlsOptions};
 
 /// What both builders hold.
 #[derive(Clone)]
@@ -32,7 +33,7 @@ struct Options {
     token_in_header: bool,
     socket_buffer: Option<usize>,
     thread_name: String,
-    roots: Vec<Root>,
+    tls: TlsOptions,
     resolver: Option<Arc<Resolver>>,
 }
 
@@ -49,14 +50,6 @@ impl fmt::Debug for Options {
     }
 }
 
-/// A certificate as the program gave it; parsed when the client is built.
-#[derive(Debug, Clone)]
-#[cfg_attr(not(feature = "native-tls"), allow(dead_code))]
-enum Root {
-    Pem(String),
-    Der(Vec<u8>),
-}
-
 impl Options {
     fn new(source: UrlSource) -> Self {
         let session =
@@ -71,7 +64,7 @@ impl Options {
             token_in_header: false,
             socket_buffer: None,
             thread_name: "webpubsub".into(),
-            roots: Vec::new(),
+            tls: TlsOptions::default(),
             resolver: None,
         }
     }
@@ -111,36 +104,12 @@ impl Options {
         Ok(())
     }
 
-    #[cfg(feature = "native-tls")]
     fn dial_options(&self) -> Result<DialOptions> {
-        let mut tls = native_tls::TlsConnector::builder();
-        tls.min_protocol_version(Some(native_tls::Protocol::Tlsv12));
-        for root in &self.roots {
-            let parsed = match root {
-                Root::Pem(pem) => native_tls::Certificate::from_pem(pem.as_bytes()),
-                Root::Der(der) => native_tls::Certificate::from_der(der),
-            };
-            let certificate = parsed.map_err(|e| {
-                Error::config("`root_certificate`: this is not a certificate in the form it says")
-                    .with_source(e)
-            })?;
-            tls.add_root_certificate(certificate);
-        }
-        let tls = tls
-            .build()
-            .map_err(|e| Error::config("the TLS library could not be set up").with_source(e))?;
-        Ok(DialOptions { step: self.session.step_timeout, socket_buffer: self.socket_buffer, tls })
-    }
-
-    #[cfg(not(feature = "native-tls"))]
-    fn dial_options(&self) -> Result<DialOptions> {
-        if !self.roots.is_empty() {
-            return Err(Error::config(
-                "`root_certificate` needs TLS, but this build of webpubsub has none; enable the \
-                 feature `native-tls`",
-            ));
-        }
-        Ok(DialOptions { step: self.session.step_timeout, socket_buffer: self.socket_buffer })
+        Ok(DialOptions {
+            step: self.session.step_timeout,
+            socket_buffer: self.socket_buffer,
+            tls: self.tls.connector()?,
+        })
     }
 
     /// Checks everything, starts the thread and waits for the first connection.
@@ -409,13 +378,44 @@ macro_rules! common_settings {
 
             /// Trust this certificate (PEM) too, beside the platform's.
             pub fn root_certificate_pem(mut self, pem: impl Into<String>) -> Self {
-                self.options.roots.push(Root::Pem(pem.into()));
+                self.options.tls.roots.push(Root::Pem(pem.into()));
                 self
             }
 
             /// Trust this certificate (DER) too, beside the platform's.
             pub fn root_certificate_der(mut self, der: impl Into<Vec<u8>>) -> Self {
-                self.options.roots.push(Root::Der(der.into()));
+                self.options.tls.roots.push(Root::Der(der.into()));
+                self
+            }
+
+            /// Show this certificate to the service: a chain and its PKCS#8 key, both in PEM.
+            pub fn client_certificate_pem(
+                mut self,
+                chain: impl Into<String>,
+                key: impl Into<Secret>,
+            ) -> Self {
+                self.options.tls.identity = Some((chain.into(), key.into()));
+                self
+            }
+
+            /// Which TLS implementation, where the build has two. Default: native-tls if it is
+            /// there. Both speak TLS 1.2 at least.
+            pub fn tls_backend(mut self, backend: TlsBackend) -> Self {
+                self.options.tls.backend = Some(backend);
+                self
+            }
+
+            /// rustls only: trust Mozilla's roots, which the feature `rustls-bundled-roots` brings,
+            /// instead of the platform's. Default: false.
+            pub fn bundled_roots(mut self, on: bool) -> Self {
+                self.options.tls.bundled_roots = on;
+                self
+            }
+
+            /// **Insecure.** Accept every certificate for every host: anybody on the way can read
+            /// and change everything, the access token included. For experiments only.
+            pub fn danger_accept_invalid_certificates(mut self, on: bool) -> Self {
+                self.options.tls.accept_invalid = on;
                 self
             }
 

@@ -50,6 +50,7 @@ impl Default for Limits {
 pub struct EmulatorBuilder {
     pub(super) port: u16,
     pub(super) tls: bool,
+    pub(super) mutual_tls: bool,
     pub(super) access_key: Secret,
     pub(super) allow_anonymous: bool,
     pub(super) handler: Option<Arc<Handler>>,
@@ -62,6 +63,7 @@ impl EmulatorBuilder {
         Self {
             port: 0,
             tls: false,
+            mutual_tls: false,
             access_key: Secret::new(random_id(32)),
             allow_anonymous: false,
             handler: None,
@@ -80,6 +82,13 @@ impl EmulatorBuilder {
     /// [`Emulator::root_certificate_pem`]. Default: off. Needs a TLS feature of this crate.
     pub fn tls(mut self, on: bool) -> Self {
         self.tls = on;
+        self
+    }
+
+    /// Refuses TLS clients that do not show the certificate of
+    /// [`Emulator::client_certificate_pem`]. Default: off. Needs the feature `rustls`.
+    pub fn require_client_certificate(mut self, on: bool) -> Self {
+        self.mutual_tls = on;
         self
     }
 

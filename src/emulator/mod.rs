@@ -32,7 +32,7 @@
 
 mod admission;
 mod builder;
-#[cfg(feature = "native-tls")]
+#[cfg(feature = "_tls")]
 mod certificate;
 mod clock;
 mod connection;
@@ -68,6 +68,7 @@ use server::Server;
 use crate::auth::{ClientAccess, ConnectionString, Role};
 use crate::error::Result;
 use crate::message::{Metadata, Payload};
+use crate::secret::Secret;
 
 /// A running emulator of the service; see the [module](self).
 pub struct Emulator {
@@ -139,18 +140,27 @@ impl Emulator {
     /// The root certificate that a client has to trust, with TLS only.
     #[must_use]
     pub fn root_certificate_pem(&self) -> Option<String> {
-        #[cfg(feature = "native-tls")]
+        #[cfg(feature = "_tls")]
         return self.server.shared.certificate.as_ref().map(|c| c.root_pem.clone());
-        #[cfg(not(feature = "native-tls"))]
+        #[cfg(not(feature = "_tls"))]
         None
     }
 
     /// The same in DER.
     #[must_use]
     pub fn root_certificate_der(&self) -> Option<Vec<u8>> {
-        #[cfg(feature = "native-tls")]
+        #[cfg(feature = "_tls")]
         return self.server.shared.certificate.as_ref().map(|c| c.root_der.clone());
-        #[cfg(not(feature = "native-tls"))]
+        #[cfg(not(feature = "_tls"))]
+        None
+    }
+
+    /// A certificate and its key (PEM) that the emulator accepts from clients, with TLS only.
+    #[must_use]
+    pub fn client_certificate_pem(&self) -> Option<(String, Secret)> {
+        #[cfg(feature = "_tls")]
+        return self.server.shared.certificate.as_ref().map(|c| c.client_pem.clone());
+        #[cfg(not(feature = "_tls"))]
         None
     }
 

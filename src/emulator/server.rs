@@ -38,7 +38,7 @@ pub(super) struct Shared {
     pub(super) keeper: Gatekeeper,
     pub(super) message_size: usize,
     connections: Mutex<Connections>,
-    #[cfg(feature = "native-tls")]
+    #[cfg(feature = "_tls")]
     pub(super) certificate: Option<super::certificate::Certificate>,
 }
 
@@ -55,12 +55,15 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn start(builder: EmulatorBuilder) -> Result<Self> {
-        #[cfg(feature = "native-tls")]
+        if builder.mutual_tls && !builder.tls {
+            return Err(Error::config("`require_client_certificate` needs `tls(true)`"));
+        }
+        #[cfg(feature = "_tls")]
         let certificate = match builder.tls {
-            true => Some(super::certificate::Certificate::new()?),
+            true => Some(super::certificate::Certificate::new(builder.mutual_tls)?),
             false => None,
         };
-        #[cfg(not(feature = "native-tls"))]
+        #[cfg(not(feature = "_tls"))]
         if builder.tls {
             return Err(Error::config("this build has no TLS: switch a TLS feature on"));
         }
@@ -85,7 +88,7 @@ impl Server {
                 address,
             },
             connections: Mutex::default(),
-            #[cfg(feature = "native-tls")]
+            #[cfg(feature = "_tls")]
             certificate,
         });
         let for_thread = Arc::clone(&shared);
@@ -160,9 +163,9 @@ impl Shared {
 
     /// TLS, if it is switched on. `None` if its handshake fails.
     pub(super) fn wire(&self, socket: TcpStream, deadline: Instant) -> Option<Wire> {
-        #[cfg(feature = "native-tls")]
+        #[cfg(feature = "_tls")]
         if let Some(certificate) = &self.certificate {
-            return crate::transport::tls::accept(&certificate.acceptor, socket, deadline).ok();
+            return certificate.accept(socket, deadline).ok();
         }
         let _ = deadline;
         Some(Wire::plain(socket))

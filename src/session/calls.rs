@@ -12,7 +12,7 @@ use crate::protocol::Frame;
 const REMEMBERED: u64 = 1000;
 
 /// What names a call until it ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Key {
     Ack(u64),
     /// Fire and forget: it ends when it is sent.
@@ -52,12 +52,14 @@ pub(super) struct Call<W> {
     written_before: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
+/// Ordered as the wire is: what was written goes before what waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
+    /// The how-manieth write of a call with an ack id it was. Only differences count, and those
+    /// only within a connection, because ack ids are scoped to one.
+    Written(u64),
     /// Its place in `waiting`.
     Waiting(u64),
-    /// The how-manieth call with an ack id on this connection it is.
-    Written(u64),
 }
 
 impl<W> Call<W> {
@@ -147,13 +149,19 @@ impl<W> Calls<W> {
         Some(call)
     }
 
+    /// For an ack: it cannot mean a call that has not been written on this connection, even if the
+    /// program used an id twice.
+    pub(super) fn remove_written(&mut self, key: Key) -> Option<Call<W>> {
+        let call = self.all.get(&key)?;
+        if matches!(call.place, Place::Written(_)) { self.remove(key) } else { None }
+    }
+
     /// The next waiting call, if it may be written now. A single frame above the byte limit goes
     /// when nothing else is under way.
     pub(super) fn next_to_send(&mut self) -> Option<ToSend<W>> {
         let (&place, &key) = self.waiting.first_key_value()?;
         if let Key::Unacked(id) = key {
-            self.waiting.remove(&place);
-            let call = self.all.remove(&key)?;
+            let call = self.remove(key)?;
             return Some((call.frame, Some((call.waiter, id))));
         }
         let call = self.all.get_mut(&key)?;
@@ -169,11 +177,6 @@ impl<W> Calls<W> {
         self.written_bytes += size;
         call.place = Place::Written(self.writes);
         Some((call.frame.clone(), None))
-    }
-
-    /// Ack ids are scoped to a connection: a new one has run none of them.
-    pub(super) fn new_connection(&mut self) {
-        self.writes = 0;
     }
 
     /// Written calls in the order of their writing, to be sent again on a recovered session: the
@@ -231,6 +234,15 @@ impl<W> Calls<W> {
         self.next_place = end;
     }
 
+    /// Takes back our own calls for the rejoin of groups.
+    pub(super) fn remove_rejoins(&mut self) {
+        let rejoin = |(_, call): &(&Key, &Call<W>)| matches!(call.kind, CallKind::Rejoin(_));
+        let keys: Vec<Key> = self.all.iter().filter(rejoin).map(|(key, _)| *key).collect();
+        for key in keys {
+            self.remove(key);
+        }
+    }
+
     pub(super) fn keys(&self) -> Vec<Key> {
         let mut keys: Vec<Key> = self.written_in_order().into_iter().map(|(_, key)| key).collect();
         keys.extend(self.waiting.values());
@@ -241,16 +253,19 @@ impl<W> Calls<W> {
         self.earliest
     }
 
-    /// Watched calls whose deadline has passed.
+    /// Watched calls whose deadline has passed, the earliest first.
     pub(super) fn overdue(&mut self, now: Instant) -> Vec<Key> {
         if self.earliest.is_none_or(|at| now < at) {
             return Vec::new();
         }
         let watched = || self.all.iter().filter(|(_, call)| call.watched);
-        let overdue: Vec<Key> =
-            watched().filter(|(_, call)| call.deadline <= now).map(|(key, _)| *key).collect();
+        let mut overdue: Vec<_> = watched()
+            .filter(|(_, call)| call.deadline <= now)
+            .map(|(key, call)| (call.deadline, call.place, *key))
+            .collect();
         self.earliest = watched().map(|(_, call)| call.deadline).filter(|at| *at > now).min();
-        overdue
+        overdue.sort_unstable();
+        overdue.into_iter().map(|(_, _, key)| key).collect()
     }
 }
 

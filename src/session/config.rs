@@ -34,6 +34,31 @@ pub(crate) struct Config {
     pub(crate) max_in_flight_bytes: usize,
 }
 
+/// No limit is longer than a year: `Instant` cannot name every later time, and a sum that it cannot
+/// name panics.
+const LONGEST: Duration = Duration::from_secs(86_400 * 365);
+
+impl Config {
+    /// The same, with each duration short enough to be added to the time.
+    pub(super) fn bounded(mut self) -> Self {
+        for duration in [
+            &mut self.connect_timeout,
+            &mut self.step_timeout,
+            &mut self.recovery_window,
+            &mut self.recovery_interval,
+            &mut self.recovery_attempt,
+            &mut self.recovery_pong,
+            &mut self.backoff_min,
+            &mut self.backoff_max,
+            &mut self.call_timeout,
+            &mut self.close_timeout,
+        ] {
+            *duration = LONGEST.min(*duration);
+        }
+        self
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {

@@ -21,6 +21,8 @@ pub(crate) enum Verdict {
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     largest: u64,
+    /// The largest whose message has been handled, and what was acknowledged of that.
+    done: u64,
     acked: u64,
     /// Numbered messages and bytes since the last ack, and when the first of them came.
     count: u64,
@@ -69,6 +71,7 @@ impl Inbox {
     /// The frame is in the queue (or was dropped on purpose): it may be acknowledged. Gives the
     /// number to acknowledge now.
     pub(crate) fn handled(&mut self, bytes: usize, now: Instant) -> Option<u64> {
+        self.done = self.largest;
         self.count += 1;
         self.bytes += bytes;
         self.since.get_or_insert(now);
@@ -84,12 +87,13 @@ impl Inbox {
         self.since.map(|since| since + ACK_DELAY)
     }
 
-    /// Everything that came and is not acknowledged yet, whatever the counts.
+    /// Everything that was handled and is not acknowledged yet, whatever the counts. A message that
+    /// still waits for room in the queue is not part of it.
     pub(crate) fn ack(&mut self) -> Option<u64> {
         self.since.take()?;
         self.count = 0;
         self.bytes = 0;
-        self.acked = self.largest;
+        self.acked = self.done;
         Some(self.acked)
     }
 }

@@ -8,7 +8,7 @@
 //! | a message that breaks our own limits | a new connection: a recovery would only bring it again |
 //! | HTTP 400, 401, 403, 404 | fixed URL: stopped; URL provider: asked again, 3 times in a row |
 //! | HTTP 429, 5xx, network failure | backoff; inside the recovery window recovery goes on |
-//! | HTTP 3xx, subprotocol not granted | stopped |
+//! | HTTP 3xx, subprotocol not granted | stopped, also when it was a recovery that met it |
 //!
 //! What becomes of calls when a session is over: joins and leaves are issued again on the new
 //! connection; other calls in flight fail with `OutcomeUnknown` (or are sent again, if the program
@@ -28,6 +28,8 @@ use crate::message::{
 
 /// In a row, a URL provider may give so many URLs that the service refuses.
 const MAX_REFUSALS: u32 = 3;
+/// A longer `Retry-After` is rather a mistake than a wish; it would look like a client that hangs.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 #[derive(Debug)]
 pub(super) enum Phase {
@@ -66,6 +68,8 @@ pub(super) struct Recovery {
     /// The service may forget the session then.
     window_end: Instant,
     last_try: Instant,
+    /// Not before then (`Retry-After`), even if the window closes first.
+    not_before: Option<Instant>,
     /// What will be reported if it fails.
     loss: Loss,
 }
@@ -111,7 +115,7 @@ impl<W> Session<W> {
     /// Begins the first connection.
     pub(crate) fn start(&mut self, now: Instant) {
         if matches!(self.phase, Phase::New) {
-            self.dial_new(now);
+            self.next_attempt(now);
         }
     }
 
@@ -173,12 +177,16 @@ impl<W> Session<W> {
         }
     }
 
-    /// The service made a new connection where a recovery was asked for.
+    /// The service made a new connection where a recovery was asked for. That is as good as one that
+    /// we made, if the program wants one.
     fn replaced(&mut self, now: Instant, identity: Identity) {
         let error = Error::new(
             ErrorKind::Disconnected,
             "the service made a new connection instead of recovering the lost one",
         );
+        if !self.config.auto_reconnect {
+            return self.session_over(now, Loss::of(error));
+        }
         self.end_session(Loss::of(error), Fate::Over);
         self.open(now, identity);
     }
@@ -196,6 +204,7 @@ impl<W> Session<W> {
             gap_possible,
         };
         self.identity = Some(identity);
+        self.service_message = None;
         self.attempt = 0;
         self.refusals = 0;
         self.phase = Phase::Open { since: now, pong_until: None };
@@ -209,20 +218,29 @@ impl<W> Session<W> {
             self.groups.clear();
         }
         let mut joins = Vec::new();
+        let mut clashes = Vec::new();
         for (group, joined) in &self.groups {
             let key = Key::Ack(joined.ack_id);
-            if !self.calls.contains(key) {
-                joins.push(NewCall {
-                    key,
-                    kind: CallKind::Rejoin(Arc::clone(group)),
-                    frame: joined.frame.clone(),
-                    waiter: None,
-                    deadline: now + self.config.call_timeout,
-                    watched: true,
-                });
+            if self.calls.contains(key) {
+                clashes.push(Arc::clone(group));
+                continue;
             }
+            joins.push(NewCall {
+                key,
+                kind: CallKind::Rejoin(Arc::clone(group)),
+                frame: joined.frame.clone(),
+                waiter: None,
+                deadline: now + self.config.call_timeout,
+                watched: true,
+            });
         }
         self.calls.add_first(joins);
+        for group in clashes {
+            let error = Error::invalid(
+                "a call of the program uses the ack id under which the group was joined",
+            );
+            self.rejoin_failed(group, error);
+        }
     }
 
     pub(super) fn rejoin_failed(&mut self, group: Arc<str>, error: Error) {
@@ -236,6 +254,7 @@ impl<W> Session<W> {
             return;
         }
         self.phase = Phase::Open { since: now, pong_until: Some(now + self.config.recovery_pong) };
+        self.service_message = None;
         let (frames, stale) = self.calls.to_resend();
         for frame in frames {
             self.outputs.push_back(Output::Send { frame, unwaited: false });
@@ -283,40 +302,41 @@ impl<W> Session<W> {
                 Fate::Recover => self.recovery_failed_once(now, None),
                 _ => self.give_up_recovery(now, loss),
             },
-            Phase::Open { since, pong_until } => {
+            Phase::Open { since, .. } => {
                 if now.saturating_duration_since(since) >= self.config.stable_after {
                     self.exponent = 0;
                 }
-                self.lost_open(now, loss, pong_until.is_some());
+                self.lost_open(now, loss);
             }
             Phase::Closing { .. } => self.stop(Error::closed()),
             _ => {}
         }
     }
 
-    fn lost_open(&mut self, now: Instant, loss: Loss, still_recovering: bool) {
+    fn lost_open(&mut self, now: Instant, loss: Loss) {
         let recoverable = self.config.recoverable
             && self.identity.as_ref().is_some_and(|identity| identity.token.is_some());
         if !recoverable || fate(&loss) != Fate::Recover {
-            if still_recovering {
-                // The session was ours again, though not for long.
-                self.recovery = None;
-            }
             return self.session_over(now, loss);
         }
-        if !still_recovering {
-            self.outputs.push_back(Output::Event(Event::Recovering(Recovering {
-                cause: loss.error.clone(),
-                close_code: loss.close_code,
-                unsent: loss.unsent,
-            })));
-        }
+        self.outputs.push_back(Output::Event(Event::Recovering(Recovering {
+            cause: loss.error.clone(),
+            close_code: loss.close_code,
+            unsent: loss.unsent,
+        })));
         // What `Recovering` has reported is not reported again.
-        let unsent = if still_recovering { loss.unsent } else { 0 };
-        let loss = Loss { unsent, ..loss };
+        let loss = Loss { unsent: 0, ..loss };
         let window_end = now + self.config.recovery_window;
-        self.recovery = Some(Recovery { window_end, last_try: now, loss });
-        self.dial_recover(now);
+        let tried = self.recovery.take().map(|recovery| recovery.last_try);
+        let last_try = tried.unwrap_or(now);
+        self.recovery = Some(Recovery { window_end, last_try, not_before: None, loss });
+        if tried.is_some() {
+            // `Recovered` was not reached: a service that accepts and drops is not dialed without
+            // a pause.
+            self.recovery_failed_once(now, None);
+        } else {
+            self.dial_recover(now);
+        }
     }
 
     /// Opening the link failed.
@@ -324,18 +344,18 @@ impl<W> Session<W> {
         if !matches!(self.phase, Phase::Dialing { .. }) {
             return;
         }
+        if self.ended.is_some() {
+            return self.stop(Error::closed());
+        }
         if self.recovery.is_none() {
             return self.attempt_failed(now, error);
         }
         match error.http_status() {
-            Some(300..=399 | 400 | 401 | 403 | 404) => {
-                let loss = Loss::of(error);
-                self.give_up_recovery(now, loss);
+            _ if never_retried(&error) => {
+                self.end_session(Loss::of(error.clone()), Fate::Over);
+                self.stop(error);
             }
-            _ if error.kind() == ErrorKind::Subprotocol => {
-                self.recovery = None;
-                self.session_over_with(now, Loss::of(error.clone()), Some(error));
-            }
+            Some(400 | 401 | 403 | 404) => self.give_up_recovery(now, Loss::of(error)),
             _ => self.recovery_failed_once(now, error.retry_after()),
         }
     }
@@ -344,8 +364,9 @@ impl<W> Session<W> {
     fn recovery_failed_once(&mut self, now: Instant, retry_after: Option<Duration>) {
         let jitter = self.rng.random_range(0.8..1.2);
         let interval = self.config.recovery_interval.mul_f64(jitter);
-        let Some(recovery) = &self.recovery else { return };
-        let next = (recovery.last_try + interval).max(now + retry_after.unwrap_or_default());
+        let Some(recovery) = &mut self.recovery else { return };
+        recovery.not_before = retry_after.map(|wait| now + wait.min(MAX_RETRY_AFTER));
+        let next = (recovery.last_try + interval).max(recovery.not_before.unwrap_or(now));
         self.phase = Phase::Waiting { until: next.max(now).min(recovery.window_end) };
         if now >= recovery.window_end {
             self.window_closed(now);
@@ -354,22 +375,21 @@ impl<W> Session<W> {
 
     fn window_closed(&mut self, now: Instant) {
         let Some(recovery) = self.recovery.take() else { return };
-        self.session_over(now, recovery.loss);
+        let retry_after = recovery.not_before.map(|at| at.saturating_duration_since(now));
+        self.session_over_with(now, recovery.loss, retry_after);
     }
 
     /// The service refuses the recovery: what is reported is how the link was lost at first, with
     /// the refusal's code if there is one.
     fn give_up_recovery(&mut self, now: Instant, refusal: Loss) {
-        let first = self.recovery.take().map(|recovery| recovery.loss);
-        let error = match first {
-            Some(first) => Error::new(
-                ErrorKind::Disconnected,
-                format!("the lost connection could not be recovered: {}", refusal.error),
-            )
-            .with_source(first.error),
-            None => refusal.error.clone(),
-        };
-        self.session_over(now, Loss { error, unsent: 0, ..refusal });
+        let Some(Recovery { loss: first, .. }) = self.recovery.take() else { return };
+        let error = Error::new(
+            ErrorKind::Disconnected,
+            format!("the lost connection could not be recovered: {}", refusal.error),
+        );
+        let told = if refusal.close_code.is_some() { refusal } else { first.clone() };
+        let error = error.with_close_code(told.close_code).with_source(first.error);
+        self.session_over(now, Loss { error, unsent: 0, ..told });
     }
 
     fn session_over(&mut self, now: Instant, loss: Loss) {
@@ -377,14 +397,14 @@ impl<W> Session<W> {
     }
 
     /// Reports the end of the session and goes for a new connection, or stops.
-    fn session_over_with(&mut self, now: Instant, loss: Loss, fatal: Option<Error>) {
+    fn session_over_with(&mut self, now: Instant, loss: Loss, retry_after: Option<Duration>) {
         let fate = fate(&loss);
         let cause = loss.error.clone();
         self.end_session(loss, fate);
-        match fatal {
-            Some(error) => self.stop(error),
-            None if !self.config.auto_reconnect => self.stop(cause),
-            None => self.reconnect(now, cause, None),
+        if self.config.auto_reconnect {
+            self.reconnect(now, cause, retry_after);
+        } else {
+            self.stop(cause);
         }
     }
 
@@ -392,14 +412,15 @@ impl<W> Session<W> {
     fn end_session(&mut self, loss: Loss, fate: Fate) {
         self.identity = None;
         self.recovery = None;
+        // Groups come back by the rejoin of the new connection. A rejoin that still waits must not
+        // time out before it, and none is to blame for a broken rule: its frame was accepted once.
+        self.calls.remove_rejoins();
         let mut failing = Vec::new();
         let mut again = Vec::new();
         let mut unknown = 0;
         for (_, key) in self.calls.written_in_order() {
             match self.calls.kind(key) {
                 _ if fate == Fate::BrokeRule => failing.push((key, broke_rule(&loss))),
-                // Groups that were joined come back by the rejoin of the new connection.
-                Some(CallKind::Rejoin(_)) => drop(self.calls.remove(key)),
                 Some(CallKind::Join(_) | CallKind::Leave(_)) => again.push(key),
                 Some(CallKind::Message) if self.config.resend_on_new_connection => again.push(key),
                 _ => {
@@ -410,7 +431,6 @@ impl<W> Session<W> {
             }
         }
         self.calls.wait_again(&again);
-        self.calls.new_connection();
         self.outputs.push_back(Output::Event(Event::Disconnected(Disconnected {
             cause: loss.error,
             close_code: loss.close_code,
@@ -433,10 +453,10 @@ impl<W> Session<W> {
 
     /// An attempt to make a new connection failed.
     fn attempt_failed(&mut self, now: Instant, error: Error) {
-        let fatal = match (error.kind(), error.http_status()) {
+        let fatal = match error.http_status() {
             _ if !self.was_connected => true,
-            (ErrorKind::Subprotocol, _) | (_, Some(300..=399)) => true,
-            (_, Some(400 | 401 | 403 | 404)) => {
+            _ if never_retried(&error) => true,
+            Some(400 | 401 | 403 | 404) => {
                 self.refusals += 1;
                 !self.config.url_provider || self.refusals >= MAX_REFUSALS
             }
@@ -463,7 +483,7 @@ impl<W> Session<W> {
             .saturating_mul(1u32.checked_shl(self.exponent).unwrap_or(u32::MAX))
             .min(self.config.backoff_max);
         let delay = ceiling.mul_f64(self.rng.random_range(0.0..=1.0));
-        let delay = delay.max(retry_after.unwrap_or_default());
+        let delay = delay.max(retry_after.unwrap_or_default().min(MAX_RETRY_AFTER));
         self.attempt += 1;
         self.exponent = (self.exponent + 1).min(31);
         self.phase = Phase::Waiting { until: now + delay };
@@ -560,11 +580,17 @@ impl<W> Session<W> {
 
     fn next_attempt(&mut self, now: Instant) {
         match &self.recovery {
+            _ if self.ended.is_some() => self.stop(Error::closed()),
             Some(recovery) if now >= recovery.window_end => self.window_closed(now),
             Some(_) => self.dial_recover(now),
             None => self.dial_new(now),
         }
     }
+}
+
+/// Asking again would bring the same answer.
+fn never_retried(error: &Error) -> bool {
+    error.kind() == ErrorKind::Subprotocol || matches!(error.http_status(), Some(300..=399))
 }
 
 fn not_connected(cause: Error) -> Error {

@@ -112,7 +112,7 @@ impl<W> Session<W> {
     pub(crate) fn new(config: Config, seed: u64) -> Self {
         Self {
             calls: Calls::new(config.max_in_flight, config.max_in_flight_bytes),
-            config,
+            config: config.bounded(),
             phase: Phase::New,
             identity: None,
             recovery: None,
@@ -180,7 +180,7 @@ impl<W> Session<W> {
 
     /// An ack came.
     pub(crate) fn ack(&mut self, ack_id: u64, success: bool, error: Option<(String, String)>) {
-        let Some(call) = self.calls.remove(Key::Ack(ack_id)) else {
+        let Some(call) = self.calls.remove_written(Key::Ack(ack_id)) else {
             return; // withdrawn meanwhile, or sent twice by the service
         };
         let duplicate = !success && error.as_ref().is_some_and(|(name, _)| name == "Duplicate");

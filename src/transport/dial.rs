@@ -8,6 +8,7 @@ use url::Url;
 
 use super::address::{self, Lookup};
 use super::stop::Stop;
+use super::tls::Connector;
 use super::upgrade;
 use super::wire::{Wire, is_timeout};
 use crate::error::{Error, ErrorKind, Result};
@@ -28,14 +29,13 @@ pub(crate) struct Target {
 }
 
 /// How to connect.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct DialOptions {
     /// The limit of each step.
     pub(crate) step: Duration,
     /// The operating system's buffers, if the program chose a size.
     pub(crate) socket_buffer: Option<usize>,
-    #[cfg(feature = "native-tls")]
-    pub(crate) tls: native_tls::TlsConnector,
+    pub(crate) tls: Connector,
 }
 
 impl Target {
@@ -54,10 +54,10 @@ impl Target {
                 )));
             }
         };
-        if tls && !cfg!(feature = "native-tls") {
+        if tls && !cfg!(feature = "_tls") {
             return Err(Error::config(
                 "a `wss` URL needs TLS, but this build of webpubsub has none; enable the feature \
-                 `native-tls`",
+                 `native-tls` or `rustls`",
             ));
         }
         let host = url
@@ -142,7 +142,6 @@ fn connect_error(host: &str, e: std::io::Error) -> Error {
     Error::new(ErrorKind::Connect, format!("the TCP connection to `{host}` failed")).with_source(e)
 }
 
-#[cfg(feature = "native-tls")]
 fn secure(
     target: &Target,
     options: &DialOptions,
@@ -153,7 +152,7 @@ fn secure(
         return Ok(Wire::plain(socket));
     }
     let host = target.host.trim_matches(['[', ']']);
-    super::tls::connect(&options.tls, host, socket, deadline).map_err(|e| {
+    options.tls.connect(host, socket, deadline).map_err(|e| {
         let what = if is_timeout(&e) {
             "did not finish within its time limit"
         } else {
@@ -161,12 +160,6 @@ fn secure(
         };
         Error::new(ErrorKind::Tls, format!("the TLS handshake with `{host}` {what}")).with_source(e)
     })
-}
-
-#[cfg(not(feature = "native-tls"))]
-fn secure(_: &Target, _: &DialOptions, socket: TcpStream, _: Instant) -> Result<Wire> {
-    // `Target::new` has refused `wss`.
-    Ok(Wire::plain(socket))
 }
 
 /// For the steps whose errors tell a timeout apart.

@@ -356,7 +356,8 @@ impl Link {
             && let Some(tls) = &self.tls
         {
             drop(out);
-            lock(tls).take_output(&mut work.cipher);
+            // Taking alerts out of memory does not fail; if it did, the next write would tell.
+            let _ = lock(tls).take_output(&mut work.cipher);
         }
         true
     }
@@ -393,7 +394,7 @@ impl Link {
             let piece = &piece[..piece.len().min(ENCRYPT_PIECE)];
             let mut tls = lock(tls);
             tls.write_all(piece)?;
-            tls.take_output(&mut work.cipher);
+            tls.take_output(&mut work.cipher)?;
             newly = piece.len();
             work.done += newly;
         }

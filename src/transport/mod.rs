@@ -23,6 +23,9 @@ pub(crate) use dial::{DialOptions, Target, dial};
 pub(crate) use link::{Link, LinkOptions, Op, Role};
 pub(crate) use reader::{Incoming, LinkReader, Lost};
 pub(crate) use stop::{Helper, HelperError, Stop};
+pub use tls::TlsBackend;
+pub(crate) use tls::{Root, TlsOptions};
+#[cfg(feature = "emulator")]
 pub(crate) use wire::Wire;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

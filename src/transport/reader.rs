@@ -213,12 +213,7 @@ impl Read for ReadHalf {
                 self.cipher.resize(CHUNK, 0);
             }
             let n = socket.read(&mut self.cipher)?;
-            let mut engine = lock(tls);
-            if n == 0 {
-                engine.feed_eof();
-            } else {
-                engine.feed(&self.cipher[..n]);
-            }
+            lock(tls).feed(&self.cipher[..n]);
         }
     }
 }

@@ -32,11 +32,9 @@ impl Wire {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {}
                 done => return done,
             }
-            write_engine_output(&self.socket, tls, deadline)?;
-            match read_socket(&self.socket, &mut cipher, deadline)? {
-                0 => tls.feed_eof(),
-                n => tls.feed(&cipher[..n]),
-            }
+            flush_engine(&self.socket, tls, deadline)?;
+            let n = read_socket(&self.socket, &mut cipher, deadline)?;
+            tls.feed(&cipher[..n]);
         }
     }
 
@@ -45,19 +43,15 @@ impl Wire {
             None => write_socket(&self.socket, data, deadline),
             Some(tls) => {
                 tls.write_all(data)?;
-                write_engine_output(&self.socket, tls, deadline)
+                flush_engine(&self.socket, tls, deadline)
             }
         }
     }
 }
 
-pub(super) fn write_engine_output(
-    socket: &TcpStream,
-    tls: &mut Engine,
-    deadline: Instant,
-) -> io::Result<()> {
+fn flush_engine(socket: &TcpStream, tls: &mut Engine, deadline: Instant) -> io::Result<()> {
     let mut out = Vec::new();
-    tls.take_output(&mut out);
+    tls.take_output(&mut out)?;
     write_socket(socket, &out, deadline)
 }
 
@@ -75,7 +69,11 @@ pub(super) fn read_socket(
     }
 }
 
-fn write_socket(mut socket: &TcpStream, mut data: &[u8], deadline: Instant) -> io::Result<()> {
+pub(super) fn write_socket(
+    mut socket: &TcpStream,
+    mut data: &[u8],
+    deadline: Instant,
+) -> io::Result<()> {
     while !data.is_empty() {
         socket.set_write_timeout(Some(time_left(deadline)?))?;
         match socket.write(data) {

@@ -1,0 +1,46 @@
+//! The order in which lifecycle events may come.
+
+use super::scenario::name;
+use crate::message::Event;
+
+/// The legal order of lifecycle events:
+///
+/// ```text
+/// life    = [ Connected up ] Stopped
+/// up      = { RejoinFailed } [ Recovering lost | Disconnected over ]
+/// lost    = { Recovering | RejoinFailed } [ Recovered up | Disconnected over ]
+/// over    = { Reconnecting } [ Connected up ]
+/// ```
+///
+/// `Stopped` may cut each of them short, and comes once. `gap_possible` is false in the first
+/// `Connected` only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    New,
+    Up,
+    Lost,
+    Over,
+    Ended,
+}
+
+impl State {
+    pub(super) fn check(&mut self, event: &Event) {
+        let Some(next) = self.after(event) else { panic!("{} while {self:?}", name(event)) };
+        *self = next;
+    }
+
+    fn after(self, event: &Event) -> Option<Self> {
+        match (self, event) {
+            (Self::Ended, _) => None,
+            (_, Event::Stopped(_)) => Some(Self::Ended),
+            (Self::New, Event::Connected(e)) if !e.gap_possible => Some(Self::Up),
+            (Self::Over, Event::Connected(e)) if e.gap_possible => Some(Self::Up),
+            (Self::Up | Self::Lost, Event::RejoinFailed(_)) => Some(self),
+            (Self::Up | Self::Lost, Event::Recovering(_)) => Some(Self::Lost),
+            (Self::Lost, Event::Recovered(_)) => Some(Self::Up),
+            (Self::Up | Self::Lost, Event::Disconnected(_)) => Some(Self::Over),
+            (Self::Over, Event::Reconnecting(_)) => Some(self),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The session in virtual time: no sleep, no thread, no socket.
+//!
+//! Tests that show a known defect of another client to be absent here bear its id in front: `j` for
+//! the JavaScript client, `p` for Python, `c` for C#, `v` for Java.
+
+mod calls;
+mod grammar;
+mod inbox;
+mod lifecycle;
+mod random;
+mod reconnect;
+mod recovery;
+mod scenario;
+mod service;
+
+use scenario::{Scenario, ms, secs};

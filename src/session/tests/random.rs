@@ -1,0 +1,380 @@
+//! Random operations against the invariants. A failure names its seed; `run(seed)` repeats it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::grammar::State;
+use super::scenario::{frame, identity, loss, text};
+use super::{ms, secs};
+use crate::error::{Error, ErrorKind};
+use crate::message::Event;
+use crate::session::{CallKind, Config, Inbox, Key, Loss, NewCall, Output, Session};
+
+const RUNS: u64 = 2_000;
+const OPERATIONS: usize = 200;
+const CAP: usize = 5;
+
+/// Drives a session as the client does, knowing nothing but its outputs.
+struct World {
+    rng: StdRng,
+    session: Session<u64>,
+    now: Instant,
+    state: State,
+    dialing: bool,
+    linked: bool,
+    /// A Close frame is out on this link.
+    closing: bool,
+    next_id: u64,
+    /// Calls that have not ended, by waiter, which is the id.
+    open: BTreeSet<u64>,
+    ended: BTreeSet<u64>,
+    /// What has been sent under each id, ever.
+    sent: BTreeMap<u64, String>,
+    /// Ids that were written on the present link and have not ended.
+    on_link: BTreeSet<u64>,
+    inbox: Inbox,
+    next_sequence: u64,
+    acked: u64,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let config = Config {
+            recoverable: rng.random_bool(0.8),
+            url_provider: rng.random_bool(0.7),
+            auto_reconnect: rng.random_bool(0.9),
+            rejoin: rng.random_bool(0.9),
+            resend_on_new_connection: rng.random_bool(0.3),
+            max_reconnect_attempts: rng.random_bool(0.1).then_some(3),
+            max_in_flight: CAP,
+            max_in_flight_bytes: 60,
+            ..Config::default()
+        };
+        Self {
+            session: Session::new(config, seed),
+            rng,
+            now: Instant::now(),
+            state: State::New,
+            dialing: false,
+            linked: false,
+            closing: false,
+            next_id: 1,
+            open: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            sent: BTreeMap::new(),
+            on_link: BTreeSet::new(),
+            inbox: Inbox::default(),
+            next_sequence: 1,
+            acked: 0,
+        }
+    }
+
+    fn operate(&mut self) {
+        match self.rng.random_range(0..100) {
+            0..25 => self.call(),
+            25..45 => self.ack(),
+            45..52 => self.withdraw(),
+            52..77 => self.proceed(),
+            77..85 => self.receive(),
+            85..88 => self.lose(),
+            88..98 => self.pass_time(),
+            98 => self.session.service_said(Some("so long".into())),
+            _ if self.rng.random_bool(0.05) => self.session.close(self.now),
+            _ => {}
+        }
+        self.drain();
+    }
+
+    fn call(&mut self) {
+        let reuse = self.rng.random_bool(0.1);
+        let id = if reuse { self.rng.random_range(1..=self.next_id) } else { self.next_id };
+        if self.ended.contains(&id) {
+            return; // the service would call it a duplicate
+        }
+        if self.open.contains(&id) {
+            assert!(key(id) == Key::Unacked(id) || self.session.refuses(Key::Ack(id)).is_some());
+            return;
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        let group = format!("g{}", self.rng.random_range(0..4));
+        let key = key(id);
+        let (kind, what) = match (key, self.rng.random_range(0..4)) {
+            (Key::Ack(_), 0) => (CallKind::Join(group.as_str().into()), "join"),
+            (Key::Ack(_), 1) => (CallKind::Leave(group.as_str().into()), "leave"),
+            _ => (CallKind::Message, "say"),
+        };
+        let padding = "x".repeat(self.rng.random_range(0..30));
+        self.open.insert(id);
+        self.session.call(NewCall {
+            key,
+            kind,
+            frame: frame(&format!("{id} {what} {group} {padding}")),
+            waiter: Some(id),
+            deadline: self.now + ms(self.rng.random_range(1..40_000)),
+            watched: self.rng.random_bool(0.5),
+        });
+    }
+
+    /// An answer for a random id: in flight, waiting, ended, or never heard of.
+    fn ack(&mut self) {
+        if !self.linked {
+            return;
+        }
+        let id = match self.on_link.first() {
+            Some(id) if self.rng.random_bool(0.7) => *id,
+            _ => self.rng.random_range(0..self.next_id + 3),
+        };
+        let name = ["", "", "Duplicate", "Forbidden"][self.rng.random_range(0..4)];
+        let error = (!name.is_empty()).then(|| (name.to_owned(), String::new()));
+        self.session.ack(id, error.is_none(), error);
+        if !self.open.contains(&id) {
+            self.on_link.remove(&id); // a rejoin, which completes nobody
+        }
+    }
+
+    fn withdraw(&mut self) {
+        let id = self.rng.random_range(0..self.next_id + 1);
+        let open = self.open.contains(&id);
+        if open && let Some(written) = self.session.withdraw(key(id)) {
+            assert_eq!(written, self.sent.contains_key(&id));
+            self.end(id);
+        }
+    }
+
+    /// What is under way goes on: a dial ends, the service speaks.
+    fn proceed(&mut self) {
+        if self.dialing {
+            self.dialing = false;
+            // Most runs survive the first connection, else there is little to see.
+            if self.rng.random_bool(if self.state == State::New { 0.98 } else { 0.6 }) {
+                self.linked = true;
+                self.session.linked(self.now);
+            } else {
+                let error = self.dial_error();
+                self.session.dial_failed(self.now, error);
+            }
+        } else if self.linked {
+            // On a new link `connected` is likely, on one for recovery any frame.
+            let likely = if self.session.is_open() || self.session.is_proving() { 0 } else { 6 };
+            match self.rng.random_range(likely..10) {
+                0..3 => self.session.pong(0),
+                3..6 => self.session.proved(self.now),
+                _ => {
+                    let old = self.session.identity().map(|i| i.connection_id.to_string());
+                    let id = match old {
+                        Some(id) if self.rng.random_bool(0.9) => id,
+                        _ => format!("c{}", self.rng.random::<u32>()),
+                    };
+                    let token = self.rng.random_bool(0.9).then_some("t");
+                    self.session.connected(self.now, identity(&id, token));
+                }
+            }
+        } else if self.state == State::New {
+            self.session.start(self.now);
+        }
+    }
+
+    fn dial_error(&mut self) -> Error {
+        let error = Error::new(ErrorKind::Connect, "dialing failed");
+        let fatal = self.rng.random_bool(0.1);
+        let statuses = if fatal { [401, 404, 302] } else { [502, 429, 503] };
+        match self.rng.random_bool(0.5).then(|| statuses[self.rng.random_range(0..3)]) {
+            None if self.rng.random_bool(0.02) => Error::new(ErrorKind::Subprotocol, "none"),
+            None => error,
+            Some(status) => error.with_http_status(status).with_retry_after(
+                self.rng.random_bool(0.3).then(|| secs(self.rng.random_range(0..100))),
+            ),
+        }
+    }
+
+    /// A numbered message, now and then one that came before.
+    fn receive(&mut self) {
+        if !self.linked {
+            return;
+        }
+        let back = self.rng.random_range(0..3).min(self.next_sequence - 1);
+        self.inbox.check(self.next_sequence - back);
+        self.next_sequence += u64::from(back == 0);
+        let ack = self.inbox.handled(50_000, self.now);
+        self.note_sequence_ack(ack);
+    }
+
+    fn note_sequence_ack(&mut self, ack: Option<u64>) {
+        let Some(id) = ack else { return };
+        assert!(id >= self.acked, "the acknowledged sequence id went back");
+        assert!(id < self.next_sequence, "it was never received");
+        self.acked = id;
+    }
+
+    fn lose(&mut self) {
+        if !std::mem::take(&mut self.linked) {
+            return;
+        }
+        self.on_link.clear();
+        let codes = [None, None, None, None, None, Some(1000), Some(1001), Some(1007), Some(1012)];
+        self.session.lost(
+            self.now,
+            Loss {
+                close_code: codes[self.rng.random_range(0..codes.len())],
+                violation: self.rng.random_bool(0.05),
+                unsent: self.rng.random_range(0..3),
+                ..loss()
+            },
+        );
+    }
+
+    fn pass_time(&mut self) {
+        let at = match self.session.next_wake() {
+            Some(at) if self.rng.random_bool(0.7) => at,
+            _ => self.now + ms(self.rng.random_range(0..20_000)),
+        };
+        self.now = self.now.max(at);
+        let ack = self.inbox.due(self.now);
+        self.note_sequence_ack(ack);
+        self.session.tick(self.now, 0);
+        let next = self.session.next_wake();
+        self.drain();
+        assert!(next.is_none_or(|at| at > self.now) || self.may_wake_now(), "a tick left undone");
+    }
+
+    /// A delay of zero by jitter or by the end of the recovery window is due in the same instant.
+    fn may_wake_now(&mut self) -> bool {
+        self.session.tick(self.now, 0);
+        self.drain();
+        self.session.next_wake().is_none_or(|at| at > self.now)
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.session.output() {
+            match output {
+                Output::Send { frame, unwaited } => self.check_send(&text(&frame), unwaited),
+                Output::Ping => assert!(self.linked),
+                Output::Complete { waiter, .. } => self.end(waiter),
+                Output::Event(event) => self.check_event(&event),
+                Output::CloseLink { .. } => {
+                    assert!(self.linked && !self.closing);
+                    self.closing = true;
+                }
+                Output::CutLink => {
+                    self.linked = false;
+                    self.on_link.clear();
+                }
+                Output::Dial(dial) => {
+                    assert!(!self.linked && !self.dialing, "one link at a time");
+                    assert!(dial.until >= self.now);
+                    self.dialing = true;
+                }
+            }
+        }
+        assert!(self.on_link.len() <= CAP, "{} calls in flight", self.on_link.len());
+    }
+
+    fn check_send(&mut self, text: &str, unwaited: bool) {
+        assert!(self.linked && self.session.is_open() && !self.closing, "no place to send to");
+        let id: u64 = text.split(' ').next().and_then(|n| n.parse().ok()).expect("an id");
+        if unwaited {
+            assert!(self.sent.insert(id, text.into()).is_none(), "fire and forget goes once");
+            return;
+        }
+        assert!(self.on_link.insert(id), "id {id} is in flight twice");
+        let before = self.sent.entry(id).or_insert_with(|| text.into());
+        assert_eq!(before, text, "what is sent again is identical");
+        assert!(
+            text.contains(" join ") || self.open.contains(&id),
+            "a call that ended was sent again"
+        );
+    }
+
+    fn check_event(&mut self, event: &Event) {
+        self.state.check(event);
+        if let Event::RejoinFailed(e) = event {
+            let join = format!(" join {} ", e.group);
+            let ids: Vec<u64> =
+                self.sent.iter().filter(|(_, t)| t.contains(&join)).map(|(id, _)| *id).collect();
+            let Self { open, on_link, .. } = self;
+            on_link.retain(|id| open.contains(id) || !ids.contains(id));
+        }
+        if matches!(event, Event::Connected(_)) {
+            self.on_link.clear(); // a service may replace the connection on its link
+            self.inbox.reset();
+            self.next_sequence = 1;
+            self.acked = 0;
+        }
+    }
+
+    fn end(&mut self, id: u64) {
+        assert!(self.open.remove(&id), "call {id} ended twice");
+        self.ended.insert(id);
+        self.on_link.remove(&id);
+    }
+
+    fn stop(&mut self) {
+        self.session.stop(Error::closed());
+        self.drain();
+        assert_eq!(self.state, State::Ended);
+        assert!(self.open.is_empty(), "calls that never ended: {:?}", self.open);
+        assert_eq!((self.session.pending(), self.session.next_wake()), (0, None));
+    }
+
+    /// Whatever happens now, nothing but refusals comes of it.
+    fn check_the_rest(&mut self) {
+        self.session.start(self.now);
+        self.session.linked(self.now);
+        self.session.connected(self.now, identity("late", Some("t")));
+        self.session.proved(self.now);
+        self.session.pong(1);
+        self.session.lost(self.now, loss());
+        self.session.dial_failed(self.now, Error::closed());
+        self.session.tick(self.now + secs(100), 0);
+        self.session.close(self.now);
+        self.session.stop(Error::closed());
+        assert!(self.session.output().is_none());
+        assert!(self.session.fire(&frame("late")).is_err());
+        let id = self.next_id;
+        self.open.insert(id);
+        self.session.call(NewCall {
+            key: Key::Ack(id),
+            kind: CallKind::Message,
+            frame: frame("late"),
+            waiter: Some(id),
+            deadline: self.now,
+            watched: true,
+        });
+        self.drain();
+        assert!(self.open.is_empty() && self.session.next_wake().is_none());
+    }
+}
+
+/// Every fifth call is fire and forget.
+fn key(id: u64) -> Key {
+    if id.is_multiple_of(5) { Key::Unacked(id) } else { Key::Ack(id) }
+}
+
+fn run(seed: u64) {
+    let mut world = World::new(seed);
+    for _ in 0..OPERATIONS {
+        world.operate();
+        if world.state == State::Ended {
+            break;
+        }
+    }
+    world.stop();
+    world.check_the_rest();
+}
+
+#[test]
+fn random_operations_break_no_invariant() {
+    for seed in 0..RUNS {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(seed))) {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+            panic!("seed {seed}: {}", text.unwrap_or_default());
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! A session, a clock that stands still until told, and a log of what the session asked for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::grammar::State;
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::{Ack, Event};
+use crate::protocol::Frame;
+use crate::secret::Secret;
+use crate::session::{CallKind, Config, Identity, Key, Loss, NewCall, Output, Session};
+
+pub(super) const fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+pub(super) const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// Each call's waiter is the number of the call, which is its ack id too.
+pub(super) struct Scenario {
+    pub(super) session: Session<u64>,
+    pub(super) now: Instant,
+    base: Instant,
+    /// Every scenario checks the order of its events.
+    state: State,
+    log: Vec<String>,
+    pub(super) results: BTreeMap<u64, Result<Ack>>,
+    pub(super) events: Vec<Event>,
+}
+
+impl Scenario {
+    pub(super) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub(super) fn with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::seeded(7, change)
+    }
+
+    pub(super) fn seeded(seed: u64, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::default();
+        change(&mut config);
+        let base = Instant::now();
+        Self {
+            session: Session::new(config, seed),
+            now: base,
+            base,
+            state: State::New,
+            log: Vec::new(),
+            results: BTreeMap::new(),
+            events: Vec::new(),
+        }
+    }
+
+    /// A scenario that has connected as `c1`, with an empty log.
+    pub(super) fn connected() -> Self {
+        Self::connected_with(|_| {})
+    }
+
+    pub(super) fn connected_with(change: impl FnOnce(&mut Config)) -> Self {
+        let mut s = Self::with(change);
+        s.start();
+        s.linked();
+        s.hello("c1", "t1");
+        s.take();
+        s
+    }
+
+    /// What was logged since the last look.
+    pub(super) fn take(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.log)
+    }
+
+    /// The same, without what does not begin with `prefix`.
+    pub(super) fn only(&mut self, prefix: &str) -> Vec<String> {
+        let mut log = self.take();
+        log.retain(|line| line.starts_with(prefix));
+        log
+    }
+
+    pub(super) fn elapsed(&self) -> Duration {
+        self.now - self.base
+    }
+
+    pub(super) fn result(&self, id: u64) -> &Result<Ack> {
+        self.results.get(&id).unwrap_or_else(|| panic!("call {id} has not ended"))
+    }
+
+    pub(super) fn error(&self, id: u64) -> &Error {
+        self.result(id).as_ref().expect_err("the call should have failed")
+    }
+
+    pub(super) fn kind(&self, id: u64) -> ErrorKind {
+        self.error(id).kind()
+    }
+
+    pub(super) fn pending(&self, id: u64) -> bool {
+        !self.results.contains_key(&id)
+    }
+
+    pub(super) fn last_event(&self) -> &Event {
+        self.events.last().expect("an event")
+    }
+
+    // --- the program ---------------------------------------------------------------------------
+
+    /// A publication whose caller watches the deadline of 30 s.
+    pub(super) fn call(&mut self, id: u64) {
+        self.new_call(Key::Ack(id), CallKind::Message, &format!("msg#{id}"), secs(30), false);
+    }
+
+    /// A publication whose deadline the session watches.
+    pub(super) fn watched(&mut self, id: u64, limit: Duration) {
+        self.new_call(Key::Ack(id), CallKind::Message, &format!("msg#{id}"), limit, true);
+    }
+
+    pub(super) fn join(&mut self, id: u64, group: &str) {
+        let kind = CallKind::Join(Arc::from(group));
+        self.new_call(Key::Ack(id), kind, &format!("join {group}#{id}"), secs(30), false);
+    }
+
+    pub(super) fn leave(&mut self, id: u64, group: &str) {
+        let kind = CallKind::Leave(Arc::from(group));
+        self.new_call(Key::Ack(id), kind, &format!("leave {group}#{id}"), secs(30), false);
+    }
+
+    pub(super) fn new_call(
+        &mut self,
+        key: Key,
+        kind: CallKind,
+        text: &str,
+        limit: Duration,
+        watched: bool,
+    ) {
+        let (Key::Ack(id) | Key::Unacked(id)) = key;
+        self.session.call(NewCall {
+            key,
+            kind,
+            frame: frame(text),
+            waiter: Some(id),
+            deadline: self.now + limit,
+            watched,
+        });
+        self.drain();
+    }
+
+    /// Fire and forget, as the client does it: the fast way if there is one, else a call.
+    pub(super) fn fire(&mut self, id: u64) -> Result<bool, ErrorKind> {
+        let text = format!("fire#{id}");
+        let sent = self.session.fire(&frame(&text)).map_err(|e| e.kind())?;
+        if !sent {
+            self.new_call(Key::Unacked(id), CallKind::Message, &text, secs(30), false);
+        }
+        self.drain();
+        Ok(sent)
+    }
+
+    /// The caller's deadline has passed.
+    pub(super) fn withdraw(&mut self, id: u64) -> Option<bool> {
+        let written = self.session.withdraw(Key::Ack(id));
+        self.drain();
+        written
+    }
+
+    pub(super) fn close(&mut self) {
+        self.session.close(self.now);
+        self.drain();
+    }
+
+    // --- the link ------------------------------------------------------------------------------
+
+    pub(super) fn start(&mut self) {
+        self.session.start(self.now);
+        self.drain();
+    }
+
+    pub(super) fn linked(&mut self) {
+        self.session.linked(self.now);
+        self.drain();
+    }
+
+    pub(super) fn dial_fails(&mut self, status: Option<u16>) {
+        let error = Error::new(ErrorKind::Connect, "dialing failed");
+        self.dial_fails_with(match status {
+            Some(status) => error.with_http_status(status),
+            None => error,
+        });
+    }
+
+    pub(super) fn dial_fails_with(&mut self, error: Error) {
+        self.session.dial_failed(self.now, error);
+        self.drain();
+    }
+
+    pub(super) fn lose(&mut self, code: Option<u16>) {
+        let error = Error::new(ErrorKind::Disconnected, "the link broke").with_close_code(code);
+        self.lose_with(Loss { close_code: code, ..Loss::of(error) });
+    }
+
+    pub(super) fn lose_with(&mut self, loss: Loss) {
+        self.session.lost(self.now, loss);
+        self.drain();
+    }
+
+    /// The reader ends everything.
+    pub(super) fn stop(&mut self) {
+        self.session.stop(Error::closed());
+        self.drain();
+    }
+
+    // --- the service ---------------------------------------------------------------------------
+
+    /// `connected`, as connection `id` with a reconnection token.
+    pub(super) fn hello(&mut self, id: &str, token: &str) {
+        self.session.connected(self.now, identity(id, Some(token)));
+        self.drain();
+    }
+
+    pub(super) fn prove(&mut self) {
+        self.session.proved(self.now);
+        self.drain();
+    }
+
+    pub(super) fn pong(&mut self, replayed: u64) {
+        self.session.pong(replayed);
+        self.drain();
+    }
+
+    pub(super) fn ack(&mut self, id: u64) {
+        self.session.ack(id, true, None);
+        self.drain();
+    }
+
+    pub(super) fn refuse(&mut self, id: u64, name: &str) {
+        self.session.ack(id, false, Some((name.into(), "because".into())));
+        self.drain();
+    }
+
+    // --- the time ------------------------------------------------------------------------------
+
+    /// Lets time pass, with a tick at each instant that the session asked for.
+    pub(super) fn advance(&mut self, by: Duration) {
+        let until = self.now + by;
+        let mut ticks = 0;
+        while let Some(at) = self.session.next_wake().filter(|at| *at <= until) {
+            self.now = self.now.max(at);
+            self.session.tick(self.now, 0);
+            self.drain();
+            ticks += 1;
+            assert!(ticks < 10_000, "the session asks for ticks without end");
+        }
+        self.now = until;
+    }
+
+    /// Lets time pass until the session dials again; says how long that took.
+    pub(super) fn until_dial(&mut self) -> Duration {
+        let (from, seen) = (self.now, self.log.len());
+        while !self.log[seen..].iter().any(|line| line.starts_with("dial")) {
+            let at = self.session.next_wake().expect("a next attempt");
+            self.now = self.now.max(at);
+            self.session.tick(self.now, 0);
+            self.drain();
+        }
+        self.now - from
+    }
+
+    // --- ways through ----------------------------------------------------------------------------
+
+    /// The link drops and the session is recovered at once; the log is emptied.
+    pub(super) fn recover(&mut self) {
+        self.lose(None);
+        self.linked();
+        self.prove();
+        self.pong(0);
+        self.take();
+    }
+
+    /// The session is over, and the next attempt connects as `id`. The log begins with the dial.
+    pub(super) fn renew(&mut self, id: &str) {
+        self.lose(Some(1008));
+        self.take();
+        self.until_dial();
+        self.linked();
+        self.hello(id, "t");
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.session.output() {
+            let line = match output {
+                Output::Dial(dial) => match dial.recover {
+                    None => "dial new".into(),
+                    Some(identity) => {
+                        let token = identity.token.expect("a token to recover with");
+                        format!("dial recover {} {}", identity.connection_id, token.expose())
+                    }
+                },
+                Output::Send { frame, .. } => format!("send {}", text(&frame)),
+                Output::Ping => "ping".into(),
+                Output::Complete { waiter, result } => {
+                    let line = match &result {
+                        Ok(Ack { duplicate: true, .. }) => format!("done {waiter} duplicate"),
+                        Ok(_) => format!("done {waiter} ok"),
+                        Err(e) => format!("done {waiter} {:?}", e.kind()),
+                    };
+                    let first = self.results.insert(waiter, result).is_none();
+                    assert!(first, "call {waiter} was completed twice");
+                    line
+                }
+                Output::Event(event) => {
+                    self.state.check(&event);
+                    let line = format!("event {}", name(&event));
+                    self.events.push(event);
+                    line
+                }
+                Output::CloseLink { code } => format!("close {code}"),
+                Output::CutLink => "cut".into(),
+            };
+            self.log.push(line);
+        }
+    }
+}
+
+pub(super) fn frame(text: &str) -> Frame {
+    Frame::Text(String::from(text).into())
+}
+
+pub(super) fn text(frame: &Frame) -> String {
+    String::from_utf8_lossy(frame.as_bytes()).into_owned()
+}
+
+pub(super) fn loss() -> Loss {
+    Loss::of(Error::new(ErrorKind::Disconnected, "the link broke"))
+}
+
+pub(super) fn identity(id: &str, token: Option<&str>) -> Identity {
+    Identity { connection_id: id.into(), user_id: None, token: token.map(Secret::from) }
+}
+
+pub(super) fn name(event: &Event) -> String {
+    match event {
+        Event::Connected(e) => format!("Connected {}", e.connection_id),
+        Event::Recovering(_) => "Recovering".into(),
+        Event::Recovered(e) => format!("Recovered {}", e.replayed),
+        Event::Disconnected(_) => "Disconnected".into(),
+        Event::Reconnecting(e) => format!("Reconnecting {}", e.attempt),
+        Event::RejoinFailed(e) => format!("RejoinFailed {}", e.group),
+        Event::Stopped(_) => "Stopped".into(),
+        other => panic!("the session has no business with {other:?}"),
+    }
+}

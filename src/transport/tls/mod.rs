@@ -1,0 +1,171 @@
+//! TLS over memory buffers: a state machine that is fed ciphertext and gives ciphertext.
+//!
+//! A TLS stream over a socket can be neither split nor shared with a blocked reader. Over two
+//! buffers it needs no socket at all, so its lock is held only to encrypt or to decrypt. Both back
+//! ends are driven the same way.
+
+#[cfg(feature = "native-tls")]
+pub(crate) mod native;
+#[cfg(feature = "rustls")]
+pub(crate) mod rustls;
+
+use std::io;
+use std::net::TcpStream;
+use std::time::Instant;
+
+use super::wire::Wire;
+use crate::error::{Error, Result};
+use crate::secret::Secret;
+
+/// The TLS implementation of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TlsBackend {
+    /// The platform's own: OpenSSL on Linux, SChannel on Windows, Secure Transport on macOS.
+    #[cfg(feature = "native-tls")]
+    NativeTls,
+    /// rustls with the ring provider, chosen explicitly: other providers in the program's tree do
+    /// not matter.
+    #[cfg(feature = "rustls")]
+    Rustls,
+}
+
+impl TlsBackend {
+    /// With both, the default feature's back end is the default.
+    fn usual() -> Option<Self> {
+        #[cfg(feature = "native-tls")]
+        return Some(Self::NativeTls);
+        #[cfg(all(feature = "rustls", not(feature = "native-tls")))]
+        return Some(Self::Rustls);
+        #[cfg(not(feature = "_tls"))]
+        None
+    }
+}
+
+/// A certificate as the program gave it; parsed when the client is built.
+#[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "_tls"), allow(dead_code))]
+pub(crate) enum Root {
+    Pem(String),
+    Der(Vec<u8>),
+}
+
+/// What the program chose.
+#[derive(Debug, Clone, Default)]
+#[cfg_attr(not(feature = "_tls"), allow(dead_code))]
+pub(crate) struct TlsOptions {
+    pub(crate) backend: Option<TlsBackend>,
+    pub(crate) roots: Vec<Root>,
+    /// Certificate chain and PKCS#8 key, both PEM.
+    pub(crate) identity: Option<(String, Secret)>,
+    pub(crate) bundled_roots: bool,
+    pub(crate) accept_invalid: bool,
+}
+
+impl TlsOptions {
+    /// Parses everything.
+    pub(crate) fn connector(&self) -> Result<Connector> {
+        match self.backend.or(TlsBackend::usual()) {
+            #[cfg(feature = "native-tls")]
+            Some(TlsBackend::NativeTls) => native::connector(self).map(Connector::Native),
+            #[cfg(feature = "rustls")]
+            Some(TlsBackend::Rustls) => rustls::connector(self).map(Connector::Rustls),
+            #[allow(unreachable_patterns)] // which patterns are left depends on the features
+            _ => self.without_tls(),
+        }
+    }
+
+    fn without_tls(&self) -> Result<Connector> {
+        if !self.roots.is_empty() || self.identity.is_some() || self.accept_invalid {
+            return Err(Error::config(
+                "certificates need TLS, but this build of webpubsub has none; enable the feature \
+                 `native-tls` or `rustls`",
+            ));
+        }
+        Ok(Connector::None)
+    }
+}
+
+/// What opens the client's side of TLS.
+#[derive(Clone)]
+pub(crate) enum Connector {
+    /// A build without TLS; `wss` URLs are refused before this is asked.
+    #[cfg_attr(feature = "_tls", allow(dead_code))]
+    None,
+    #[cfg(feature = "native-tls")]
+    Native(native_tls::TlsConnector),
+    #[cfg(feature = "rustls")]
+    Rustls(std::sync::Arc<::rustls::ClientConfig>),
+}
+
+impl Connector {
+    /// The client's side of the handshake.
+    #[cfg_attr(not(feature = "_tls"), allow(unused_variables))]
+    pub(super) fn connect(
+        &self,
+        host: &str,
+        socket: TcpStream,
+        deadline: Instant,
+    ) -> io::Result<Wire> {
+        match self {
+            Self::None => Err(io::Error::other("this build has no TLS")),
+            #[cfg(feature = "native-tls")]
+            Self::Native(connector) => native::connect(connector, host, socket, deadline),
+            #[cfg(feature = "rustls")]
+            Self::Rustls(config) => rustls::connect(config, host, socket, deadline),
+        }
+    }
+}
+
+/// The TLS state of one connection.
+#[derive(Debug)]
+pub(crate) enum Engine {
+    #[cfg(feature = "native-tls")]
+    Native(native::Stream),
+    #[cfg(feature = "rustls")]
+    Rustls(Box<rustls::Stream>),
+}
+
+/// Hands a call to the back end. Without one the enum is empty and no value of it can exist.
+macro_rules! to_backend {
+    ($engine:expr, $stream:ident => $call:expr) => {
+        match *$engine {
+            #[cfg(feature = "native-tls")]
+            Engine::Native(ref mut $stream) => $call,
+            #[cfg(feature = "rustls")]
+            Engine::Rustls(ref mut $stream) => $call,
+        }
+    };
+}
+
+#[cfg_attr(not(feature = "_tls"), allow(unused_variables, clippy::ptr_arg))]
+impl Engine {
+    /// Hands over ciphertext from the socket; nothing: the socket ended.
+    pub(super) fn feed(&mut self, cipher: &[u8]) {
+        to_backend!(self, s => s.feed(cipher))
+    }
+
+    /// Plaintext; `WouldBlock` if more ciphertext is needed.
+    pub(super) fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        to_backend!(self, s => s.read(buf))
+    }
+
+    /// Encrypts into the output buffer.
+    pub(super) fn write_all(&mut self, plain: &[u8]) -> io::Result<()> {
+        to_backend!(self, s => s.write_all(plain))
+    }
+
+    /// Queues the `close_notify` alert.
+    pub(super) fn close_notify(&mut self) {
+        to_backend!(self, s => s.close_notify())
+    }
+
+    pub(super) fn has_output(&mut self) -> bool {
+        to_backend!(self, s => s.has_output())
+    }
+
+    /// Appends the pending ciphertext to `out`.
+    pub(super) fn take_output(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+        to_backend!(self, s => s.take_output(out))
+    }
+}

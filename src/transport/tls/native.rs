@@ -1,0 +1,165 @@
+//! The platform's TLS, by native-tls.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::Instant;
+
+use native_tls::{
+    Certificate, HandshakeError, Identity, MidHandshakeTlsStream, Protocol, TlsConnector, TlsStream,
+};
+
+use super::super::wire::{CHUNK, Wire, read_socket};
+use super::{Engine, Root, TlsOptions};
+use crate::error::{Error, Result};
+
+pub(super) fn connector(options: &TlsOptions) -> Result<TlsConnector> {
+    let mut builder = TlsConnector::builder();
+    builder.min_protocol_version(Some(Protocol::Tlsv12));
+    for root in &options.roots {
+        let parsed = match root {
+            Root::Pem(pem) => Certificate::from_pem(pem.as_bytes()),
+            Root::Der(der) => Certificate::from_der(der),
+        };
+        builder.add_root_certificate(parsed.map_err(|e| {
+            Error::config("`root_certificate`: this is not a certificate in the form it says")
+                .with_source(e)
+        })?);
+    }
+    if let Some((chain, key)) = &options.identity {
+        let identity = Identity::from_pkcs8(chain.as_bytes(), key.expose().as_bytes());
+        builder.identity(identity.map_err(|_| {
+            // The parser's error could quote the key.
+            Error::config(
+                "`client_certificate`: a PEM certificate chain and its PKCS#8 PEM key are needed",
+            )
+        })?);
+    }
+    if options.bundled_roots {
+        return Err(Error::config("`bundled_roots` needs the rustls back end"));
+    }
+    if options.accept_invalid {
+        builder.danger_accept_invalid_certs(true).danger_accept_invalid_hostnames(true);
+    }
+    builder.build().map_err(|e| Error::config("the TLS library could not be set up").with_source(e))
+}
+
+/// The two memory buffers under a TLS stream.
+#[derive(Debug, Default)]
+pub(crate) struct Pipe {
+    input: Vec<u8>,
+    taken: usize,
+    ended: bool,
+    output: Vec<u8>,
+}
+
+impl Pipe {
+    fn feed(&mut self, cipher: &[u8]) {
+        self.ended |= cipher.is_empty();
+        if self.taken == self.input.len() {
+            self.input.clear();
+            self.taken = 0;
+        }
+        self.input.extend_from_slice(cipher);
+    }
+}
+
+impl Read for Pipe {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let left = &self.input[self.taken..];
+        if left.is_empty() {
+            return if self.ended { Ok(0) } else { Err(ErrorKind::WouldBlock.into()) };
+        }
+        let n = left.len().min(buf.len());
+        buf[..n].copy_from_slice(&left[..n]);
+        self.taken += n;
+        Ok(n)
+    }
+}
+
+impl Write for Pipe {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.output.extend_from_slice(buf);
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An established TLS stream over a [`Pipe`].
+#[derive(Debug)]
+pub(crate) struct Stream(Box<TlsStream<Pipe>>);
+
+impl Stream {
+    pub(super) fn feed(&mut self, cipher: &[u8]) {
+        self.0.get_mut().feed(cipher);
+    }
+
+    pub(super) fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf)
+    }
+
+    pub(super) fn write_all(&mut self, plain: &[u8]) -> io::Result<()> {
+        self.0.write_all(plain)
+    }
+
+    pub(super) fn close_notify(&mut self) {
+        // Over memory it can only say that the peer's alert is still missing.
+        drop(self.0.shutdown());
+    }
+
+    pub(super) fn has_output(&mut self) -> bool {
+        !self.0.get_ref().output.is_empty()
+    }
+
+    pub(super) fn take_output(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+        out.append(&mut self.0.get_mut().output);
+        Ok(())
+    }
+}
+
+pub(super) fn connect(
+    connector: &TlsConnector,
+    host: &str,
+    socket: TcpStream,
+    deadline: Instant,
+) -> io::Result<Wire> {
+    handshake(connector.connect(host, Pipe::default()), socket, deadline)
+}
+
+/// The server's side of the handshake.
+#[cfg(all(feature = "emulator", not(feature = "rustls")))]
+pub(crate) fn accept(
+    acceptor: &native_tls::TlsAcceptor,
+    socket: TcpStream,
+    deadline: Instant,
+) -> io::Result<Wire> {
+    handshake(acceptor.accept(Pipe::default()), socket, deadline)
+}
+
+type Step = std::result::Result<TlsStream<Pipe>, HandshakeError<Pipe>>;
+
+fn handshake(mut step: Step, socket: TcpStream, deadline: Instant) -> io::Result<Wire> {
+    let mut cipher = [0; CHUNK];
+    // For the handshake's own bytes.
+    let mut plain = Wire::plain(socket.try_clone()?);
+    loop {
+        let mut mid: MidHandshakeTlsStream<Pipe> = match step {
+            Ok(stream) => {
+                let engine = Engine::Native(Stream(Box::new(stream)));
+                let mut wire = Wire { socket, tls: Some(engine) };
+                // The last flight of the handshake is still in the output buffer.
+                wire.write_all(&[], deadline)?;
+                return Ok(wire);
+            }
+            Err(HandshakeError::Failure(e)) => return Err(io::Error::other(e)),
+            Err(HandshakeError::WouldBlock(mid)) => mid,
+        };
+        let out = std::mem::take(&mut mid.get_mut().output);
+        plain.write_all(&out, deadline)?;
+        let n = read_socket(&socket, &mut cipher, deadline)?;
+        mid.get_mut().feed(&cipher[..n]);
+        step = mid.handshake();
+    }
+}
