@@ -22,14 +22,12 @@ use rand::RngExt;
 use super::calls::{self, CallKind, Key, NewCall};
 use super::{Dial, Identity, Output, Session};
 use crate::error::{Error, ErrorKind};
-use crate::message::{
-    Connected, Disconnected, Event, Reconnecting, Recovered, Recovering, RejoinFailed, Stopped,
-};
+use crate::message::{Connected, Disconnected, Event, Reconnecting, RejoinFailed, Stopped};
 
 /// In a row, a URL provider may give so many URLs that the service refuses.
 const MAX_REFUSALS: u32 = 3;
 /// A longer `Retry-After` is rather a mistake than a wish; it would look like a client that hangs.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
+pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 #[derive(Debug)]
 pub(super) enum Phase {
@@ -62,18 +60,6 @@ pub(super) enum Phase {
     Stopped,
 }
 
-/// A recovery under way.
-#[derive(Debug)]
-pub(super) struct Recovery {
-    /// The service may forget the session then.
-    window_end: Instant,
-    last_try: Instant,
-    /// Not before then (`Retry-After`), even if the window closes first.
-    not_before: Option<Instant>,
-    /// What will be reported if it fails.
-    loss: Loss,
-}
-
 /// How a link ended.
 #[derive(Debug, Clone)]
 pub(crate) struct Loss {
@@ -94,7 +80,7 @@ impl Loss {
 }
 
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
-enum Fate {
+pub(super) enum Fate {
     Recover,
     /// The session is over.
     Over,
@@ -102,7 +88,7 @@ enum Fate {
     BrokeRule,
 }
 
-fn fate(loss: &Loss) -> Fate {
+pub(super) fn fate(loss: &Loss) -> Fate {
     match loss.close_code {
         _ if loss.violation => Fate::Over,
         Some(1000 | 1008 | 1011) => Fate::Over,
@@ -125,14 +111,6 @@ impl<W> Session<W> {
         self.outputs.push_back(Output::Dial(Dial { recover: None, until }));
     }
 
-    fn dial_recover(&mut self, now: Instant) {
-        let Some(recovery) = &mut self.recovery else { return };
-        recovery.last_try = now;
-        let until = recovery.window_end.min(now + self.config.recovery_attempt);
-        self.phase = Phase::Dialing { until };
-        self.outputs.push_back(Output::Dial(Dial { recover: self.identity.clone(), until }));
-    }
-
     /// The dialed link is up (and is the current one now).
     pub(crate) fn linked(&mut self, now: Instant) {
         let Phase::Dialing { until } = self.phase else { return };
@@ -148,11 +126,6 @@ impl<W> Session<W> {
         } else {
             self.phase = Phase::Opening { until: until.min(now + self.config.step_timeout) };
         }
-    }
-
-    /// A recovery link is up and nothing has come on it yet.
-    pub(crate) fn is_proving(&self) -> bool {
-        matches!(self.phase, Phase::Proving { .. })
     }
 
     /// The service's `connected` message.
@@ -248,47 +221,6 @@ impl<W> Session<W> {
         self.outputs.push_back(Output::Event(Event::RejoinFailed(RejoinFailed { group, error })));
     }
 
-    /// The first frame on a recovery link came, and it is no Close: the session is ours again.
-    pub(crate) fn proved(&mut self, now: Instant) {
-        if !self.is_proving() {
-            return;
-        }
-        self.phase = Phase::Open { since: now, pong_until: Some(now + self.config.recovery_pong) };
-        self.service_message = None;
-        let (frames, stale) = self.calls.to_resend();
-        for frame in frames {
-            self.outputs.push_back(Output::Send { frame, unwaited: false });
-        }
-        let cause = self.recovery.as_ref().map(|r| r.loss.error.clone());
-        for key in stale {
-            let mut error = outcome_unknown("too many calls followed it to send it again safely");
-            if let Some(cause) = &cause {
-                error = error.with_source(cause.clone());
-            }
-            self.fail_call(key, error);
-        }
-        self.admit();
-    }
-
-    /// A pong came: after a recovery it ends the count of replayed messages.
-    pub(crate) fn pong(&mut self, replayed: u64) {
-        if let Phase::Open { pong_until: pong_until @ Some(_), .. } = &mut self.phase {
-            *pong_until = None;
-            self.recovered(replayed);
-        }
-    }
-
-    /// Replayed messages are being counted.
-    pub(crate) fn is_replaying(&self) -> bool {
-        matches!(self.phase, Phase::Proving { .. } | Phase::Open { pong_until: Some(_), .. })
-    }
-
-    fn recovered(&mut self, replayed: u64) {
-        self.recovery = None;
-        self.recoveries += 1;
-        self.outputs.push_back(Output::Event(Event::Recovered(Recovered { replayed })));
-    }
-
     /// The service announces a disconnect; the Close that follows decides.
     pub(crate) fn service_said(&mut self, message: Option<String>) {
         self.service_message = message;
@@ -313,32 +245,6 @@ impl<W> Session<W> {
         }
     }
 
-    fn lost_open(&mut self, now: Instant, loss: Loss) {
-        let recoverable = self.config.recoverable
-            && self.identity.as_ref().is_some_and(|identity| identity.token.is_some());
-        if !recoverable || fate(&loss) != Fate::Recover {
-            return self.session_over(now, loss);
-        }
-        self.outputs.push_back(Output::Event(Event::Recovering(Recovering {
-            cause: loss.error.clone(),
-            close_code: loss.close_code,
-            unsent: loss.unsent,
-        })));
-        // What `Recovering` has reported is not reported again.
-        let loss = Loss { unsent: 0, ..loss };
-        let window_end = now + self.config.recovery_window;
-        let tried = self.recovery.take().map(|recovery| recovery.last_try);
-        let last_try = tried.unwrap_or(now);
-        self.recovery = Some(Recovery { window_end, last_try, not_before: None, loss });
-        if tried.is_some() {
-            // `Recovered` was not reached: a service that accepts and drops is not dialed without
-            // a pause.
-            self.recovery_failed_once(now, None);
-        } else {
-            self.dial_recover(now);
-        }
-    }
-
     /// Opening the link failed.
     pub(crate) fn dial_failed(&mut self, now: Instant, error: Error) {
         if !matches!(self.phase, Phase::Dialing { .. }) {
@@ -350,7 +256,7 @@ impl<W> Session<W> {
         if self.recovery.is_none() {
             return self.attempt_failed(now, error);
         }
-        match error.http_status() {
+        match refusal_status(&error) {
             _ if never_retried(&error) => {
                 self.end_session(Loss::of(error.clone()), Fate::Over);
                 self.stop(error);
@@ -360,44 +266,17 @@ impl<W> Session<W> {
         }
     }
 
-    /// Tries again about a second after the last try, or gives up at the end of the window.
-    fn recovery_failed_once(&mut self, now: Instant, retry_after: Option<Duration>) {
-        let jitter = self.rng.random_range(0.8..1.2);
-        let interval = self.config.recovery_interval.mul_f64(jitter);
-        let Some(recovery) = &mut self.recovery else { return };
-        recovery.not_before = retry_after.map(|wait| now + wait.min(MAX_RETRY_AFTER));
-        let next = (recovery.last_try + interval).max(recovery.not_before.unwrap_or(now));
-        self.phase = Phase::Waiting { until: next.max(now).min(recovery.window_end) };
-        if now >= recovery.window_end {
-            self.window_closed(now);
-        }
-    }
-
-    fn window_closed(&mut self, now: Instant) {
-        let Some(recovery) = self.recovery.take() else { return };
-        let retry_after = recovery.not_before.map(|at| at.saturating_duration_since(now));
-        self.session_over_with(now, recovery.loss, retry_after);
-    }
-
-    /// The service refuses the recovery: what is reported is how the link was lost at first, with
-    /// the refusal's code if there is one.
-    fn give_up_recovery(&mut self, now: Instant, refusal: Loss) {
-        let Some(Recovery { loss: first, .. }) = self.recovery.take() else { return };
-        let error = Error::new(
-            ErrorKind::Disconnected,
-            format!("the lost connection could not be recovered: {}", refusal.error),
-        );
-        let told = if refusal.close_code.is_some() { refusal } else { first.clone() };
-        let error = error.with_close_code(told.close_code).with_source(first.error);
-        self.session_over(now, Loss { error, unsent: 0, ..told });
-    }
-
-    fn session_over(&mut self, now: Instant, loss: Loss) {
+    pub(super) fn session_over(&mut self, now: Instant, loss: Loss) {
         self.session_over_with(now, loss, None);
     }
 
     /// Reports the end of the session and goes for a new connection, or stops.
-    fn session_over_with(&mut self, now: Instant, loss: Loss, retry_after: Option<Duration>) {
+    pub(super) fn session_over_with(
+        &mut self,
+        now: Instant,
+        loss: Loss,
+        retry_after: Option<Duration>,
+    ) {
         let fate = fate(&loss);
         let cause = loss.error.clone();
         self.end_session(loss, fate);
@@ -443,7 +322,7 @@ impl<W> Session<W> {
         }
     }
 
-    fn fail_call(&mut self, key: Key, error: Error) {
+    pub(super) fn fail_call(&mut self, key: Key, error: Error) {
         let Some(call) = self.calls.remove(key) else { return };
         let id = match key {
             Key::Ack(id) | Key::Unacked(id) => id,
@@ -453,7 +332,7 @@ impl<W> Session<W> {
 
     /// An attempt to make a new connection failed.
     fn attempt_failed(&mut self, now: Instant, error: Error) {
-        let fatal = match error.http_status() {
+        let fatal = match refusal_status(&error) {
             _ if !self.was_connected => true,
             _ if never_retried(&error) => true,
             Some(400 | 401 | 403 | 404) => {
@@ -590,7 +469,12 @@ impl<W> Session<W> {
 
 /// Asking again would bring the same answer.
 fn never_retried(error: &Error) -> bool {
-    error.kind() == ErrorKind::Subprotocol || matches!(error.http_status(), Some(300..=399))
+    error.kind() == ErrorKind::Subprotocol || matches!(refusal_status(error), Some(300..=399))
+}
+
+/// The status by which the service refused the upgrade. A proxy's refusal is a network failure.
+pub(super) fn refusal_status(error: &Error) -> Option<u16> {
+    error.http_status().filter(|_| error.kind() == ErrorKind::Upgrade)
 }
 
 fn not_connected(cause: Error) -> Error {
@@ -602,7 +486,7 @@ fn not_connected(cause: Error) -> Error {
     .with_source(cause)
 }
 
-fn outcome_unknown(why: &str) -> Error {
+pub(super) fn outcome_unknown(why: &str) -> Error {
     Error::new(
         ErrorKind::OutcomeUnknown,
         format!("it is unknown whether the service executed the call: {why}"),

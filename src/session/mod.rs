@@ -17,6 +17,7 @@ mod calls;
 mod config;
 mod inbox;
 mod lifecycle;
+mod recovery;
 #[cfg(test)]
 mod tests;
 
@@ -38,7 +39,8 @@ use crate::protocol::Frame;
 use crate::secret::Secret;
 
 use calls::Calls;
-use lifecycle::{Phase, Recovery};
+use lifecycle::Phase;
+use recovery::Recovery;
 
 /// What the session wants done. Take these until there are none, in order.
 #[derive(Debug)]

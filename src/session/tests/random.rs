@@ -187,9 +187,11 @@ impl World {
         match self.rng.random_bool(0.5).then(|| statuses[self.rng.random_range(0..3)]) {
             None if self.rng.random_bool(0.02) => Error::new(ErrorKind::Subprotocol, "none"),
             None => error,
-            Some(status) => error.with_http_status(status).with_retry_after(
-                self.rng.random_bool(0.3).then(|| secs(self.rng.random_range(0..100))),
-            ),
+            Some(status) => {
+                Error::new(ErrorKind::Upgrade, "refused").with_http_status(status).with_retry_after(
+                    self.rng.random_bool(0.3).then(|| secs(self.rng.random_range(0..100))),
+                )
+            }
         }
     }
 

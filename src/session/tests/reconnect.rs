@@ -389,3 +389,14 @@ fn a_new_connection_is_recovered_under_its_own_identity() {
     s.lose(None);
     assert_eq!(s.take(), ["event Recovering", "dial recover c2 t"]);
 }
+
+#[test]
+fn a_proxys_refusal_is_a_network_failure_and_not_the_services_word() {
+    let mut s = Scenario::connected();
+    s.lose(Some(1008));
+    for status in [407, 403, 404, 302] {
+        s.until_dial();
+        s.dial_fails_with(Error::new(ErrorKind::Proxy, "no").with_http_status(status));
+        assert!(!s.session.is_stopped(), "{status}");
+    }
+}

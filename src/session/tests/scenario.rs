@@ -183,10 +183,9 @@ impl Scenario {
     }
 
     pub(super) fn dial_fails(&mut self, status: Option<u16>) {
-        let error = Error::new(ErrorKind::Connect, "dialing failed");
         self.dial_fails_with(match status {
-            Some(status) => error.with_http_status(status),
-            None => error,
+            Some(status) => Error::new(ErrorKind::Upgrade, "refused").with_http_status(status),
+            None => Error::new(ErrorKind::Connect, "dialing failed"),
         });
     }
 

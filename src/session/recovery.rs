@@ -1,0 +1,141 @@
+//! Recovery: the link was dropped, the service keeps the session for a while.
+//!
+//! The first try comes at once, then about one a second, each with a limit, until the end of the
+//! window. Our first frame on the new link is a ping; the first inbound frame other than Close
+//! proves that the session is ours again, then calls are sent again, and the pong ends the count of
+//! replayed messages. Whether a `connected` comes or not makes no difference.
+
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+
+use super::lifecycle::{Fate, Loss, MAX_RETRY_AFTER, Phase, fate, outcome_unknown};
+use super::{Dial, Output, Session};
+use crate::error::{Error, ErrorKind};
+use crate::message::{Event, Recovered, Recovering};
+
+/// A recovery under way.
+#[derive(Debug)]
+pub(super) struct Recovery {
+    /// The service may forget the session then.
+    pub(super) window_end: Instant,
+    last_try: Instant,
+    /// Not before then (`Retry-After`), even if the window closes first.
+    not_before: Option<Instant>,
+    /// What will be reported if it fails.
+    loss: Loss,
+}
+
+impl<W> Session<W> {
+    pub(super) fn dial_recover(&mut self, now: Instant) {
+        let Some(recovery) = &mut self.recovery else { return };
+        recovery.last_try = now;
+        let until = recovery.window_end.min(now + self.config.recovery_attempt);
+        self.phase = Phase::Dialing { until };
+        self.outputs.push_back(Output::Dial(Dial { recover: self.identity.clone(), until }));
+    }
+
+    /// A recovery link is up and nothing has come on it yet.
+    pub(crate) fn is_proving(&self) -> bool {
+        matches!(self.phase, Phase::Proving { .. })
+    }
+
+    /// The first frame on a recovery link came, and it is no Close: the session is ours again.
+    pub(crate) fn proved(&mut self, now: Instant) {
+        if !self.is_proving() {
+            return;
+        }
+        self.phase = Phase::Open { since: now, pong_until: Some(now + self.config.recovery_pong) };
+        self.service_message = None;
+        let (frames, stale) = self.calls.to_resend();
+        for frame in frames {
+            self.outputs.push_back(Output::Send { frame, unwaited: false });
+        }
+        let cause = self.recovery.as_ref().map(|r| r.loss.error.clone());
+        for key in stale {
+            let mut error = outcome_unknown("too many calls followed it to send it again safely");
+            if let Some(cause) = &cause {
+                error = error.with_source(cause.clone());
+            }
+            self.fail_call(key, error);
+        }
+        self.admit();
+    }
+
+    /// A pong came: after a recovery it ends the count of replayed messages.
+    pub(crate) fn pong(&mut self, replayed: u64) {
+        if let Phase::Open { pong_until: pong_until @ Some(_), .. } = &mut self.phase {
+            *pong_until = None;
+            self.recovered(replayed);
+        }
+    }
+
+    /// Replayed messages are being counted.
+    pub(crate) fn is_replaying(&self) -> bool {
+        matches!(self.phase, Phase::Proving { .. } | Phase::Open { pong_until: Some(_), .. })
+    }
+
+    pub(super) fn recovered(&mut self, replayed: u64) {
+        self.recovery = None;
+        self.recoveries += 1;
+        self.outputs.push_back(Output::Event(Event::Recovered(Recovered { replayed })));
+    }
+
+    pub(super) fn lost_open(&mut self, now: Instant, loss: Loss) {
+        let recoverable = self.config.recoverable
+            && self.identity.as_ref().is_some_and(|identity| identity.token.is_some());
+        if !recoverable || fate(&loss) != Fate::Recover {
+            return self.session_over(now, loss);
+        }
+        self.outputs.push_back(Output::Event(Event::Recovering(Recovering {
+            cause: loss.error.clone(),
+            close_code: loss.close_code,
+            unsent: loss.unsent,
+        })));
+        // What `Recovering` has reported is not reported again.
+        let loss = Loss { unsent: 0, ..loss };
+        let window_end = now + self.config.recovery_window;
+        let tried = self.recovery.take().map(|recovery| recovery.last_try);
+        let last_try = tried.unwrap_or(now);
+        self.recovery = Some(Recovery { window_end, last_try, not_before: None, loss });
+        if tried.is_some() {
+            // `Recovered` was not reached: a service that accepts and drops is not dialed without
+            // a pause.
+            self.recovery_failed_once(now, None);
+        } else {
+            self.dial_recover(now);
+        }
+    }
+
+    /// Tries again about a second after the last try, or gives up at the end of the window.
+    pub(super) fn recovery_failed_once(&mut self, now: Instant, retry_after: Option<Duration>) {
+        let jitter = self.rng.random_range(0.8..1.2);
+        let interval = self.config.recovery_interval.mul_f64(jitter);
+        let Some(recovery) = &mut self.recovery else { return };
+        recovery.not_before = retry_after.map(|wait| now + wait.min(MAX_RETRY_AFTER));
+        let next = (recovery.last_try + interval).max(recovery.not_before.unwrap_or(now));
+        self.phase = Phase::Waiting { until: next.max(now).min(recovery.window_end) };
+        if now >= recovery.window_end {
+            self.window_closed(now);
+        }
+    }
+
+    pub(super) fn window_closed(&mut self, now: Instant) {
+        let Some(recovery) = self.recovery.take() else { return };
+        let retry_after = recovery.not_before.map(|at| at.saturating_duration_since(now));
+        self.session_over_with(now, recovery.loss, retry_after);
+    }
+
+    /// The service refuses the recovery: what is reported is how the link was lost at first, with
+    /// the refusal's code if there is one.
+    pub(super) fn give_up_recovery(&mut self, now: Instant, refusal: Loss) {
+        let Some(Recovery { loss: first, .. }) = self.recovery.take() else { return };
+        let error = Error::new(
+            ErrorKind::Disconnected,
+            format!("the lost connection could not be recovered: {}", refusal.error),
+        );
+        let told = if refusal.close_code.is_some() { refusal } else { first.clone() };
+        let error = error.with_close_code(told.close_code).with_source(first.error);
+        self.session_over(now, Loss { error, unsent: 0, ..told });
+    }
+}
