@@ -378,7 +378,8 @@ pub enum Event {
     ServerMessage(ServerMessage),
     /// A connection is up.
     Connected(Connected),
-    /// The link was lost and the session is being recovered; calls just take longer.
+    /// The link was lost and the session is being recovered; calls just take longer. May come more
+    /// than once before [`Event::Recovered`], if the new link is lost at once.
     Recovering(Recovering),
     /// The session is back on a new link: nothing was lost, nothing is repeated.
     Recovered(Recovered),

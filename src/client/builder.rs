@@ -19,7 +19,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Protocol, rules};
 use crate::secret::Secret;
 use crate::session;
-use crate::transport::{DialOptions, LinkOptions, Resolver, Root, TlsBackend, TlsOptions};
+use crate::transport::{
+    DialOptions, LinkOptions, Proxy, ProxyChoice, Resolver, Root, TlsBackend, TlsOptions,
+};
 
 /// What both builders hold.
 #[derive(Clone)]
@@ -34,7 +36,58 @@ struct Options {
     socket_buffer: Option<usize>,
     thread_name: String,
     tls: TlsOptions,
+    proxy: ProxyOption,
+    user_agent: String,
+    headers: Vec<(String, Secret)>,
     resolver: Option<Arc<Resolver>>,
+}
+
+/// As the program gave it; parsed when the client is built.
+#[derive(Clone)]
+enum ProxyOption {
+    Environment,
+    None,
+    Url(Secret),
+}
+
+/// Headers that the upgrade sets itself.
+const OWN_HEADERS: [&str; 10] = [
+    "host",
+    "upgrade",
+    "connection",
+    "authorization",
+    "user-agent",
+    "content-length",
+    "transfer-encoding",
+    "sec-websocket-key",
+    "sec-websocket-version",
+    "sec-websocket-protocol",
+];
+
+/// RFC 9110 §5: a name is a token, a value has no line ends; neither is repeated in the error.
+fn check_headers(user_agent: &str, headers: &[(String, Secret)]) -> Result<()> {
+    let value_is_good = |value: &str| value.bytes().all(|b| b == b'\t' || (b >= 0x20 && b != 0x7f));
+    if !value_is_good(user_agent) {
+        return Err(Error::config("`user_agent` must not contain control characters"));
+    }
+    for (name, value) in headers {
+        let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+        if name.is_empty() || !name.bytes().all(token) {
+            return Err(Error::config("`header`: a name must consist of HTTP token characters"));
+        }
+        if !value_is_good(value.expose()) {
+            return Err(Error::config(format!(
+                "`header`: the value of `{name}` must not contain control characters"
+            )));
+        }
+        if OWN_HEADERS.contains(&name.to_ascii_lowercase().as_str()) {
+            return Err(Error::config(format!(
+                "`header`: `{name}` is set by the client itself; see `token_in_header` and \
+                 `user_agent`"
+            )));
+        }
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Options {
@@ -65,6 +118,9 @@ impl Options {
             socket_buffer: None,
             thread_name: "webpubsub".into(),
             tls: TlsOptions::default(),
+            proxy: ProxyOption::Environment,
+            user_agent: concat!("webpubsub-rust/", env!("CARGO_PKG_VERSION")).into(),
+            headers: Vec::new(),
             resolver: None,
         }
     }
@@ -105,16 +161,49 @@ impl Options {
     }
 
     fn dial_options(&self) -> Result<DialOptions> {
+        check_headers(&self.user_agent, &self.headers)?;
+        let proxy = match &self.proxy {
+            ProxyOption::Environment => ProxyChoice::Environment,
+            ProxyOption::None => ProxyChoice::None,
+            ProxyOption::Url(url) => ProxyChoice::Fixed(Proxy::parse(url.expose())?),
+        };
         Ok(DialOptions {
             step: self.session.step_timeout,
             socket_buffer: self.socket_buffer,
             tls: self.tls.connector()?,
+            proxy,
+            user_agent: self.user_agent.clone(),
+            headers: self.headers.clone(),
         })
+    }
+
+    /// A limit that the clock cannot express is a long one.
+    fn bounded(mut self) -> Self {
+        let session = &mut self.session;
+        for limit in [
+            &mut session.connect_timeout,
+            &mut session.step_timeout,
+            &mut session.call_timeout,
+            &mut session.close_timeout,
+            &mut self.dead_after,
+        ] {
+            *limit = (*limit).min(YEAR);
+        }
+        self.keep_alive = self.keep_alive.map(|interval| interval.min(YEAR));
+        self
     }
 
     /// Checks everything, starts the thread and waits for the first connection.
     fn connect(self, protocol: Option<Protocol>, raw_group: Option<String>) -> Result<Arc<Shared>> {
         self.check()?;
+        self.bounded().connect_checked(protocol, raw_group)
+    }
+
+    fn connect_checked(
+        self,
+        protocol: Option<Protocol>,
+        raw_group: Option<String>,
+    ) -> Result<Arc<Shared>> {
         let shape = Shape {
             subprotocol: protocol.map(Protocol::name),
             token_in_header: self.token_in_header,
@@ -166,6 +255,8 @@ impl Options {
         }
     }
 }
+
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// The dialing thread keeps the limit itself; this is for a machine that hangs.
 const GRACE: Duration = Duration::from_secs(2);
@@ -373,6 +464,37 @@ macro_rules! common_settings {
             /// by the official emulator and the service's reference page.
             pub fn token_in_header(mut self, on: bool) -> Self {
                 self.options.token_in_header = on;
+                self
+            }
+
+            /// Another header for the upgrade request, for gateways on the way. The value is
+            /// treated as a secret.
+            pub fn header(mut self, name: impl Into<String>, value: impl Into<Secret>) -> Self {
+                self.options.headers.push((name.into(), value.into()));
+                self
+            }
+
+            /// The `User-Agent` of the upgrade request. Default: `webpubsub-rust/VERSION`.
+            pub fn user_agent(mut self, text: impl Into<String>) -> Self {
+                self.options.user_agent = text.into();
+                self
+            }
+
+            /// Go through this HTTP proxy by a CONNECT tunnel:
+            /// `http://[USER:PASSWORD@]HOST[:PORT]`, with Basic credentials if it has them.
+            ///
+            /// Default: by the environment. `HTTPS_PROXY` is for `wss`, `HTTP_PROXY` for `ws`,
+            /// `ALL_PROXY` for both; `NO_PROXY` lists exceptions (`*`, hosts with all below them,
+            /// each with an optional port); lower-case names come first; loopback hosts are never
+            /// proxied that way.
+            pub fn proxy(mut self, url: impl Into<Secret>) -> Self {
+                self.options.proxy = ProxyOption::Url(url.into());
+                self
+            }
+
+            /// Connect directly, whatever the environment says.
+            pub fn no_proxy(mut self) -> Self {
+                self.options.proxy = ProxyOption::None;
                 self
             }
 

@@ -70,7 +70,7 @@ impl PendingAck {
 
     /// Blocks for at most `limit`. `None`: the outcome is not known yet.
     pub fn wait_timeout(&self, limit: Duration) -> Option<Result<Ack>> {
-        let until = Instant::now() + limit;
+        let until = Instant::now().checked_add(limit).unwrap_or(self.deadline);
         if until >= self.deadline {
             return Some(self.wait());
         }
@@ -102,8 +102,9 @@ impl PendingAck {
     /// For `select!`: the outcome comes here once. Do not mix with the `wait` family.
     ///
     /// Here it is the reader thread that reports a deadline, when it next wakes: on incoming data,
-    /// or at the latest after the keep-alive interval. With keep-alive off and a silent service
-    /// use [`wait`](Self::wait), which keeps the deadline itself.
+    /// at the latest after the keep-alive interval, or, between two connections, after an attempt
+    /// to connect. With keep-alive off and a silent service use [`wait`](Self::wait), which keeps
+    /// the deadline itself.
     #[must_use]
     pub fn receiver(&self) -> &Receiver<Result<Ack>> {
         &self.outcome

@@ -69,7 +69,8 @@ impl<'a> Request<'a> {
     /// Publications and events only: use this ack id instead of a generated one.
     ///
     /// The service runs an id at most once per connection; a repetition succeeds with
-    /// [`Ack::duplicate`]. Ids generated later are larger.
+    /// [`Ack::duplicate`]. Ids generated later are larger. An id below those generated so far may
+    /// be one that was used already, and then the call succeeds without being run.
     pub fn ack_id(mut self, id: u64) -> Self {
         self.ack_id = Some(id);
         self

@@ -7,6 +7,7 @@ use socket2::SockRef;
 use url::Url;
 
 use super::address::{self, Lookup};
+use super::proxy::{self, Proxy, ProxyChoice};
 use super::stop::Stop;
 use super::tls::Connector;
 use super::upgrade;
@@ -36,6 +37,10 @@ pub(crate) struct DialOptions {
     /// The operating system's buffers, if the program chose a size.
     pub(crate) socket_buffer: Option<usize>,
     pub(crate) tls: Connector,
+    pub(crate) proxy: ProxyChoice,
+    pub(crate) user_agent: String,
+    /// Names and values, checked.
+    pub(crate) headers: Vec<(String, Secret)>,
 }
 
 impl Target {
@@ -121,16 +126,26 @@ pub(crate) fn dial(
     stop: &Stop,
 ) -> Result<(Wire, Vec<u8>)> {
     let step = || deadline.min(Instant::now() + options.step);
-    let addresses = lookup.resolve(&target.host, target.port, step(), stop)?;
-    let socket = address::connect(&target.host, &addresses, options.socket_buffer, step(), stop)?;
+    let via = options.proxy.for_target(target)?;
+    let (host, port) = match &via {
+        Some(proxy) => (proxy.host.as_str(), proxy.port),
+        None => (target.host.as_str(), target.port),
+    };
+    let addresses = lookup.resolve(host, port, step(), stop)?;
+    let socket = address::connect(host, &addresses, options.socket_buffer, step(), stop)?;
     // From here on a stop shuts the socket down, and so ends each blocked call.
     let watched = socket.try_clone().map_err(|e| connect_error(&target.host, e))?;
     let watch = stop.watch(&SockRef::from(&watched)).map_err(|e| connect_error(&target.host, e))?;
     if watch.is_none() {
         return Err(Error::closed());
     }
-    let upgraded = secure(target, options, socket, step())
-        .and_then(|mut wire| Ok((upgrade::upgrade(&mut wire, target, step())?, wire)));
+    let through = |socket| match &via {
+        Some(proxy) => tunnel(socket, proxy, target, step()),
+        None => Ok(socket),
+    };
+    let upgraded = through(socket)
+        .and_then(|socket| secure(target, options, socket, step()))
+        .and_then(|mut wire| Ok((upgrade::upgrade(&mut wire, target, options, step())?, wire)));
     match upgraded {
         Ok((leftover, wire)) => Ok((wire, leftover)),
         Err(_) if stop.is_stopped() => Err(Error::closed()),
@@ -140,6 +155,17 @@ pub(crate) fn dial(
 
 fn connect_error(host: &str, e: std::io::Error) -> Error {
     Error::new(ErrorKind::Connect, format!("the TCP connection to `{host}` failed")).with_source(e)
+}
+
+fn tunnel(
+    socket: TcpStream,
+    proxy: &Proxy,
+    target: &Target,
+    deadline: Instant,
+) -> Result<TcpStream> {
+    let mut wire = Wire::plain(socket);
+    proxy::tunnel(&mut wire, proxy, target, deadline)?;
+    Ok(wire.socket)
 }
 
 fn secure(

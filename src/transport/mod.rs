@@ -12,6 +12,7 @@
 mod address;
 mod dial;
 mod link;
+mod proxy;
 mod reader;
 mod stop;
 pub(crate) mod tls;
@@ -21,6 +22,7 @@ mod wire;
 pub(crate) use address::{Lookup, Resolver};
 pub(crate) use dial::{DialOptions, Target, dial};
 pub(crate) use link::{Link, LinkOptions, Op, Role};
+pub(crate) use proxy::{Proxy, ProxyChoice};
 pub(crate) use reader::{Incoming, LinkReader, Lost};
 pub(crate) use stop::{Helper, HelperError, Stop};
 pub use tls::TlsBackend;

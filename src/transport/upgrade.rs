@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tungstenite::handshake::client::generate_key;
 use tungstenite::handshake::derive_accept_key;
 
-use super::dial::{Target, timed_out};
+use super::dial::{DialOptions, Target, timed_out};
 use super::wire::Wire;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -23,9 +23,14 @@ const SHOWN_BODY: usize = 300;
 const BODY_WAIT: Duration = Duration::from_secs(2);
 
 /// Asks for the upgrade. Gives the bytes that followed the response's head.
-pub(super) fn upgrade(wire: &mut Wire, target: &Target, deadline: Instant) -> Result<Vec<u8>> {
+pub(super) fn upgrade(
+    wire: &mut Wire,
+    target: &Target,
+    options: &DialOptions,
+    deadline: Instant,
+) -> Result<Vec<u8>> {
     let key = generate_key();
-    let request = request(target, &key);
+    let request = request(target, options, &key);
     let broken = |e: io::Error| {
         let what = if timed_out(&e) {
             "got no answer within its time limit"
@@ -73,7 +78,7 @@ fn fail(what: &str) -> Error {
     Error::new(ErrorKind::Upgrade, format!("the WebSocket upgrade {what}"))
 }
 
-fn request(target: &Target, key: &str) -> String {
+fn request(target: &Target, options: &DialOptions, key: &str) -> String {
     let mut request = format!(
         "GET {} HTTP/1.1\r\n\
          Host: {}\r\n\
@@ -81,10 +86,10 @@ fn request(target: &Target, key: &str) -> String {
          Connection: Upgrade\r\n\
          Sec-WebSocket-Key: {key}\r\n\
          Sec-WebSocket-Version: 13\r\n\
-         User-Agent: webpubsub-rust/{}\r\n",
+         User-Agent: {}\r\n",
         target.path.expose(),
         target.authority(),
-        env!("CARGO_PKG_VERSION"),
+        options.user_agent,
     );
     let mut header = |name: &str, value: &str| {
         request.extend([name, ": ", value, "\r\n"]);
@@ -94,6 +99,9 @@ fn request(target: &Target, key: &str) -> String {
     }
     if let Some(token) = &target.bearer {
         header("Authorization", &format!("Bearer {}", token.expose()));
+    }
+    for (name, value) in &options.headers {
+        header(name, value.expose());
     }
     request.push_str("\r\n");
     request
@@ -224,7 +232,16 @@ mod tests {
     #[test]
     fn the_request_has_what_rfc_6455_asks_for() {
         let t = target("ws://h:81/client/hubs/a?access_token=T&x=1", Some("p"));
-        let text = request(&t, "K");
+        let options = DialOptions {
+            step: Duration::ZERO,
+            socket_buffer: None,
+            tls: crate::transport::TlsOptions::default().connector().expect("tls"),
+            proxy: crate::transport::ProxyChoice::None,
+            user_agent: "agent/1".into(),
+            headers: vec![("X-One".into(), "1".into())],
+        };
+        let text = request(&t, &options, "K");
+        assert!(text.contains("\r\nUser-Agent: agent/1\r\n") && text.contains("\r\nX-One: 1\r\n"));
         assert!(
             text.starts_with("GET /client/hubs/a?access_token=T&x=1 HTTP/1.1\r\nHost: h:81\r\n")
         );
