@@ -6,6 +6,7 @@ mod connecting;
 mod defects;
 mod fuzz_decode;
 mod protocol_vectors;
+mod proxies;
 mod simple;
 mod stop;
 mod support;

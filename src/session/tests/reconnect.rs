@@ -57,7 +57,7 @@ fn the_number_of_attempts_can_be_limited() {
     s.until_dial();
     s.take();
     s.dial_fails(Some(502));
-    assert_eq!(s.take(), ["done 2 Connect", "cut", "event Stopped"]);
+    assert_eq!(s.take(), ["done 2 Upgrade", "cut", "event Stopped"]);
     assert_eq!(s.session.ended().and_then(Error::http_status), Some(502));
 
     let mut s = Scenario::connected_with(|c| c.max_reconnect_attempts = Some(0));
