@@ -10,3 +10,4 @@ mod proxies;
 mod simple;
 mod stop;
 mod support;
+mod tls;
