@@ -8,6 +8,7 @@ mod fuzz_decode;
 mod protocol_vectors;
 mod proxies;
 mod simple;
+mod sources;
 mod stop;
 mod support;
 mod tls;

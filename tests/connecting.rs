@@ -54,15 +54,7 @@ fn an_unknown_host_and_a_refused_port_say_so() {
 
 #[test]
 fn a_peer_that_never_accepts_is_given_up() {
-    // A listener whose backlog is full takes no more connections.
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-    let address = listener.local_addr().expect("addr");
-    let short = Duration::from_millis(100);
-    let mut fill = Vec::new();
-    while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, short) {
-        fill.push(stream);
-        assert!(fill.len() < 10_000, "the backlog is never full");
-    }
+    let (_listener, address, _fill) = black_hole();
     let error = fails(&format!("ws://{address}/client/hubs/h?access_token=SECRET"));
     assert_eq!(error.kind(), ErrorKind::Connect);
     assert!(error.to_string().contains("timed out"), "{error}");
@@ -311,4 +303,44 @@ fn both_subprotocols_and_the_simple_client_connect() {
         client.close().expect("close");
     }
     SimpleClient::connect(emulator.url("hub")).expect("connect").close().expect("close");
+}
+
+/// A listener whose backlog is full: connections to it hang.
+fn black_hole() -> (TcpListener, std::net::SocketAddr, Vec<std::net::TcpStream>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = listener.local_addr().expect("addr");
+    let mut fill = Vec::new();
+    let short = Duration::from_millis(100);
+    while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, short) {
+        fill.push(stream);
+        assert!(fill.len() < 10_000, "the backlog is never full");
+    }
+    (listener, address, fill)
+}
+
+#[test]
+fn an_address_that_hangs_or_refuses_does_not_hold_back_the_next() {
+    let emulator = Emulator::builder().allow_anonymous(true).start().expect("emulator");
+    let good = std::net::SocketAddr::from(([127, 0, 0, 1], emulator.port()));
+    let (_listener, hangs, _fill) = black_hole();
+    let refuses = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("addr");
+    let by_name = |addresses: Vec<std::net::SocketAddr>| {
+        Client::builder("ws://service.test/client/hubs/hub")
+            .step_timeout(Duration::from_secs(5))
+            .resolver(move |_, _| Ok(addresses.clone()))
+            .connect()
+    };
+    let start = Instant::now();
+    for addresses in [vec![hangs, good], vec![refuses, good], vec![refuses, hangs, good]] {
+        by_name(addresses).expect("connect");
+    }
+    // Two head starts of 250 ms, and far from the limit of the step.
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    let error = by_name(vec![refuses, refuses]).expect_err("nobody there");
+    assert_eq!(error.kind(), ErrorKind::Connect);
+    assert!(error.to_string().contains("all of its 2 addresses"), "{error}");
+    assert_eq!(by_name(Vec::new()).expect_err("none").kind(), ErrorKind::NameLookup);
+    crate::support::eventually("all dialing threads gone", || {
+        crate::support::threads_named("webpubsub-dial") == 0
+    });
 }

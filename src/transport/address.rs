@@ -1,10 +1,12 @@
 //! Host names to addresses, and addresses to a TCP connection.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender, select, unbounded};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use super::stop::{Helper, HelperError, Stop};
@@ -89,7 +91,10 @@ fn interleave(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
     mixed
 }
 
-/// Connects to the first address that answers. The time is shared out over the addresses.
+/// An address that has not answered after so long gets a rival (RFC 8305 §5).
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// Connects to the first address that answers, all within one deadline.
 pub(super) fn connect(
     host: &str,
     addresses: &[SocketAddr],
@@ -97,52 +102,160 @@ pub(super) fn connect(
     deadline: Instant,
     stop: &Stop,
 ) -> Result<TcpStream> {
-    let mut last = None;
-    for (i, address) in addresses.iter().enumerate() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let share = left / (addresses.len() - i) as u32;
-        match connect_one(*address, buffer, share.max(Duration::from_millis(1)), stop) {
-            Ok(Some(stream)) => return Ok(stream),
-            Ok(None) => return Err(Error::closed()),
-            Err(_) if stop.is_stopped() => return Err(Error::closed()),
-            Err(e) => last = Some((*address, e)),
+    let connected = match addresses {
+        [one] => connect_watched(*one, buffer, deadline, stop).map_err(|e| (Some(*one), e)),
+        many => Race::new(buffer, deadline).run(many, stop),
+    };
+    connected.map_err(|(address, e)| {
+        if stop.is_stopped() {
+            return Error::closed();
         }
-    }
-    let Some((address, e)) = last else {
-        return Err(Error::new(ErrorKind::Connect, format!("`{host}` has no address")));
-    };
-    let what = if e.kind() == io::ErrorKind::TimedOut { "timed out" } else { "failed" };
-    let others = match addresses.len() {
-        1 => String::new(),
-        n => format!(", the last of {n} addresses"),
-    };
-    Err(Error::new(
-        ErrorKind::Connect,
-        format!("the TCP connection to `{host}` ({address}{others}) {what}"),
-    )
-    .with_source(e))
+        let what = if e.kind() == io::ErrorKind::TimedOut { "timed out" } else { "failed" };
+        let to = address.map_or(String::new(), |a| format!(" ({a})"));
+        let others = match addresses.len() {
+            0 | 1 => String::new(),
+            n => format!(", as did those to all of its {n} addresses"),
+        };
+        let text = format!("the TCP connection to `{host}`{to} {what}{others}");
+        Error::new(ErrorKind::Connect, text).with_source(e)
+    })
 }
 
-fn connect_one(
+/// On this thread; a stop shuts the socket down.
+fn connect_watched(
     address: SocketAddr,
     buffer: Option<usize>,
-    limit: Duration,
+    deadline: Instant,
     stop: &Stop,
-) -> io::Result<Option<TcpStream>> {
+) -> io::Result<TcpStream> {
+    let socket = new_socket(address, buffer)?;
+    match stop.watch(&socket)? {
+        Some(_watch) => finish(socket, address, deadline),
+        None => Err(io::ErrorKind::Interrupted.into()),
+    }
+}
+
+fn new_socket(address: SocketAddr, buffer: Option<usize>) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    let Some(_watch) = stop.watch(&socket)? else { return Ok(None) };
     if let Some(size) = buffer {
         socket.set_send_buffer_size(size)?;
         socket.set_recv_buffer_size(size)?;
     }
-    socket.connect_timeout(&address.into(), limit)?;
+    Ok(socket)
+}
+
+fn finish(socket: Socket, address: SocketAddr, deadline: Instant) -> io::Result<TcpStream> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    socket.connect_timeout(&address.into(), left.max(Duration::from_millis(1)))?;
     socket.set_tcp_nodelay(true)?;
     // Beneath our own pings; for the middle boxes and for keep-alive switched off.
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(60))
         .with_interval(Duration::from_secs(15));
     socket.set_tcp_keepalive(&keepalive)?;
-    Ok(Some(socket.into()))
+    Ok(socket.into())
+}
+
+/// Which address failed, and how.
+type Failure = (Option<SocketAddr>, io::Error);
+type Attempt = (usize, io::Result<TcpStream>);
+
+/// Several addresses: the next one starts when the last has failed or used up its head start. Each
+/// runs on a thread of its own that holds its socket and the slot for its result; when the race is
+/// over the others' sockets are shut down, which ends their threads.
+struct Race {
+    buffer: Option<usize>,
+    deadline: Instant,
+    results: (Sender<Attempt>, Receiver<Attempt>),
+    sockets: Vec<Option<Socket>>,
+    running: usize,
+    last: Option<Failure>,
+}
+
+impl Race {
+    fn new(buffer: Option<usize>, deadline: Instant) -> Self {
+        Self { buffer, deadline, results: unbounded(), sockets: Vec::new(), running: 0, last: None }
+    }
+
+    fn run(
+        mut self,
+        addresses: &[SocketAddr],
+        stop: &Stop,
+    ) -> std::result::Result<TcpStream, Failure> {
+        let mut next_start = Instant::now();
+        loop {
+            let now = Instant::now();
+            if let Some(address) = addresses.get(self.sockets.len())
+                && (now >= next_start || self.running == 0)
+            {
+                next_start = now + HEAD_START;
+                self.start(*address);
+                continue;
+            }
+            if self.running == 0 {
+                return Err(self.failure());
+            }
+            let more = self.sockets.len() < addresses.len();
+            let until = if more { next_start.min(self.deadline) } else { self.deadline };
+            select! {
+                recv(self.results.1) -> result => match result {
+                    Ok((lane, Ok(stream))) => {
+                        self.sockets[lane] = None;
+                        return Ok(stream);
+                    }
+                    Ok((lane, Err(e))) => {
+                        self.running -= 1;
+                        self.last = Some((addresses.get(lane).copied(), e));
+                        next_start = now;
+                    }
+                    Err(_) => return Err(self.failure()),
+                },
+                recv(stop.receiver()) -> _ => return Err(self.failure()),
+                default(until.saturating_duration_since(now)) => {
+                    if Instant::now() >= self.deadline {
+                        let late = io::Error::new(io::ErrorKind::TimedOut, "no address answered");
+                        return Err((addresses.first().copied(), late));
+                    }
+                }
+            }
+        }
+    }
+
+    fn failure(&mut self) -> Failure {
+        self.last.take().unwrap_or_else(|| (None, io::ErrorKind::NotFound.into()))
+    }
+
+    fn start(&mut self, address: SocketAddr) {
+        let lane = self.sockets.len();
+        match self.spawn(lane, address) {
+            Ok(socket) => {
+                self.running += 1;
+                self.sockets.push(Some(socket));
+            }
+            Err(e) => {
+                self.sockets.push(None);
+                self.last = Some((Some(address), e));
+            }
+        }
+    }
+
+    fn spawn(&self, lane: usize, address: SocketAddr) -> io::Result<Socket> {
+        let socket = new_socket(address, self.buffer)?;
+        let ours = socket.try_clone()?;
+        let (results, deadline) = (self.results.0.clone(), self.deadline);
+        thread::Builder::new().name("webpubsub-dial".into()).spawn(move || {
+            let _ = results.send((lane, finish(socket, address, deadline)));
+        })?;
+        Ok(ours)
+    }
+}
+
+impl Drop for Race {
+    fn drop(&mut self) {
+        for socket in self.sockets.iter().flatten() {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
 }
 
 #[cfg(test)]

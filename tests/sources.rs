@@ -1,0 +1,203 @@
+//! Where client access URLs come from: connection strings, closures that fail, expired tokens.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use webpubsub::emulator::Emulator;
+use webpubsub::{
+    Client, ClientAccess, ClientBuilder, ConnectionString, ErrorKind, Event, Role, SimpleClient,
+    UrlSource,
+};
+
+use crate::support::{emulator, eventually, next_event};
+
+fn quick(source: impl Into<UrlSource>) -> ClientBuilder {
+    Client::builder(source).backoff(Duration::from_millis(1), Duration::from_millis(10))
+}
+
+fn lifecycle_until_connected(client: &Client) -> Vec<Event> {
+    let mut events = Vec::new();
+    loop {
+        let event = next_event(client);
+        let done = matches!(&event, Event::Connected(c) if c.gap_possible);
+        events.push(event);
+        if done {
+            return events;
+        }
+    }
+}
+
+#[test]
+fn a_connection_string_mints_a_fresh_token_for_each_new_connection() {
+    let emulator = emulator();
+    let service = ConnectionString::parse(&emulator.connection_string()).expect("good");
+    let access = ClientAccess::new()
+        .user_id("anna")
+        .role(Role::send_to_groups("room-*"))
+        .group("room-1")
+        .lifetime(Duration::from_secs(120));
+    let source = UrlSource::connection_string(service.clone(), "hub", access.clone());
+    let client = quick(source).connect().expect("connect");
+    assert_eq!(client.user_id().as_deref(), Some("anna"));
+    assert!(matches!(next_event(&client), Event::Connected(_)));
+    client.send_to_group("room-1", "x").expect("allowed by the pattern");
+    assert!(matches!(next_event(&client), Event::GroupMessage(_)), "joined by the token");
+    let error = client.send_to_group("hall", "x").expect_err("not allowed");
+    assert_eq!(error.service_error_name(), Some("Forbidden"));
+    emulator.faults().close_connections(1008, "");
+    lifecycle_until_connected(&client);
+    client.send_to_group("room-1", "x").expect("a new token, the same rights");
+
+    let simple = UrlSource::connection_string(service, "hub", access);
+    SimpleClient::connect(simple).expect("connect");
+}
+
+#[test]
+fn what_is_wrong_with_a_connection_string_hub_or_role_is_said_before_anything_is_sent() {
+    let emulator = emulator();
+    let service = ConnectionString::parse(&emulator.connection_string()).expect("good");
+    let any = ClientAccess::new;
+    for (hub, access, part) in [
+        ("", any(), "hub"),
+        ("1hub", any(), "hub"),
+        ("hub", any().role(Role::send_to_group(" ")), "role"),
+        ("hub", any().role(Role::join_leave_groups("******")), "role"),
+        ("hub", any().group(""), "group"),
+        ("hub", any().lifetime(Duration::ZERO), "lifetime"),
+    ] {
+        let source = UrlSource::connection_string(service.clone(), hub, access);
+        let error = Client::connect(source).expect_err(part);
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    for bad in ["", "Endpoint=;AccessKey=k", "Endpoint=http://h", "AccessKey=k", "nonsense"] {
+        let error = ConnectionString::parse(bad).expect_err(bad);
+        assert_eq!(error.kind(), ErrorKind::Config, "{bad}");
+    }
+    assert_eq!(emulator.stats().tcp_accepted, 0);
+}
+
+#[test]
+fn a_provider_is_asked_for_each_new_connection_and_not_for_recoveries() {
+    let emulator = emulator();
+    let asked = Arc::new(AtomicU32::new(0));
+    let (count, url) = (Arc::clone(&asked), emulator.url("hub"));
+    let client = quick(UrlSource::provider(move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        Ok::<_, String>(url.clone())
+    }));
+    let client = client.connect().expect("connect");
+    emulator.faults().drop_connections();
+    eventually("recovered", || client.stats().recoveries == 1);
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    emulator.faults().close_connections(1008, "");
+    eventually("connected anew", || client.stats().reconnects == 1);
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn a_provider_that_fails_hangs_or_panics_is_asked_again_with_backoff() {
+    let emulator = emulator();
+    let asked = Arc::new(AtomicU32::new(0));
+    let (count, url) = (Arc::clone(&asked), emulator.url("hub"));
+    let source = UrlSource::provider(move || match count.fetch_add(1, Ordering::SeqCst) {
+        1 => Err("the app server is down"),
+        2 => panic!("on purpose"),
+        3 => {
+            std::thread::sleep(Duration::from_millis(600));
+            Ok(url.clone())
+        }
+        4 => Ok("not a URL".to_owned()),
+        _ => Ok(url.clone()),
+    });
+    let client = quick(source).connect_timeout(Duration::from_millis(400)).connect();
+    let client = client.expect("connect");
+    assert!(matches!(next_event(&client), Event::Connected(_)));
+    emulator.faults().close_connections(1008, "");
+    let events = lifecycle_until_connected(&client);
+    let causes: Vec<String> = events
+        .iter()
+        .filter_map(|e| match e {
+            Event::Reconnecting(r) => Some(r.cause.to_string()),
+            _ => None,
+        })
+        .collect();
+    for (i, part) in ["code 1008", "failed", "panicked", "time limit"].iter().enumerate() {
+        assert!(causes[i].contains(part), "{causes:?}");
+    }
+    client.join_group("g").expect("usable");
+}
+
+#[test]
+fn an_expired_token_stops_a_fixed_url_and_is_renewed_by_a_provider() {
+    let emulator = Arc::new(emulator());
+    let access = ClientAccess::new().lifetime(Duration::from_secs(60));
+    let mint = {
+        let emulator = Arc::clone(&emulator);
+        move || emulator.url_for("hub", &access)
+    };
+    let fixed = quick(mint().expect("url")).connect().expect("connect");
+    let renewed = quick(UrlSource::provider(mint)).connect().expect("connect");
+    emulator.advance_clock(Duration::from_secs(3600));
+    // An open connection and its recovery do not mind.
+    let pause = Duration::from_millis(50);
+    assert!(fixed.recv_timeout(pause).is_ok() && fixed.is_connected() && renewed.is_connected());
+    emulator.faults().drop_connections();
+    eventually("recovered", || fixed.stats().recoveries == 1 && renewed.stats().recoveries == 1);
+    emulator.faults().close_connections(1008, "");
+    let stopped = fixed.events().iter().find_map(|event| match event {
+        Event::Stopped(stopped) => Some(stopped.cause),
+        _ => None,
+    });
+    assert_eq!(stopped.expect("stopped").http_status(), Some(401));
+    lifecycle_until_connected(&renewed);
+}
+
+#[test]
+fn a_provider_whose_urls_are_refused_three_times_in_a_row_is_given_up() {
+    let emulator = emulator();
+    let url = emulator.url("hub");
+    let first = AtomicU32::new(0);
+    let source = UrlSource::provider(move || {
+        let good = first.fetch_add(1, Ordering::SeqCst) == 0;
+        Ok::<_, String>(if good { url.clone() } else { format!("{url}x") })
+    });
+    let client = quick(source).connect().expect("connect");
+    emulator.faults().close_connections(1008, "");
+    let events: Vec<Event> = client.events().iter().collect();
+    let attempts = events.iter().filter(|e| matches!(e, Event::Reconnecting(_))).count();
+    assert_eq!(attempts, 3);
+    let Some(Event::Stopped(stopped)) = events.last() else { panic!("{events:?}") };
+    assert_eq!(stopped.cause.http_status(), Some(401));
+}
+
+#[test]
+fn extra_headers_and_the_user_agent_go_with_the_upgrade() {
+    use std::io::Write;
+    let fake = crate::support::Fake::start(|mut stream| {
+        let head = crate::support::read_head(&mut stream);
+        let header = |name| crate::support::header(&head, name);
+        let good = header("X-Gateway") == Some("a b") && header("User-Agent") == Some("me/1");
+        let status = if good { 418 } else { 500 };
+        let _ = stream.write_all(format!("HTTP/1.1 {status} X\r\n\r\n").as_bytes());
+    });
+    let client = Client::builder(fake.url()).header("X-Gateway", "a b").user_agent("me/1");
+    assert_eq!(client.connect().expect_err("refused").http_status(), Some(418));
+    for (name, value) in [("", "v"), ("a b", "v"), ("X", "v\r\nY: z"), ("Host", "v")] {
+        let error = Client::builder(fake.url()).header(name, value).connect().expect_err(name);
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("`header`"), "{error}");
+    }
+    let error = Client::builder(fake.url()).user_agent("a\nb").connect().expect_err("bad");
+    assert!(error.to_string().contains("user_agent"));
+}
+
+#[test]
+fn the_emulator_is_reachable_by_both_forms_of_the_hub() {
+    let emulator = Emulator::builder().allow_anonymous(true).start().expect("emulator");
+    let base = emulator.endpoint().replace("http", "ws");
+    for url in [format!("{base}/client/hubs/hub"), format!("{base}/client/?hub=hub&keep=1")] {
+        Client::connect(url).expect("connect");
+    }
+}
