@@ -11,7 +11,7 @@ use webpubsub::{Client, Event};
 use crate::support::{WATCHDOG, client, emulator, next_group_message, within};
 
 #[test]
-fn p01_v01_no_ack_is_lost_however_fast_it_comes() {
+fn p01_no_ack_is_lost_however_fast_it_comes() {
     const THREADS: usize = 8;
     const CALLS: usize = 10_000;
     let emulator = emulator();

@@ -97,7 +97,7 @@ fn a_provider_is_asked_for_each_new_connection_and_not_for_recoveries() {
 }
 
 #[test]
-fn a_provider_that_fails_hangs_or_panics_is_asked_again_with_backoff() {
+fn j04_a_provider_that_fails_hangs_or_panics_is_asked_again_with_backoff() {
     let emulator = emulator();
     let asked = Arc::new(AtomicU32::new(0));
     let (count, url) = (Arc::clone(&asked), emulator.url("hub"));

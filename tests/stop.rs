@@ -138,7 +138,7 @@ fn open_with_a_peer_that_does_not_read() {
 }
 
 #[test]
-fn j01_v07_recovering_against_refusals() {
+fn j01_recovering_against_refusals() {
     matrix("recovering", false, |emulator, builder| {
         let client = builder.connect().expect("connect");
         emulator.faults().refuse_recoveries(1_000_000, 502);
@@ -151,7 +151,7 @@ fn j01_v07_recovering_against_refusals() {
 }
 
 #[test]
-fn j01_p07_in_backoff_and_in_refused_reconnects() {
+fn p07_in_backoff_and_in_refused_reconnects() {
     matrix("refused reconnects", false, |emulator, builder| {
         let client = builder.connect().expect("connect");
         emulator.faults().refuse_next_upgrades(1_000_000, 503, None);
@@ -199,7 +199,7 @@ fn dialing_with_a_stalled_tls_handshake() {
 }
 
 #[test]
-fn dialing_with_a_stalled_upgrade() {
+fn v07_dialing_with_a_stalled_upgrade() {
     stalled("stalled upgrade", false, StallAt::Upgrade);
     stalled("stalled upgrade over TLS", true, StallAt::Upgrade);
 }
@@ -219,7 +219,7 @@ fn by_name(emulator: &Emulator) -> String {
 }
 
 #[test]
-fn c03_v07_in_the_name_look_up_and_in_the_tcp_connection() {
+fn c03_in_the_name_look_up_and_in_the_tcp_connection() {
     // A listener whose backlog is full swallows connections.
     let hole = TcpListener::bind("127.0.0.1:0").expect("bind");
     let address = hole.local_addr().expect("address");

@@ -16,7 +16,7 @@ fn an_ack_completes_its_call() {
 }
 
 #[test]
-fn p01_the_waiter_stands_before_the_frame_can_leave() {
+fn v01_the_waiter_stands_before_the_frame_can_leave() {
     let mut s = Scenario::connected();
     s.session.call(crate::session::NewCall {
         key: Key::Ack(1),
@@ -32,7 +32,7 @@ fn p01_the_waiter_stands_before_the_frame_can_leave() {
 }
 
 #[test]
-fn j06_p09_a_refusal_is_returned_at_once_and_never_retried() {
+fn j06_a_refusal_is_returned_at_once_and_never_retried() {
     let mut s = Scenario::connected();
     for (id, name, maybe) in
         [(1, "Forbidden", false), (2, "InternalServerError", true), (3, "Novelty", true)]
@@ -108,7 +108,7 @@ fn withdrawing_says_whether_the_call_was_written() {
 }
 
 #[test]
-fn j08_c02_a_call_that_was_given_up_leaves_nothing_behind() {
+fn c02_a_call_that_was_given_up_leaves_nothing_behind() {
     let mut s = Scenario::connected();
     for id in 0..20 {
         s.call(id);

@@ -35,7 +35,7 @@ fn a_gap_is_delivered() {
 }
 
 #[test]
-fn j07_v04_an_ack_is_due_after_200_messages_however_dense() {
+fn v04_an_ack_is_due_after_200_messages_however_dense() {
     let now = Instant::now();
     let mut inbox = Inbox::default();
     let acks: Vec<_> = (1..=1000).filter_map(|id| receive(&mut inbox, id, now).1).collect();

@@ -150,7 +150,7 @@ fn j01_close_while_dialing_stops_however_the_dialing_ends() {
 }
 
 #[test]
-fn j01_p07_close_while_waiting_for_the_next_attempt_is_never_forgotten() {
+fn p07_close_while_waiting_for_the_next_attempt_is_never_forgotten() {
     let mut s = Scenario::connected();
     s.lose(Some(1008));
     s.call(1);

@@ -191,7 +191,7 @@ fn connected_that_does_not_come_is_one_more_failed_attempt() {
 }
 
 #[test]
-fn j16_c06_groups_are_joined_again_before_waiting_calls_and_do_not_delay_connected() {
+fn c06_groups_are_joined_again_before_waiting_calls_and_do_not_delay_connected() {
     let mut s = Scenario::connected();
     s.join(1, "a");
     s.join(2, "b");

@@ -13,7 +13,7 @@ fn refused_for_now(status: u16, retry_after: Option<u64>) -> Error {
 }
 
 #[test]
-fn j05_p02_p10_c01_unacked_calls_are_sent_again_identical_and_under_the_same_ids() {
+fn c01_unacked_calls_are_sent_again_identical_and_under_the_same_ids() {
     let mut s = Scenario::connected();
     (1..=4).for_each(|id| s.call(id));
     s.ack(2);
