@@ -330,3 +330,39 @@ fn the_app_servers_close_is_told_with_its_reason() {
     assert!(rest.next().is_none());
     assert_eq!(client.join_group("g").expect_err("stopped").close_code(), Some(1000));
 }
+
+#[test]
+fn many_calls_at_once_go_in_order_or_not_at_all() {
+    let emulator = emulator();
+    let client = client(&emulator);
+    let other = Client::connect(emulator.url("hub")).expect("connect");
+    other.join_group("g").expect("join");
+    let numbers = |range: std::ops::Range<u32>| {
+        range.map(|i| client.to_group("g", i.to_string())).collect::<Vec<_>>()
+    };
+    let pending = client.start_all(numbers(0..600)).expect("start");
+    client.fire_all(numbers(600..700)).expect("fire");
+    for one in &pending {
+        one.wait().expect("ack");
+    }
+    for i in 0..700u32 {
+        assert_eq!(next_group_message(&other).text().expect("text"), i.to_string());
+    }
+    assert!(client.start_all([]).expect("nothing").is_empty());
+    client.fire_all([]).expect("nothing");
+
+    let sent = client.stats().messages_out;
+    let bad = || [client.to_group("g", "good"), client.to_group("", "bad")];
+    assert_eq!(client.start_all(bad()).expect_err("bad").kind(), ErrorKind::InvalidRequest);
+    assert_eq!(client.fire_all(bad()).expect_err("bad").kind(), ErrorKind::InvalidRequest);
+    let foreign = other.to_group("g", "x");
+    assert_eq!(
+        client.start_all([foreign]).expect_err("not ours").kind(),
+        ErrorKind::InvalidRequest
+    );
+    assert!(client.fire_all([client.join("g")]).is_err());
+    assert_eq!(client.stats().messages_out, sent, "nothing of a bad batch is sent");
+    client.close().expect("close");
+    assert!(client.start_all(numbers(0..1)).expect_err("closed").is_closed());
+    assert!(client.fire_all(numbers(0..1)).expect_err("closed").is_closed());
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use webpubsub::emulator::Emulator;
 use webpubsub::{Client, ClientBuilder, Error, ErrorKind, Event, TlsBackend};
 
-use crate::support::{WATCHDOG, next_event, next_group_message, shown};
+use crate::support::{next_event, next_group_message, shown};
 
 pub(crate) const BACKENDS: &[TlsBackend] = &[
     #[cfg(feature = "native-tls")]
@@ -200,7 +200,7 @@ fn key_updates_in_mid_stream_lose_nothing() {
         });
         let mut next = 0;
         while next < MESSAGES {
-            match client.recv_timeout(WATCHDOG).expect("open").expect("watchdog") {
+            match client.recv_timeout(crate::support::WATCHDOG).expect("open").expect("watchdog") {
                 Event::ServerMessage(m) => {
                     let text = m.text().expect("text").to_owned();
                     assert!(text.starts_with(&format!("{next} ")), "{next}");

@@ -6,11 +6,12 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
 use super::builder::ClientBuilder;
+use super::pending::PendingAck;
 use super::request::{Request, What};
 use super::shared::Shared;
 use super::source::UrlSource;
 use super::stats::Stats;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::message::{Ack, Event, Payload};
 
 /// A client of the service's PubSub subprotocols: groups, events, acks, recovery.
@@ -116,6 +117,60 @@ impl Client {
     /// Leaving with options.
     pub fn leave<'a>(&'a self, group: &'a str) -> Request<'a> {
         Request::new(self, What::Leave(group))
+    }
+
+    /// Starts many calls at once: they are written together, in order, which costs far less than
+    /// one by one. As [`Request::start`] for each; the first request's deadline is the limit for
+    /// writing. All are held in memory until they are written.
+    ///
+    /// ```no_run
+    /// # fn main() -> webpubsub::Result<()> {
+    /// # let client = webpubsub::Client::connect("wss://example/client/hubs/h")?;
+    /// let pending = client.start_all((0..1000).map(|i| client.to_group("g", i.to_string())))?;
+    /// for one in &pending {
+    ///     one.wait()?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Request::start`]; if one request is not valid, none is sent.
+    pub fn start_all<'a>(
+        &'a self,
+        requests: impl IntoIterator<Item = Request<'a>>,
+    ) -> Result<Vec<PendingAck>> {
+        let prepare = |request: Request<'a>| {
+            self.own(&request)?;
+            request.prepare(true)
+        };
+        self.shared().start(requests.into_iter().map(prepare).collect::<Result<_>>()?)
+    }
+
+    /// Sends many publications and events at once without asking for acks; otherwise as
+    /// [`Request::fire_and_forget`] for each.
+    ///
+    /// # Errors
+    /// As [`Request::fire_and_forget`]; if one request is not valid, none is sent.
+    pub fn fire_all<'a>(&'a self, requests: impl IntoIterator<Item = Request<'a>>) -> Result<()> {
+        let mut limit = None;
+        let mut frames = Vec::new();
+        for request in requests {
+            self.own(&request)?;
+            if !request.is_message() {
+                return Err(Error::invalid("`fire_all` takes publications and events only"));
+            }
+            let (frame, deadline) = request.unacked()?;
+            limit.get_or_insert(deadline);
+            frames.push(frame);
+        }
+        limit.map_or(Ok(()), |deadline| self.shared().fire(&frames, deadline))
+    }
+
+    fn own(&self, request: &Request<'_>) -> Result<()> {
+        if request.is_of(self) {
+            return Ok(());
+        }
+        Err(Error::invalid("a request of another client is among these"))
     }
 
     /// The groups that this client has joined, by its own calls.

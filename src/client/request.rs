@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::handle::Client;
 use super::pending::PendingAck;
+use super::shared::{Prepared, internal};
 use crate::error::{Error, Result};
 use crate::message::{Ack, Metadata, Payload};
-use crate::protocol::{MAX_MESSAGE, SendContent, SendEvent, SendToGroup, Upstream, rules};
+use crate::protocol::{Frame, MAX_MESSAGE, SendContent, SendEvent, SendToGroup, Upstream, rules};
 use crate::session::{CallKind, Key};
 
 /// A call that is being put together.
@@ -126,27 +127,49 @@ impl<'a> Request<'a> {
     ///
     /// # Errors
     /// `InvalidRequest`, `Timeout`, `Closed`, or what ended the client (nothing was sent).
-    pub fn fire_and_forget(mut self) -> Result<()> {
-        if matches!(self.what, What::Join(_) | What::Leave(_)) {
+    pub fn fire_and_forget(self) -> Result<()> {
+        if !self.is_message() {
             // Membership is followed by its ack, so that it can be restored; nobody waits for it.
             return self.begin(true).map(drop);
         }
-        if self.ack_id.take().is_some() {
-            return Err(Error::invalid("`ack_id` and `fire_and_forget` exclude each other"));
-        }
-        self.check()?;
-        let deadline = self.deadline();
-        let frame = self.encode(None)?;
-        self.client.shared().fire(frame, deadline)
+        let (frame, deadline) = self.unacked()?;
+        self.client.shared().fire(&[frame], deadline)
     }
 
     fn begin(self, watched: bool) -> Result<PendingAck> {
-        self.check()?;
-        let deadline = self.deadline();
         let shared = self.client.shared();
-        let id = shared.next_id(self.ack_id);
-        let frame = self.encode(Some(id))?;
-        shared.start(self.kind(), Key::Ack(id), frame, deadline, watched)
+        let mut pending = shared.start(vec![self.prepare(watched)?])?;
+        pending.pop().ok_or_else(internal)
+    }
+
+    /// Checks and encodes.
+    pub(super) fn prepare(&self, watched: bool) -> Result<Prepared> {
+        self.check()?;
+        let id = self.client.shared().next_id(self.ack_id);
+        Ok(Prepared {
+            kind: self.kind(),
+            key: Key::Ack(id),
+            frame: self.encode(Some(id))?,
+            deadline: self.deadline(),
+            watched,
+        })
+    }
+
+    /// Checks and encodes a message that nobody waits for.
+    pub(super) fn unacked(&self) -> Result<(Frame, Instant)> {
+        if self.ack_id.is_some() {
+            return Err(Error::invalid("`ack_id` and `fire_and_forget` exclude each other"));
+        }
+        self.check()?;
+        Ok((self.encode(None)?, self.deadline()))
+    }
+
+    pub(super) fn is_of(&self, client: &Client) -> bool {
+        Arc::ptr_eq(self.client.shared(), client.shared())
+    }
+
+    pub(super) fn is_message(&self) -> bool {
+        matches!(self.what, What::Publish(..) | What::Event(..))
     }
 
     fn deadline(&self) -> Instant {
@@ -158,7 +181,6 @@ impl<'a> Request<'a> {
 
     /// What the service would answer by closing the connection is refused here.
     fn check(&self) -> Result<()> {
-        let is_message = matches!(self.what, What::Publish(..) | What::Event(..));
         let is_publication = matches!(self.what, What::Publish(..));
         match self.what {
             What::Join(group) | What::Leave(group) | What::Publish(group, _) => {
@@ -175,7 +197,7 @@ impl<'a> Request<'a> {
         if !is_publication && (self.no_echo || self.ttl_seconds.is_some()) {
             return Err(Error::invalid("`no_echo` and `ttl_seconds` apply to publications only"));
         }
-        if !is_message && (self.ack_id.is_some() || self.metadata.is_some()) {
+        if !self.is_message() && (self.ack_id.is_some() || self.metadata.is_some()) {
             return Err(Error::invalid(
                 "`ack_id` and `metadata` apply to publications and events only",
             ));
@@ -191,7 +213,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    fn encode(&self, ack_id: Option<u64>) -> Result<crate::protocol::Frame> {
+    fn encode(&self, ack_id: Option<u64>) -> Result<Frame> {
         let metadata = self.metadata.as_ref().map(Cow::Borrowed);
         let message = match &self.what {
             What::Join(group) => Upstream::JoinGroup { group: Cow::Borrowed(group), ack_id },

@@ -51,6 +51,17 @@ pub(super) struct State {
     pub(super) link: Option<Arc<Link>>,
 }
 
+/// A call, checked and encoded.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) kind: CallKind,
+    pub(super) key: Key,
+    pub(super) frame: Frame,
+    pub(super) deadline: Instant,
+    /// Nobody waits for the outcome yet, so the reader keeps the deadline.
+    pub(super) watched: bool,
+}
+
 /// What is left to do when the lock is free again.
 #[derive(Debug, Default)]
 pub(super) struct After {
@@ -215,39 +226,73 @@ impl Shared {
         }
     }
 
-    /// Registers a call and sends it if it may go now; the outcome comes to the `PendingAck`.
-    pub(super) fn start(
-        self: &Arc<Self>,
-        kind: CallKind,
-        key: Key,
-        frame: Frame,
-        deadline: Instant,
-        watched: bool,
-    ) -> Result<PendingAck> {
-        let (waiter, outcome) = bounded(1);
-        let call = NewCall { key, kind, frame, waiter: Some(waiter), deadline, watched };
+    /// Registers calls and sends those that may go now, in order; each outcome comes to its
+    /// `PendingAck`. One deadline for all: the first call's.
+    pub(super) fn start(self: &Arc<Self>, calls: Vec<Prepared>) -> Result<Vec<PendingAck>> {
+        let Some(deadline) = calls.first().map(|call| call.deadline) else {
+            return Ok(Vec::new());
+        };
+        let mut pending = Vec::with_capacity(calls.len());
         let mut refused = None;
-        let after = self.with_room(deadline, |session| match session.refuses(key) {
-            Some(error) => refused = Some(error),
-            None => session.call(call),
+        let after = self.with_room(deadline, |session| {
+            refused = calls.iter().find_map(|call| session.refuses(call.key));
+            if refused.is_none() {
+                for call in calls {
+                    pending.push(self.register(session, call));
+                }
+            }
         })?;
         self.finish(after, deadline);
-        if let Some(error) = refused {
-            return Err(error);
+        match refused {
+            Some(error) => Err(error),
+            None => Ok(pending),
         }
-        Ok(PendingAck::new(Arc::clone(self), key, outcome, deadline))
     }
 
-    /// Sends a frame that nobody waits for; without a link, or behind waiting calls, it waits.
-    pub(super) fn fire(self: &Arc<Self>, frame: Frame, deadline: Instant) -> Result<()> {
-        let mut sent = Ok(false);
-        let after = self.with_room(deadline, |session| sent = session.fire(&frame))?;
+    fn register(self: &Arc<Self>, session: &mut Session<Waiter>, call: Prepared) -> PendingAck {
+        let (waiter, outcome) = bounded(1);
+        session.call(NewCall {
+            key: call.key,
+            kind: call.kind,
+            frame: call.frame,
+            waiter: Some(waiter),
+            deadline: call.deadline,
+            watched: call.watched,
+        });
+        PendingAck::new(Arc::clone(self), call.key, outcome, call.deadline)
+    }
+
+    /// Sends frames that nobody waits for; without a link, or behind waiting calls, they wait.
+    pub(super) fn fire(self: &Arc<Self>, frames: &[Frame], deadline: Instant) -> Result<()> {
+        let mut waiting = Vec::new();
+        let mut refused = None;
+        let after = self.with_room(deadline, |session| {
+            for frame in frames {
+                match session.fire(frame) {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        waiting.push(self.register(session, self.unacked(frame, deadline)))
+                    }
+                    Err(error) => {
+                        refused = Some(error);
+                        break;
+                    }
+                }
+            }
+        })?;
         self.finish(after, deadline);
-        if !sent? {
-            let key = Key::Unacked(self.next_id(None));
-            self.start(CallKind::Message, key, frame, deadline, false)?.wait()?;
+        waiting.iter().try_for_each(|one| one.wait().map(drop))?;
+        refused.map_or(Ok(()), Err)
+    }
+
+    fn unacked(&self, frame: &Frame, deadline: Instant) -> Prepared {
+        Prepared {
+            kind: CallKind::Message,
+            key: Key::Unacked(self.next_id(None)),
+            frame: frame.clone(),
+            deadline,
+            watched: false,
         }
-        Ok(())
     }
 
     /// Runs something on the session once the link's out-buffer has room.

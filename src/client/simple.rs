@@ -72,7 +72,7 @@ impl SimpleClient {
     fn send(&self, frame: Frame) -> Result<()> {
         check_size(frame.as_bytes().len())?;
         let deadline = Instant::now() + self.shared().config.call_timeout;
-        self.shared().fire(frame, deadline)
+        self.shared().fire(&[frame], deadline)
     }
 
     /// Sends a WebSocket ping. The round trip stands in [`Stats::last_round_trip`] when the pong
