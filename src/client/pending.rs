@@ -1,10 +1,10 @@
 //! A call whose ack is under way.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::shared::{Shared, internal};
 use crate::error::Result;
@@ -20,28 +20,99 @@ use crate::session::Key;
 pub struct PendingAck {
     shared: Arc<Shared>,
     key: Key,
-    outcome: Receiver<Result<Ack>>,
-    known: OnceLock<Result<Ack>>,
+    slot: Arc<Slot>,
+    receiver: OnceLock<Receiver<Result<Ack>>>,
     deadline: Instant,
+}
+
+/// Where the outcome is put. One allocation a call, and a wake-up only for who waits.
+#[derive(Debug, Default)]
+struct Slot {
+    state: Mutex<SlotState>,
+    told: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct SlotState {
+    outcome: Option<Result<Ack>>,
+    /// How many threads wait on `told`.
+    waiting: usize,
+    /// For `select!`, if it was asked for.
+    channel: Option<Sender<Result<Ack>>>,
+}
+
+impl Slot {
+    fn lock(&self) -> MutexGuard<'_, SlotState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first outcome stays.
+    fn tell(&self, outcome: Result<Ack>) {
+        let mut state = self.lock();
+        if state.outcome.is_some() {
+            return;
+        }
+        if let Some(channel) = state.channel.take() {
+            let _ = channel.try_send(outcome.clone());
+        }
+        state.outcome = Some(outcome);
+        if state.waiting > 0 {
+            self.told.notify_all();
+        }
+    }
+
+    /// `None` if the time is up before the outcome is known.
+    fn wait_until(&self, until: Instant) -> Option<Result<Ack>> {
+        let mut state = self.lock();
+        loop {
+            if let Some(outcome) = &state.outcome {
+                return Some(outcome.clone());
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            state.waiting += 1;
+            state = self.told.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state.waiting -= 1;
+        }
+    }
+}
+
+/// The end of a call that tells. Dropped untold (a bug of ours), it tells that.
+#[derive(Debug)]
+pub(super) struct Waiter(Option<Arc<Slot>>);
+
+impl Waiter {
+    pub(super) fn tell(mut self, outcome: Result<Ack>) {
+        if let Some(slot) = self.0.take() {
+            slot.tell(outcome);
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        if let Some(slot) = self.0.take() {
+            slot.tell(Err(internal()));
+        }
+    }
 }
 
 impl fmt::Debug for PendingAck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PendingAck")
             .field("ack_id", &self.ack_id())
-            .field("outcome", &self.known.get())
+            .field("outcome", &self.slot.lock().outcome)
             .finish_non_exhaustive()
     }
 }
 
 impl PendingAck {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        key: Key,
-        outcome: Receiver<Result<Ack>>,
-        deadline: Instant,
-    ) -> Self {
-        Self { shared, key, outcome, known: OnceLock::new(), deadline }
+    pub(super) fn new(shared: Arc<Shared>, key: Key, deadline: Instant) -> (Self, Waiter) {
+        let slot = Arc::new(Slot::default());
+        let waiter = Waiter(Some(Arc::clone(&slot)));
+        (Self { shared, key, slot, receiver: OnceLock::new(), deadline }, waiter)
     }
 
     /// The ack id of the call.
@@ -57,15 +128,7 @@ impl PendingAck {
     /// # Errors
     /// `Refused`, `Timeout`, `OutcomeUnknown`, `Closed` or what ended the client.
     pub fn wait(&self) -> Result<Ack> {
-        if let Some(known) = self.known.get() {
-            return known.clone();
-        }
-        let outcome = match self.outcome.recv_deadline(self.deadline) {
-            Ok(outcome) => outcome,
-            Err(RecvTimeoutError::Disconnected) => Err(internal()),
-            Err(RecvTimeoutError::Timeout) => self.give_up(),
-        };
-        self.known.get_or_init(|| outcome).clone()
+        self.slot.wait_until(self.deadline).unwrap_or_else(|| self.give_up())
     }
 
     /// Blocks for at most `limit`. `None`: the outcome is not known yet.
@@ -74,32 +137,19 @@ impl PendingAck {
         if until >= self.deadline {
             return Some(self.wait());
         }
-        if let Some(known) = self.known.get() {
-            return Some(known.clone());
-        }
-        let outcome = match self.outcome.recv_deadline(until) {
-            Ok(outcome) => outcome,
-            Err(RecvTimeoutError::Disconnected) => Err(internal()),
-            Err(RecvTimeoutError::Timeout) => return None,
-        };
-        Some(self.known.get_or_init(|| outcome).clone())
+        self.slot.wait_until(until)
     }
 
     /// Does not block. `None`: the outcome is not known yet.
     pub fn try_wait(&self) -> Option<Result<Ack>> {
-        if let Some(known) = self.known.get() {
-            return Some(known.clone());
+        let known = self.slot.lock().outcome.clone();
+        if known.is_none() && Instant::now() >= self.deadline {
+            return Some(self.give_up());
         }
-        let outcome = match self.outcome.try_recv() {
-            Ok(outcome) => outcome,
-            Err(TryRecvError::Disconnected) => Err(internal()),
-            Err(TryRecvError::Empty) if Instant::now() < self.deadline => return None,
-            Err(TryRecvError::Empty) => self.give_up(),
-        };
-        Some(self.known.get_or_init(|| outcome).clone())
+        known
     }
 
-    /// For `select!`: the outcome comes here once. Do not mix with the `wait` family.
+    /// For `select!`: the outcome comes here once, beside the `wait` family.
     ///
     /// Here it is the reader thread that reports a deadline, when it next wakes: on incoming data,
     /// at the latest after the keep-alive interval, or, between two connections, after an attempt
@@ -107,14 +157,22 @@ impl PendingAck {
     /// the deadline itself.
     #[must_use]
     pub fn receiver(&self) -> &Receiver<Result<Ack>> {
-        &self.outcome
+        self.receiver.get_or_init(|| {
+            let (sender, receiver) = bounded(1);
+            let mut state = self.slot.lock();
+            match &state.outcome {
+                Some(outcome) => drop(sender.try_send(outcome.clone())),
+                None => state.channel = Some(sender),
+            }
+            receiver
+        })
     }
 
+    /// At the deadline: takes the call back, unless it has ended in this very moment.
     fn give_up(&self) -> Result<Ack> {
-        match self.shared.withdraw(self.key) {
-            Some(error) => Err(error),
-            // It ended in this very moment; whoever ended it is about to send.
-            None => self.outcome.recv().unwrap_or_else(|_| Err(internal())),
-        }
+        self.shared.withdraw(self.key);
+        // Told by now, unless it has just ended otherwise; then it is about to be told.
+        let soon = Instant::now() + Duration::from_secs(10);
+        self.slot.wait_until(soon).unwrap_or_else(|| Err(internal()))
     }
 }

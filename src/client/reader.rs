@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, select};
 
+use super::pending::Waiter;
 use super::queue::{Message, Queue, Room};
-use super::shared::{After, Shared, Waiter, internal};
+use super::shared::{After, Shared, internal};
 use super::source::{Kind, Shape, UrlSource, provider_error};
 use super::stats::add;
 use crate::error::{Error, ErrorKind, Result};

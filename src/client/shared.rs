@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::pending::PendingAck;
+use super::pending::{PendingAck, Waiter};
 use super::stats::{Counters, Stats, add};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Ack, Event};
@@ -18,9 +18,6 @@ use crate::transport::{Link, Op, Stop};
 
 /// After its link is cut the reader ends at once; a machine that hangs may take longer.
 const LAST_WAIT: Duration = Duration::from_secs(1);
-
-/// How a caller is told the outcome. Capacity 1, so telling never blocks.
-pub(super) type Waiter = Sender<Result<Ack>>;
 
 pub(super) struct Shared {
     state: Mutex<State>,
@@ -250,7 +247,7 @@ impl Shared {
     }
 
     fn register(self: &Arc<Self>, session: &mut Session<Waiter>, call: Prepared) -> PendingAck {
-        let (waiter, outcome) = bounded(1);
+        let (pending, waiter) = PendingAck::new(Arc::clone(self), call.key, call.deadline);
         session.call(NewCall {
             key: call.key,
             kind: call.kind,
@@ -259,7 +256,7 @@ impl Shared {
             deadline: call.deadline,
             watched: call.watched,
         });
-        PendingAck::new(Arc::clone(self), call.key, outcome, call.deadline)
+        pending
     }
 
     /// Sends frames that nobody waits for; without a link, or behind waiting calls, they wait.
@@ -330,8 +327,7 @@ impl Shared {
 
     pub(super) fn tell(&self, after: &mut After) {
         for (waiter, result) in after.completions.drain(..) {
-            // A full channel cannot be: each waiter is told once. A dropped one detached.
-            let _ = waiter.try_send(result);
+            waiter.tell(result);
         }
         if let Some(link) = after.cut.take() {
             link.finish();
@@ -355,11 +351,13 @@ impl Shared {
         &self.nudge.1
     }
 
-    /// Takes a call back at its deadline. `None`: it has ended, and its outcome is on its way.
-    pub(super) fn withdraw(&self, key: Key) -> Option<Error> {
-        let (written, after) = self.step(|session| session.withdraw(key));
+    /// Takes a call back at its deadline and tells that, unless it has just ended otherwise.
+    pub(super) fn withdraw(&self, key: Key) {
+        let (withdrawn, after) = self.step(|session| session.withdraw(key));
         self.finish(after, Instant::now());
-        written.map(session::timed_out)
+        if let Some((Some(waiter), written)) = withdrawn {
+            waiter.tell(Err(session::timed_out(written)));
+        }
     }
 
     /// See [`Client::close`](crate::Client::close).

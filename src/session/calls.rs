@@ -1,6 +1,7 @@
 //! The table of calls: waiting to be written, or written and waiting for their ack.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -68,9 +69,40 @@ impl<W> Call<W> {
     }
 }
 
+/// Spreads keys over the table by one multiplication. They come from a counter or from the program
+/// itself, so nobody has an interest in making them collide.
+#[derive(Debug, Default, Clone, Copy)]
+struct Spread;
+
+impl BuildHasher for Spread {
+    type Hasher = SpreadHasher;
+    fn build_hasher(&self) -> SpreadHasher {
+        SpreadHasher(0)
+    }
+}
+
+struct SpreadHasher(u64);
+
+impl Hasher for SpreadHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|b| self.write_u64(u64::from(*b)));
+    }
+    fn write_u64(&mut self, n: u64) {
+        // The golden ratio; the table looks at the high bits and the low ones.
+        let mixed = (self.0 ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+    fn write_isize(&mut self, n: isize) {
+        self.0 ^= n as u64;
+    }
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Calls<W> {
-    all: HashMap<Key, Call<W>>,
+    all: HashMap<Key, Call<W>, Spread>,
     waiting: BTreeMap<u64, Key>,
     /// Places at the end of `waiting`; what is issued again gets places before the first.
     next_place: u64,
@@ -89,7 +121,7 @@ type ToSend<W> = (Frame, Option<(Option<W>, u64)>);
 impl<W> Calls<W> {
     pub(super) fn new(max_written: usize, max_written_bytes: usize) -> Self {
         Self {
-            all: HashMap::new(),
+            all: HashMap::default(),
             waiting: BTreeMap::new(),
             next_place: 1 << 63,
             written: 0,
@@ -113,10 +145,41 @@ impl<W> Calls<W> {
         self.all.contains_key(&key)
     }
 
+    /// Adds a call that waits to be written.
     pub(super) fn add(&mut self, new: NewCall<W>) {
         let place = self.next_place;
         self.next_place += 1;
         self.waiting.insert(place, new.key);
+        self.insert(new, Place::Waiting(place));
+    }
+
+    /// Adds a call that is written now, if nothing waits before it and it fits; else gives it
+    /// back. Gives the frame to send.
+    pub(super) fn add_written(&mut self, new: NewCall<W>) -> Result<Frame, NewCall<W>> {
+        let size = new.frame.as_bytes().len();
+        if !self.waiting.is_empty() || !matches!(new.key, Key::Ack(_)) || !self.fits(size) {
+            return Err(new);
+        }
+        let frame = new.frame.clone();
+        let place = self.note_written(size);
+        self.insert(new, place);
+        Ok(frame)
+    }
+
+    /// A single frame above the byte limit goes when nothing else is under way.
+    fn fits(&self, size: usize) -> bool {
+        self.written < self.max_written
+            && (self.written == 0 || self.written_bytes + size <= self.max_written_bytes)
+    }
+
+    fn note_written(&mut self, size: usize) -> Place {
+        self.writes += 1;
+        self.written += 1;
+        self.written_bytes += size;
+        Place::Written(self.writes)
+    }
+
+    fn insert(&mut self, new: NewCall<W>, place: Place) {
         if new.watched {
             self.earliest = Some(self.earliest.map_or(new.deadline, |e| e.min(new.deadline)));
         }
@@ -126,7 +189,7 @@ impl<W> Calls<W> {
             waiter: new.waiter,
             deadline: new.deadline,
             watched: new.watched,
-            place: Place::Waiting(place),
+            place,
             written_before: false,
         };
         self.all.insert(new.key, call);
@@ -156,26 +219,21 @@ impl<W> Calls<W> {
         if matches!(call.place, Place::Written(_)) { self.remove(key) } else { None }
     }
 
-    /// The next waiting call, if it may be written now. A single frame above the byte limit goes
-    /// when nothing else is under way.
+    /// The next waiting call, if it may be written now.
     pub(super) fn next_to_send(&mut self) -> Option<ToSend<W>> {
         let (&place, &key) = self.waiting.first_key_value()?;
         if let Key::Unacked(id) = key {
             let call = self.remove(key)?;
             return Some((call.frame, Some((call.waiter, id))));
         }
-        let call = self.all.get_mut(&key)?;
-        let size = call.frame.as_bytes().len();
-        let fits = self.written < self.max_written
-            && (self.written == 0 || self.written_bytes + size <= self.max_written_bytes);
-        if !fits {
+        let size = self.all.get(&key)?.frame.as_bytes().len();
+        if !self.fits(size) {
             return None;
         }
         self.waiting.remove(&place);
-        self.writes += 1;
-        self.written += 1;
-        self.written_bytes += size;
-        call.place = Place::Written(self.writes);
+        let written = self.note_written(size);
+        let call = self.all.get_mut(&key)?;
+        call.place = written;
         Some((call.frame.clone(), None))
     }
 

@@ -143,8 +143,17 @@ impl<W> Session<W> {
             self.complete(call.waiter, Err(error));
             return;
         }
-        self.calls.add(call);
-        self.admit();
+        let call = match self.is_open() {
+            true => self.calls.add_written(call),
+            false => Err(call),
+        };
+        match call {
+            Ok(frame) => self.outputs.push_back(Output::Send { frame, unwaited: false }),
+            Err(call) => {
+                self.calls.add(call);
+                self.admit();
+            }
+        }
     }
 
     /// Why a call under this key would be refused without being sent.
@@ -173,11 +182,12 @@ impl<W> Session<W> {
     }
 
     /// The caller gave up. `None`: the call had ended before, and its result is on its way.
-    /// Else whether it may have reached the service.
-    pub(crate) fn withdraw(&mut self, key: Key) -> Option<bool> {
-        let written = self.calls.remove(key)?.was_written();
+    /// Else its waiter, and whether it may have reached the service.
+    pub(crate) fn withdraw(&mut self, key: Key) -> Option<(Option<W>, bool)> {
+        let call = self.calls.remove(key)?;
         self.admit();
-        Some(written)
+        let written = call.was_written();
+        Some((call.waiter, written))
     }
 
     /// An ack came.

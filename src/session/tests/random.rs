@@ -141,7 +141,7 @@ impl World {
     fn withdraw(&mut self) {
         let id = self.rng.random_range(0..self.next_id + 1);
         let open = self.open.contains(&id);
-        if open && let Some(written) = self.session.withdraw(key(id)) {
+        if open && let Some((_, written)) = self.session.withdraw(key(id)) {
             assert_eq!(written, self.sent.contains_key(&id));
             self.end(id);
         }

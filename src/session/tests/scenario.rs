@@ -160,7 +160,7 @@ impl Scenario {
 
     /// The caller's deadline has passed.
     pub(super) fn withdraw(&mut self, id: u64) -> Option<bool> {
-        let written = self.session.withdraw(Key::Ack(id));
+        let written = self.session.withdraw(Key::Ack(id)).map(|(_, written)| written);
         self.drain();
         written
     }
