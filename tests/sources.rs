@@ -105,13 +105,13 @@ fn j04_a_provider_that_fails_hangs_or_panics_is_asked_again_with_backoff() {
         1 => Err("the app server is down"),
         2 => panic!("on purpose"),
         3 => {
-            std::thread::sleep(Duration::from_millis(600));
+            std::thread::sleep(Duration::from_millis(4000));
             Ok(url.clone())
         }
         4 => Ok("not a URL".to_owned()),
         _ => Ok(url.clone()),
     });
-    let client = quick(source).connect_timeout(Duration::from_millis(400)).connect();
+    let client = quick(source).connect_timeout(Duration::from_secs(2)).connect();
     let client = client.expect("connect");
     assert!(matches!(next_event(&client), Event::Connected(_)));
     emulator.faults().close_connections(1008, "");

@@ -56,8 +56,10 @@ pub(super) struct Queue {
     /// For its length only.
     receiver: Receiver<Event>,
     limits: Limits,
-    /// The sizes of the last `receiver.len()` events, oldest first.
-    sizes: VecDeque<usize>,
+    /// The sizes of the last `receiver.len()` events, oldest first; `None` for lifecycle events,
+    /// which do not count.
+    sizes: VecDeque<Option<usize>>,
+    messages: usize,
     bytes: usize,
     /// Messages dropped since the last one that entered.
     lagged: u64,
@@ -88,6 +90,7 @@ impl Queue {
             receiver: receiver.clone(),
             limits,
             sizes: VecDeque::new(),
+            messages: 0,
             bytes: 0,
             lagged: 0,
         };
@@ -100,7 +103,7 @@ impl Queue {
             return Room::Drop;
         }
         self.forget_taken();
-        let len = self.sizes.len();
+        let len = self.messages;
         let full = self.bytes >= self.limits.bytes
             || len >= self.limits.hard
             || (len >= self.limits.soft
@@ -116,7 +119,10 @@ impl Queue {
     fn forget_taken(&mut self) {
         let len = self.receiver.len();
         while self.sizes.len() > len {
-            self.bytes -= self.sizes.pop_front().unwrap_or(0);
+            if let Some(size) = self.sizes.pop_front().flatten() {
+                self.messages -= 1;
+                self.bytes -= size;
+            }
         }
     }
 
@@ -126,7 +132,8 @@ impl Queue {
             let lagged = std::mem::take(&mut self.lagged);
             self.push_event(Event::Lagged(lagged));
         }
-        self.sizes.push_back(size);
+        self.sizes.push_back(Some(size));
+        self.messages += 1;
         self.bytes += size;
         let event = match message {
             Message::Group(message) => Event::GroupMessage(message),
@@ -155,7 +162,7 @@ impl Queue {
             self.push_event(Event::Lagged(lagged));
         }
         self.forget_taken();
-        self.sizes.push_back(0);
+        self.sizes.push_back(None);
         let _ = self.events.send(event);
     }
 }
@@ -202,6 +209,18 @@ mod tests {
         assert_eq!(q.room(|| true), Room::Wait);
         assert!(events.try_recv().is_ok());
         assert_eq!(q.room(|| true), Room::Yes);
+    }
+
+    #[test]
+    fn lifecycle_events_always_enter_and_do_not_count() {
+        let (mut q, _events) = queue(Overflow::Wait);
+        for _ in 0..10 {
+            q.push_event(Event::Lagged(1));
+        }
+        assert_eq!(q.room(|| false), Room::Yes);
+        q.push(message(), 1);
+        q.push(message(), 1);
+        assert_eq!(q.room(|| false), Room::Wait);
     }
 
     #[test]
