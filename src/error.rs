@@ -3,7 +3,7 @@
 //! [`Error`] is cheap to clone, because one lost connection fails many callers and each of them
 //! gets the same cause. [`Error::kind`] says which step failed; [`std::error::Error::source`]
 //! keeps what lay below. `Display` prints this layer only, so a report that walks the sources
-//! repeats nothing. No text of an error ever holds an access token, a key or a reconnection token.
+//! repeats nothing; `{:#}` and `Debug` print the causes too. No text of an error ever holds an access token, a key or a reconnection token.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -199,27 +199,31 @@ impl Error {
     }
 }
 
+/// `{}` prints this layer only, `{:#}` the causes too.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.message)
+        f.write_str(&self.0.message)?;
+        if f.alternate() { self.write_causes(f) } else { Ok(()) }
     }
 }
 
+/// Readable, because `fn main() -> webpubsub::Result<()>` prints it: the kind, the message and the
+/// causes.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut s = f.debug_struct("Error");
-        s.field("kind", &self.0.kind).field("message", &self.0.message);
-        if let Some(status) = self.0.http_status {
-            s.field("http_status", &status);
+        write!(f, "{:?}: {}", self.0.kind, self.0.message)?;
+        self.write_causes(f)
+    }
+}
+
+impl Error {
+    fn write_causes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            write!(f, "; caused by: {error}")?;
+            cause = error.source();
         }
-        if let Some(code) = self.0.close_code {
-            s.field("close_code", &code);
-        }
-        if let Some(source) = &self.0.source {
-            // `fn main() -> Result<()>` prints Debug, so the causes must stand here too.
-            s.field("source", source);
-        }
-        s.finish()
+        Ok(())
     }
 }
 
@@ -241,6 +245,8 @@ mod tests {
         let c = e.clone();
         assert_eq!(c.kind(), ErrorKind::Tls);
         assert_eq!(c.to_string(), "high");
+        assert_eq!(format!("{c:#}"), "high; caused by: low");
+        assert_eq!(format!("{c:?}"), "Tls: high; caused by: low");
         assert_eq!(c.source().map(ToString::to_string).as_deref(), Some("low"));
         assert!(c.may_have_been_delivered());
         assert_eq!(size_of::<Error>(), size_of::<usize>());

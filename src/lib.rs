@@ -1,4 +1,348 @@
-//! stub
+//! A blocking, thread-based client for [Azure Web PubSub], with an emulator of the service that
+//! runs inside your process.
+//!
+//! [`Client`] speaks the service's PubSub subprotocols (groups, events, acks, recovery of a lost
+//! link); [`SimpleClient`] sends and receives plain frames. There is no async runtime: calls block
+//! the calling thread, received messages wait in a queue, and one thread per client does the rest.
+//!
+//! [Azure Web PubSub]: https://learn.microsoft.com/azure/azure-web-pubsub/
+//!
+//! On this page: [a first example](#a-first-example) · [threads](#threads-and-cloning) ·
+//! [sending](#sending-three-ways) · [receiving](#receiving) · [loss](#when-the-link-is-lost) ·
+//! [errors](#errors) · [time limits](#time-limits) · [access](#where-the-url-comes-from) ·
+//! [emulator](#the-emulator) · [features](#features) · [logging and secrets](#logging-and-secrets) ·
+//! [what is missing](#what-is-missing) · [for contributors](#map-of-the-modules)
+//!
+//! # A first example
+//!
+//! ```
+//! use webpubsub::{Client, Event};
+//!
+//! # use webpubsub::emulator::Emulator;
+//! # fn main() -> webpubsub::Result<()> {
+//! # let emulator = Emulator::start()?;
+//! # let url = emulator.url("chat");
+//! // `url` is a client access URL, `wss://NAME.webpubsub.azure.com/client/hubs/HUB?access_token=…`
+//! let client = Client::connect(url)?;
+//! client.join_group("chat")?; // returns when the service has acked
+//! client.send_to_group("chat", "hello")?; // so does this
+//! for event in client.events() {
+//!     if let Event::GroupMessage(message) = event {
+//!         println!("{}: {}", message.group, message.text()?);
+//!         break;
+//!     }
+//! }
+//! client.close()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! More programs are in the folder `examples`: `quickstart`, `simple`, `pubsub`, `chat`,
+//! `negotiate`, `emulator`.
+//!
+//! # Threads and cloning
+//!
+//! [`Client`] and [`SimpleClient`] are `Clone + Send + Sync`. A clone is the same client and costs
+//! a reference count; use it from any thread, without a lock of your own. Frames leave in the order
+//! in which the calls were made, also those of several threads.
+//!
+//! Each client has one thread, named `webpubsub` by default. It reads, keeps the connection alive, and makes a
+//! new one. It runs no code of yours and never waits for a caller. A send is written by the thread
+//! that calls, or by another one that is writing just then. While the client connects there are two
+//! short-lived helpers at most: one looks up the host name, one asks your [URL
+//! provider](UrlSource::provider).
+//!
+//! A client ends in one of three ways: [`Client::close`] (flushes, says goodbye, waits for the
+//! thread), the drop of the last clone (neither flushes nor waits), or the service (see [below
+//! ](#when-the-link-is-lost)). After `close` every call fails with [`ErrorKind::Closed`], and the
+//! queue ends behind [`Event::Stopped`].
+//!
+//! # Sending, three ways
+//!
+//! ```
+//! # use webpubsub::Client;
+//! # use webpubsub::emulator::Emulator;
+//! # use std::time::Duration;
+//! # fn main() -> webpubsub::Result<()> {
+//! # let emulator = Emulator::start()?;
+//! # let client = Client::connect(emulator.url("chat"))?;
+//! // Wait for the ack. The short form, and the long one with options:
+//! client.send_to_group("chat", "hello")?;
+//! client.to_group("chat", "hello").no_echo().timeout(Duration::from_secs(3)).wait()?;
+//!
+//! // Start, and look at the ack later: many calls can be under way at once.
+//! let pending = client.to_group("chat", "later").start()?;
+//! // … other work …
+//! pending.wait()?;
+//! for call in client.start_all((0..100).map(|n| client.event("measured", n.to_string())))? {
+//!     call.wait()?;
+//! }
+//!
+//! // Fire and forget: no ack is asked for, and no outcome is ever known.
+//! client.to_group("chat", &b"\x01\x02"[..]).fire_and_forget()?;
+//! # client.close()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The same three exist for [`join`](Client::join), [`leave`](Client::leave),
+//! [`to_group`](Client::to_group) and [`event`](Client::event); options are methods of
+//! [`Request`]. [`start_all`](Client::start_all) and [`fire_all`](Client::fire_all) take many at once,
+//! which costs far less than one by one. Text (`&str`, `String`), bytes (`&[u8]`, `Vec<u8>`, [`Bytes`]) and
+//! `serde_json::Value` turn into a [`Payload`] by themselves; [`Payload::from_json`] takes anything
+//! that serde can serialize.
+//!
+//! A call has one ack id for its whole life. If it must be sent again, after a recovery, it is the
+//! identical message with the same id, so the service executes it once; an answer `Duplicate` then
+//! is a success ([`Ack::duplicate`]). At most 512 calls ([`ClientBuilder::max_in_flight`]) and
+//! 16 MiB are sent and unacked; further ones wait in order. What the service would answer by
+//! closing the connection (an invalid name, a message above 1 MiB) is refused here first, with
+//! [`ErrorKind::InvalidRequest`].
+//!
+//! # Receiving
+//!
+//! Messages and what happens to the connection come through one queue, in arrival order, as
+//! [`Event`]s. [`Client::events`] gives it as a [`crossbeam_channel::Receiver`], to be iterated or
+//! used in `select!` together with your own channels; [`recv`](Client::recv),
+//! [`recv_timeout`](Client::recv_timeout) and [`try_recv`](Client::try_recv) are the same with this
+//! crate's [`Error`]. All receivers of a client share the queue: each event goes to one of them.
+//!
+//! ```
+//! # use webpubsub::{Client, Event};
+//! # use webpubsub::emulator::Emulator;
+//! use std::time::Duration;
+//!
+//! use webpubsub::crossbeam_channel::{select, tick};
+//!
+//! # fn main() -> webpubsub::Result<()> {
+//! # let emulator = Emulator::start()?;
+//! # let client = Client::connect(emulator.url("chat"))?;
+//! let (events, clock) = (client.events(), tick(Duration::from_millis(20)));
+//! loop {
+//!     select! {
+//!         recv(events) -> event => match event {
+//!             Ok(Event::GroupMessage(m)) => println!("{}", m.payload),
+//!             Ok(Event::ServerMessage(m)) => println!("from the service: {}", m.payload),
+//!             Ok(Event::Stopped(why)) => return Err(why.cause),
+//!             Ok(_) => {} // new kinds may come
+//!             Err(_) => break, // the queue has ended
+//!         },
+//!         recv(clock) -> _ => {
+//!             // … what the program does besides
+//! #           break;
+//!         }
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The queue is bounded: 1024 messages, or 64 MiB ([`ClientBuilder::queue_limit`]). When it is full
+//! the client stops reading, and so the service feels it. While calls wait for acks, which come
+//! over the same connection, the bound is 16,384, so a thread that never looks at the queue still
+//! gets its acks. [`Overflow`] names two other policies: drop (counted, and noted in the queue as
+//! [`Event::Lagged`]), or disconnect. A program that only sends asks for
+//! [`no_event_queue`](ClientBuilder::no_event_queue).
+//!
+//! One warning. On a reliable connection the service holds at most 1000 messages that the client
+//! has not acknowledged, and this client acknowledges what it has put into the queue. A consumer
+//! that falls some 2000 messages behind loses its session ([`Event::Disconnected`]) and gets a new
+//! connection, with a gap.
+//!
+//! # When the link is lost
+//!
+//! | | [`ReliableJson`](Protocol::ReliableJson) (default) | [`Json`](Protocol::Json) |
+//! | --- | --- | --- |
+//! | what the client does | recovers the session: first try at once, then every second, for 30 s; only then a new connection | a new connection: after up to 1 s, later up to 30 s, without end |
+//! | events | `Recovering`, `Recovered` | `Disconnected`, `Reconnecting`, `Connected` with `gap_possible` |
+//! | messages for us | sent again by the service; repeated ones are dropped | lost while we are away |
+//! | calls in flight | sent again, same id: executed once, they just take longer | fail with `OutcomeUnknown`, or sent again if [asked for](ClientBuilder::resend_on_new_connection) |
+//! | joins and leaves in flight | sent again | sent again |
+//! | calls not yet sent | wait, within their deadlines | wait, within their deadlines |
+//! | fire and forget, not yet written | lost, counted in [`Recovering::unsent`] | lost, counted in [`Disconnected::maybe_lost`] |
+//! | groups | still a member | joined again; [`Event::RejoinFailed`] if refused |
+//!
+//! If a recovery fails, the right column applies from there. A Close frame with 1000, 1008 or 1011
+//! ends a session at once: the service does not want it back. After 1002, 1003, 1007 or 1009 (we
+//! broke a rule) calls in flight fail as [`Refused`](ErrorKind::Refused) and are never sent again.
+//!
+//! The client gives up ([`Event::Stopped`]) when the service refuses a fixed URL (HTTP 400, 401,
+//! 403, 404), or three URLs of a provider in a row, answers with a redirect, or does not grant the
+//! subprotocol; when the first connection fails (`connect` then returns the error: it makes one
+//! attempt); and when [`max_reconnect_attempts`](ClientBuilder::max_reconnect_attempts) is
+//! reached or [`auto_reconnect`](ClientBuilder::auto_reconnect) is off. HTTP 429, 5xx and network
+//! failures are tried again, not before a `Retry-After`.
+//!
+//! [`SimpleClient`] cannot recover anything. It stops at a loss, unless
+//! [`auto_reconnect`](SimpleClientBuilder::auto_reconnect) is on.
+//!
+//! # Errors
+//!
+//! One type, [`Error`]: cheap to clone, with a [`kind`](Error::kind) that names the step that
+//! failed and the cause in `source()`. One lost connection fails many calls, and each gets the same
+//! cause.
+//!
+//! ```
+//! # use webpubsub::{Client, ErrorKind};
+//! # fn f(client: &Client) -> webpubsub::Result<()> {
+//! match client.send_to_group("chat", "hello") {
+//!     Ok(_) => {}
+//!     Err(e) if e.is_refused() => println!("no: {:?}", e.service_error_name()), // "Forbidden", …
+//!     Err(e) if e.may_have_been_delivered() => println!("perhaps: {e}"), // timeout after writing …
+//!     Err(e) => println!("certainly not: {e}"),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Time limits
+//!
+//! Every wait has a limit. All can be set on [`ClientBuilder`] and [`SimpleClientBuilder`].
+//!
+//! | what | default | set by |
+//! | --- | --- | --- |
+//! | `connect`: one attempt, all steps | 30 s | `connect_timeout` |
+//! | each step of it: name look-up, TCP, proxy, TLS, upgrade, `connected` | 10 s | `step_timeout` |
+//! | a call: waiting for a link, writing, the ack, all together | 30 s | `call_timeout`, [`Request::timeout`] |
+//! | `start` and `fire_and_forget` | block only while the connection takes no more data, or (`fire_and_forget`) while there is none; at most the call's limit | the same |
+//! | `close` | 2 s, and up to 1 s more on a machine that hangs | `close_timeout` |
+//! | silence until a ping is sent; until the peer counts as dead | 10 s; 20 s | `keep_alive`, `no_keep_alive` |
+//! | writing without any progress: the link is given up | 10 s | |
+//! | recovery: in all; from try to try; each try | 30 s; 1 s; 5 s | [`ClientBuilder::recovery`] |
+//! | new connections: delay, growing with each failure, at random below the bound | 1 s to 30 s | `backoff` |
+//!
+//! `recv` and the iteration over `events()` wait without a limit, until something comes or the
+//! client ends; [`Client::close`] from another thread ends them.
+//!
+//! # Where the URL comes from
+//!
+//! `connect` takes a string, a [`Url`], or a [`UrlSource`]. The token in a fixed URL expires (often
+//! within an hour), and then a new connection is refused; an open one and its recovery are not
+//! concerned. So a program that runs for long gives a closure that asks its app server, or, on a
+//! trusted machine, a connection string:
+//!
+//! ```no_run
+//! use webpubsub::{Client, ClientAccess, ConnectionString, Role, UrlSource};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # fn ask_the_app_server() -> std::io::Result<String> { Ok(String::new()) }
+//! // A closure, called for every new connection:
+//! let client = Client::connect(UrlSource::provider(ask_the_app_server))?;
+//!
+//! // Or tokens minted here:
+//! let service = ConnectionString::parse(&std::env::var("WEBPUBSUB_CONNECTION_STRING")?)?;
+//! let access = ClientAccess::new().user_id("anna").role(Role::join_leave()).role(Role::send());
+//! let client = Client::connect(UrlSource::connection_string(service, "chat", access))?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! On the way there, an HTTP proxy is taken from the environment (`HTTPS_PROXY`, `HTTP_PROXY`,
+//! `ALL_PROXY`, `NO_PROXY`; never for loopback hosts), unless
+//! [`proxy`](ClientBuilder::proxy) or [`no_proxy`](ClientBuilder::no_proxy) says otherwise. Further
+//! certificates, headers and a resolver of your own are settings too.
+//!
+//! # The emulator
+//!
+//! With the feature `emulator`, [`Emulator`] is the service inside your process: on a port of
+//! 127.0.0.1, with tokens, roles, groups, acks, recovery and the service's limits. Your tests need
+//! no account and no network, and can make happen what is rare in the field: a lost ack, a cut
+//! link, a refused recovery, a service that accepts and stays silent.
+//!
+//! ```
+//! use webpubsub::Client;
+//! use webpubsub::emulator::Emulator;
+//!
+//! # fn main() -> webpubsub::Result<()> {
+//! let emulator = Emulator::start()?;
+//! let client = Client::connect(emulator.url("chat"))?;
+//!
+//! emulator.faults().drop_before_next_ack(1); // executed, but the ack and the link are lost
+//! let ack = client.send_to_group("chat", "once")?;
+//! assert!(ack.duplicate); // recovered, sent again, and recognised
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! With TLS the client must trust the emulator's root:
+//!
+#![cfg_attr(feature = "_tls", doc = "```")]
+#![cfg_attr(not(feature = "_tls"), doc = "```no_run")]
+//! # use webpubsub::Client;
+//! # use webpubsub::emulator::Emulator;
+//! # fn main() -> webpubsub::Result<()> {
+//! let emulator = Emulator::builder().tls(true).start()?;
+//! let root = emulator.root_certificate_pem().expect("it has TLS");
+//! let client = Client::builder(emulator.url("chat")).root_certificate_pem(root).connect()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! Features only add.
+//!
+//! | feature | default | what it adds |
+//! | --- | --- | --- |
+//! | `native-tls` | yes | `wss` by the platform's TLS library: OpenSSL on Linux, SChannel, Secure Transport |
+//! | `native-tls-vendored` | no | the same, with OpenSSL built from source (needs perl and make) |
+//! | `rustls` | no | `wss` by rustls with ring, checked by the platform's verifier |
+//! | `rustls-bundled-roots` | no | for rustls: Mozilla's roots, see [`bundled_roots`](ClientBuilder::bundled_roots) |
+//! | `emulator` | no | the module `emulator`, with `wss` too if a TLS feature is on |
+//!
+//! With both TLS libraries native-tls is used, unless [`tls_backend`](ClientBuilder::tls_backend)
+//! says otherwise; both speak TLS 1.2 at least. Without a TLS feature a `wss` URL is an error of
+//! [`ErrorKind::Config`] when the client is built.
+//!
+//! # Logging and secrets
+//!
+//! The crate logs by the [`log`] facade; your program chooses where to. Targets are module paths,
+//! so the filter is `webpubsub`.
+//!
+//! | level | what |
+//! | --- | --- |
+//! | `warn` | link lost, disconnected, a frame that could not be read |
+//! | `info` | connected, recovered, the next attempt and why, stopped |
+//! | `debug` | each attempt, with host and port, and how it failed; frames of an unknown kind |
+//!
+//! No log line or error of this crate holds a payload, an access token, a key or a reconnection
+//! token, and no `Debug` output of a client, builder, source or connection string does; URLs are
+//! shown as host and port. An error may quote what the service said. `Debug` of an [`Event`] or a
+//! [`Payload`] shows the data, and frames recorded by the emulator are shown as they are.
+//! One thing is not in our hands: `tungstenite`, which parses the frames, prints received ones at
+//! its own target `tungstenite` on level `trace`. Do not enable that where payloads are private.
+//!
+//! # What is missing
+//!
+//! Not yet: the protobuf subprotocols, streams, invocations, group state.
+//! Not planned: the service's MQTT and Socket.IO endpoints, its REST API for app servers.
+//!
+//! Built and tested on Linux only; nothing in the crate is known to stand in the way of Windows and
+//! macOS. The minimum Rust version is 1.88, that of the dependencies.
+//!
+//! # Map of the modules
+//!
+//! Calls go down only, and `protocol` and `session` have no socket, thread, lock or clock.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | `client` | the handles, and the reader thread: start at `client/reader.rs`, the one loop |
+//! | `session` | pure: the life of a connection, calls and acks, sequence ids, timers; rules at the top of `session/lifecycle.rs` |
+//! | [`protocol`] | pure: the wire messages and their codecs |
+//! | `transport` | URL to TCP to TLS to WebSocket, and the link that all callers share |
+//! | `auth` | connection strings, tokens, roles |
+//! | `emulator` | the service's side, over the same codecs but by its own logic |
+//! | `message`, `error`, `secret` | what users hold |
+//!
+//! `tests/` holds the integration tests, and `tests/vectors.json` frames of the protocol; `.ci/run` is
+//! what must pass.
+//!
+#![cfg_attr(feature = "emulator", doc = "[`Emulator`]: emulator::Emulator")]
+#![cfg_attr(
+    not(feature = "emulator"),
+    doc = "[`Emulator`]: https://docs.rs/webpubsub/latest/webpubsub/emulator/struct.Emulator.html"
+)]
+
 mod auth;
 mod client;
 #[cfg(feature = "emulator")]
@@ -27,3 +371,8 @@ pub use transport::TlsBackend;
 pub use bytes::Bytes;
 pub use crossbeam_channel;
 pub use url::Url;
+
+/// The examples of the README, compiled and run with the documentation's.
+#[cfg(all(doctest, feature = "emulator"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -423,7 +423,9 @@ pub struct Recovering {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Recovered {
-    /// How many messages the service sent again.
+    /// How many messages came on the new link before the service answered its first ping: those
+    /// sent again because they were not acknowledged (repetitions among them are not delivered),
+    /// and those that were published meanwhile.
     pub replayed: u64,
 }
 

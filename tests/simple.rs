@@ -45,7 +45,7 @@ fn with_a_fixed_group_frames_are_published() {
     let member = client(&emulator);
     member.join_group("room 1/ü").expect("join");
     let simple = SimpleClient::builder(emulator.url("hub"))
-        .send_to_group("room 1/ü")
+        .publish_to("room 1/ü")
         .connect()
         .expect("connect");
     simple.send_text("hi").expect("send");
@@ -102,7 +102,7 @@ fn without_the_role_the_fixed_group_mode_is_closed_with_1008() {
     let emulator = emulator();
     let access = ClientAccess::new().role(Role::send_to_group("other"));
     let url = emulator.url_for("hub", &access).expect("url");
-    let client = SimpleClient::builder(url).send_to_group("g").connect();
+    let client = SimpleClient::builder(url).publish_to("g").connect();
     let code = match client {
         Err(error) => error.close_code(),
         Ok(client) => {

@@ -348,7 +348,7 @@ impl SimpleClientBuilder {
 
     /// Publish what is sent to this group, instead of sending it to the app server as the event
     /// `message`. The token needs the role to send to the group.
-    pub fn send_to_group(mut self, group: impl Into<String>) -> Self {
+    pub fn publish_to(mut self, group: impl Into<String>) -> Self {
         self.group = Some(group.into());
         self
     }

@@ -25,7 +25,7 @@ use crate::message::{Ack, Event, Payload};
 /// # The end
 /// [`close`](Client::close) flushes what was accepted, says goodbye and waits for the thread. When
 /// the last clone is dropped the client ends too, but without waiting and without flushing.
-/// A [`PendingAck`](crate::PendingAck) or a receiver of events does not keep it alive.
+/// A [`PendingAck`] or a receiver of events does not keep it alive.
 #[derive(Clone)]
 pub struct Client(Arc<Handle>);
 

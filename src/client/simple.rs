@@ -19,7 +19,7 @@ use crate::protocol::Frame;
 /// A client that sends and receives plain text and binary frames.
 ///
 /// By default each frame sent becomes the event `message` for the app server; with
-/// [`SimpleClientBuilder::send_to_group`] it is published to one group. What comes in carries no
+/// [`SimpleClientBuilder::publish_to`] it is published to one group. What comes in carries no
 /// envelope, so everything arrives as [`Event::ServerMessage`] with a text or binary payload:
 /// there is no sender, no group, no ack and no recovery.
 ///

@@ -1,6 +1,7 @@
 //! The recording of frames: the last so many, copied, with a bound on their bytes.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,7 +19,7 @@ pub enum Direction {
 }
 
 /// One data message that passed, as [`Emulator::frames`](super::Emulator::frames) gives it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecordedFrame {
     /// The session's id; for a simple client too, which never learns it itself.
@@ -44,6 +45,24 @@ struct Entry {
     bytes: Box<[u8]>,
     binary: bool,
     at: Duration,
+}
+
+/// The frame as text, or how many bytes it has. A `connected` message holds the reconnection
+/// token, so of that only its kind is shown.
+impl fmt::Debug for RecordedFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = match (self.binary, self.text.contains("reconnectionToken")) {
+            (true, _) => format!("<{} bytes>", self.bytes.len()),
+            (false, true) => "<connected, with a reconnection token>".to_owned(),
+            (false, false) => self.text.clone(),
+        };
+        f.debug_struct("RecordedFrame")
+            .field("connection_id", &self.connection_id)
+            .field("direction", &self.direction)
+            .field("frame", &shown)
+            .field("at", &self.at)
+            .finish()
+    }
 }
 
 #[derive(Default)]

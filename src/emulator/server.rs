@@ -67,8 +67,11 @@ impl Server {
         if builder.tls {
             return Err(Error::config("this build has no TLS: switch a TLS feature on"));
         }
-        let failed =
-            |e| Error::new(ErrorKind::Connect, "the emulator could not be started").with_source(e);
+        let port = builder.port;
+        let failed = |e| {
+            let text = format!("the emulator could not be started on port {port} of 127.0.0.1");
+            Error::new(ErrorKind::Connect, text).with_source(e)
+        };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, builder.port)).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let counters = Arc::new(Counters::default());

@@ -319,7 +319,7 @@ fn an_emulator_can_be_dropped_by_its_own_handler_and_many_can_run() {
     }
 }
 
-#[cfg(feature = "_tls")]
+#[cfg(feature = "native-tls")]
 #[test]
 fn tls_works_with_its_own_root() {
     let emulator = Emulator::builder().tls(true).start().unwrap();

@@ -193,7 +193,7 @@ impl Refusal {
         let body = String::from_utf8_lossy(body);
         let cut: String = body.trim().chars().take(SHOWN_BODY).collect();
         if !cut.is_empty() {
-            text.extend([": ", &cut]);
+            text.extend([" (it says: ", &cut, ")"]);
         }
         Error::new(ErrorKind::Upgrade, target.scrub(text))
             .with_http_status(self.status)
@@ -260,7 +260,7 @@ mod tests {
         let e = Refusal::read(&r).into_error(&t, b" no SECRET for you ");
         assert_eq!(e.http_status(), Some(429));
         assert_eq!(e.retry_after(), Some(Duration::from_secs(7)));
-        assert!(e.to_string().ends_with(": no *** for you"), "{e}");
+        assert!(e.to_string().ends_with("(it says: no *** for you)"), "{e}");
     }
 
     #[test]
