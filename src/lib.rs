@@ -38,7 +38,7 @@
 //! ```
 //!
 //! More programs are in the folder `examples`: `quickstart`, `simple`, `pubsub`, `chat`,
-//! `negotiate`, `emulator`.
+//! `negotiate`, `emulator`, `protobuf`, and `soak`, which proves the promises below under faults.
 //!
 //! # Threads and cloning
 //!
@@ -46,11 +46,12 @@
 //! a reference count; use it from any thread, without a lock of your own. Frames leave in the order
 //! in which the calls were made, also those of several threads.
 //!
-//! Each client has one thread, named `webpubsub` by default. It reads, keeps the connection alive, and makes a
-//! new one. It runs no code of yours and never waits for a caller. A send is written by the thread
+//! Each client has one thread, named `webpubsub` by default. It reads, keeps the connection alive,
+//! and makes a new one. It runs no code of yours and never waits for a caller. A send is written by the thread
 //! that calls, or by another one that is writing just then. While the client connects there are two
 //! short-lived helpers at most: one looks up the host name, one asks your [URL
-//! provider](UrlSource::provider).
+//! provider](UrlSource::provider). A host with several addresses gets a further helper for each that
+//! is tried.
 //!
 //! A client ends in one of three ways: [`Client::close`] (flushes, says goodbye, waits for the
 //! thread), the drop of the last clone (neither flushes nor waits), or the service (see [below
@@ -288,6 +289,7 @@
 //! | `native-tls-vendored` | no | the same, with OpenSSL built from source (needs perl and make) |
 //! | `rustls` | no | `wss` by rustls with ring, checked by the platform's verifier |
 //! | `rustls-bundled-roots` | no | for rustls: Mozilla's roots, see [`bundled_roots`](ClientBuilder::bundled_roots) |
+//! | `protobuf` | no | the subprotocols [`Protocol`]`::Protobuf` and `ReliableProtobuf`, and typed protobuf payloads (`Payload::pack`) |
 //! | `emulator` | no | the module `emulator`, with `wss` too if a TLS feature is on |
 //!
 //! With both TLS libraries native-tls is used, unless [`tls_backend`](ClientBuilder::tls_backend)
@@ -308,13 +310,13 @@
 //! No log line or error of this crate holds a payload, an access token, a key or a reconnection
 //! token, and no `Debug` output of a client, builder, source or connection string does; URLs are
 //! shown as host and port. An error may quote what the service said. `Debug` of an [`Event`] or a
-//! [`Payload`] shows the data, and frames recorded by the emulator are shown as they are.
+//! [`Payload`] shows the data, and so do frames recorded by the emulator.
 //! One thing is not in our hands: `tungstenite`, which parses the frames, prints received ones at
 //! its own target `tungstenite` on level `trace`. Do not enable that where payloads are private.
 //!
 //! # What is missing
 //!
-//! Not yet: the protobuf subprotocols, streams, invocations, group state.
+//! Not yet: streams, invocations, group state (preview features of the service).
 //! Not planned: the service's MQTT and Socket.IO endpoints, its REST API for app servers.
 //!
 //! Built and tested on Linux only; nothing in the crate is known to stand in the way of Windows and
@@ -334,8 +336,9 @@
 //! | `emulator` | the service's side, over the same codecs but by its own logic |
 //! | `message`, `error`, `secret` | what users hold |
 //!
-//! `tests/` holds the integration tests, and `tests/vectors.json` frames of the protocol; `.ci/run` is
-//! what must pass.
+//! `tests/` holds the integration tests, and `tests/vectors.json` frames of the protocol;
+//! `docs/defects.md` maps what goes wrong in other clients to the test that it does not here;
+//! `.ci/run` is what must pass.
 //!
 #![cfg_attr(feature = "emulator", doc = "[`Emulator`]: emulator::Emulator")]
 #![cfg_attr(
@@ -370,6 +373,8 @@ pub use transport::TlsBackend;
 
 pub use bytes::Bytes;
 pub use crossbeam_channel;
+#[cfg(feature = "protobuf")]
+pub use prost;
 pub use url::Url;
 
 /// The examples of the README, compiled and run with the documentation's.

@@ -128,6 +128,12 @@ impl RawJson {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The JSON text, without a copy.
+    #[must_use]
+    pub fn into_text(self) -> Text {
+        self.0
+    }
 }
 
 /// The data of a message.
@@ -143,7 +149,7 @@ pub enum Payload {
     Json(RawJson),
     /// Bytes (base64 inside the JSON subprotocols).
     Binary(Bytes),
-    /// A serialized `google.protobuf.Any`.
+    /// A serialized `google.protobuf.Any`; see `Payload::pack` (feature `protobuf`).
     Protobuf(Bytes),
 }
 
@@ -195,7 +201,7 @@ impl Payload {
         }
     }
 
-    fn mismatch(&self, wanted: &str) -> Error {
+    pub(crate) fn mismatch(&self, wanted: &str) -> Error {
         Error::new(ErrorKind::Payload, format!("the payload is {}, not {wanted}", self.kind_name()))
     }
 

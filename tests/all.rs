@@ -1,10 +1,38 @@
 //! All integration tests in one binary. `support` holds what they share.
+//!
+//! What the life of a connection is about (`defects`, `stop`) runs over each reliable subprotocol:
+//! the same files are compiled again below, with another one as [`RELIABLE`].
+
+#![allow(clippy::duplicate_mod)] // on purpose, see above
+
+use webpubsub::Protocol;
+
+const RELIABLE: Protocol = Protocol::ReliableJson;
+/// Its plain sister.
+const PLAIN: Protocol = Protocol::Json;
+
+#[cfg(feature = "protobuf")]
+#[path = "."] // so that the paths below start here
+mod over_protobuf {
+    use webpubsub::Protocol;
+
+    const RELIABLE: Protocol = Protocol::ReliableProtobuf;
+    const PLAIN: Protocol = Protocol::Protobuf;
+
+    #[path = "defects.rs"]
+    mod defects;
+    #[path = "stop.rs"]
+    mod stop;
+}
 
 mod calls;
 mod concurrency;
 mod connecting;
 mod defects;
+mod defects_json;
 mod fuzz_decode;
+mod interop;
+mod kinds;
 mod memory;
 mod protocol_vectors;
 mod proxies;

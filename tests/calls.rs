@@ -3,18 +3,18 @@
 use std::time::{Duration, Instant};
 
 use webpubsub::emulator::{Emulator, EventAnswer};
-use webpubsub::{Client, ClientAccess, ErrorKind, Event, Payload, Protocol, Role};
+use webpubsub::{Client, ClientAccess, ErrorKind, Event, Payload, Role};
 
 use crate::support::{
-    WATCHDOG, client, emulator, eventually, next_event, next_group_message, within,
+    WATCHDOG, client_over, emulator, eventually, next_event, next_group_message, protocols,
+    reliable_protocols, tells_sender, within,
 };
 
 #[test]
 fn publish_and_receive_every_kind_of_payload() {
     let emulator = emulator();
-    for protocol in [Protocol::Json, Protocol::ReliableJson] {
-        let client =
-            Client::builder(emulator.url("hub")).protocol(protocol).connect().expect("connect");
+    for protocol in protocols() {
+        let client = client_over(&emulator, protocol);
         client.join_group("größe/日本 🚀").expect("join");
         let payloads = [
             Payload::from("text \u{0} é 🚀 \"quoted\"\n"),
@@ -37,332 +37,352 @@ fn publish_and_receive_every_kind_of_payload() {
 
 #[test]
 fn who_sent_it_is_told_and_no_echo_leaves_out_only_the_sender() {
-    let emulator = emulator();
-    let access = |user: &str| ClientAccess::new().user_id(user).role(Role::send()).group("room");
-    let connect = |user: &str| {
-        Client::connect(emulator.url_for("hub", &access(user)).expect("url")).expect("connect")
-    };
-    let (anna, anna_too, ben) = (connect("anna"), connect("anna"), connect("ben"));
-    anna.to_group("room", "1").no_echo().wait().expect("send");
-    anna.to_group("room", "2").metadata("k", "v").wait().expect("send");
-    for other in [&anna_too, &ben] {
-        let message = next_group_message(other);
-        assert_eq!(message.text().expect("text"), "1");
-        assert_eq!(message.from_user_id.as_deref(), Some("anna"));
-        assert_eq!(next_group_message(other).metadata.expect("metadata")["k"], "v");
+    for protocol in protocols() {
+        let emulator = emulator();
+        let access =
+            |user: &str| ClientAccess::new().user_id(user).role(Role::send()).group("room");
+        let connect = |user: &str| {
+            let url = emulator.url_for("hub", &access(user)).expect("url");
+            Client::builder(url).protocol(protocol).connect().expect("connect")
+        };
+        let (anna, anna_too, ben) = (connect("anna"), connect("anna"), connect("ben"));
+        anna.to_group("room", "1").no_echo().wait().expect("send");
+        anna.to_group("room", "2").metadata("k", "v").wait().expect("send");
+        for other in [&anna_too, &ben] {
+            let message = next_group_message(other);
+            assert_eq!(message.text().expect("text"), "1");
+            let sender = tells_sender(protocol).then_some("anna");
+            assert_eq!(message.from_user_id.as_deref(), sender);
+            assert_eq!(next_group_message(other).metadata.expect("metadata")["k"], "v");
+        }
+        assert_eq!(next_group_message(&anna).text().expect("text"), "2");
     }
-    assert_eq!(next_group_message(&anna).text().expect("text"), "2");
 }
 
 #[test]
 fn leaving_ends_the_messages() {
-    let emulator = emulator();
-    let client = client(&emulator);
-    client.join_group("a").expect("join");
-    client.join_group("b").expect("join");
-    assert_eq!(client.groups().len(), 2);
-    client.leave_group("a").expect("leave");
-    client.send_to_group("a", "lost").expect("send");
-    client.send_to_group("b", "found").expect("send");
-    assert_eq!(next_group_message(&client).text().expect("text"), "found");
-    assert_eq!(client.groups(), [std::sync::Arc::from("b")]);
+    for protocol in protocols() {
+        let emulator = emulator();
+        let client = client_over(&emulator, protocol);
+        client.join_group("a").expect("join");
+        client.join_group("b").expect("join");
+        assert_eq!(client.groups().len(), 2);
+        client.leave_group("a").expect("leave");
+        client.send_to_group("a", "lost").expect("send");
+        client.send_to_group("b", "found").expect("send");
+        assert_eq!(next_group_message(&client).text().expect("text"), "found");
+        assert_eq!(client.groups(), [std::sync::Arc::from("b")]);
+    }
 }
 
 #[test]
 fn events_reach_the_handler_and_its_three_answers_come_back() {
-    let emulator = Emulator::builder()
-        .event_handler(|event| match event.event.as_str() {
-            "echo" => EventAnswer::Message(event.payload.clone()),
-            "fail" => EventAnswer::Failure,
-            _ => EventAnswer::Nothing,
-        })
-        .start()
-        .expect("emulator");
-    let client = client(&emulator);
-    assert!(matches!(next_event(&client), Event::Connected(_)));
-    client.send_event("quiet", "x").expect("event");
-    client.send_event("echo", "again").expect("event");
-    // The answer is queued before the ack is told.
-    let Ok(Some(Event::ServerMessage(answer))) = client.try_recv() else { panic!("no answer") };
-    assert_eq!(answer.text().expect("text"), "again");
-    let error = client.send_event("fail", "x").expect_err("the handler fails");
-    assert!(error.is_refused());
-    assert_eq!(error.service_error_name(), Some("InternalServerError"));
+    for protocol in protocols() {
+        let emulator = Emulator::builder()
+            .event_handler(|event| match event.event.as_str() {
+                "echo" => EventAnswer::Message(event.payload.clone()),
+                "fail" => EventAnswer::Failure,
+                _ => EventAnswer::Nothing,
+            })
+            .start()
+            .expect("emulator");
+        let client = client_over(&emulator, protocol);
+        assert!(matches!(next_event(&client), Event::Connected(_)));
+        client.send_event("quiet", "x").expect("event");
+        client.send_event("echo", "again").expect("event");
+        // The answer is queued before the ack is told.
+        let Ok(Some(Event::ServerMessage(answer))) = client.try_recv() else { panic!("no answer") };
+        assert_eq!(answer.text().expect("text"), "again");
+        let error = client.send_event("fail", "x").expect_err("the handler fails");
+        assert!(error.is_refused());
+        assert_eq!(error.service_error_name(), Some("InternalServerError"));
+    }
 }
 
 #[test]
 fn a_refusal_comes_at_once_with_the_services_words() {
-    let emulator = emulator();
-    let access = ClientAccess::new().role(Role::join_leave_group("mine"));
-    let client = Client::connect(emulator.url_for("hub", &access).expect("url")).expect("connect");
-    client.join_group("mine").expect("join");
-    for error in [
-        client.join_group("other").expect_err("no role"),
-        client.send_to_group("mine", "x").expect_err("no role"),
-    ] {
-        assert_eq!(error.kind(), ErrorKind::Refused);
-        assert_eq!(error.service_error_name(), Some("Forbidden"));
-        assert!(!error.may_have_been_delivered());
-        assert!(error.to_string().contains("permission"), "{error}");
+    for protocol in protocols() {
+        let emulator = emulator();
+        let access = ClientAccess::new().role(Role::join_leave_group("mine"));
+        let client = Client::builder(emulator.url_for("hub", &access).expect("url"))
+            .protocol(protocol)
+            .connect()
+            .expect("connect");
+        client.join_group("mine").expect("join");
+        for error in [
+            client.join_group("other").expect_err("no role"),
+            client.send_to_group("mine", "x").expect_err("no role"),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::Refused);
+            assert_eq!(error.service_error_name(), Some("Forbidden"));
+            assert!(!error.may_have_been_delivered());
+            assert!(error.to_string().contains("permission"), "{error}");
+        }
+        // Refused once, sent once.
+        assert_eq!(emulator.stats().acks, 3);
     }
-    // Refused once, sent once.
-    assert_eq!(emulator.stats().acks, 3);
 }
 
 #[test]
 fn what_would_break_the_connection_is_refused_locally() {
-    let emulator = emulator();
-    let client = client(&emulator);
-    let big = "x".repeat(1 << 20);
-    let long = "g".repeat(1025);
-    for error in [
-        client.join_group("").expect_err("blank"),
-        client.join_group(" \t").expect_err("blank"),
-        client.join_group(&long).expect_err("long"),
-        client.send_to_group("g", big.as_str()).expect_err("too large"),
-        client.send_event("1st", "x").expect_err("bad event name"),
-        client.send_event("a b", "x").expect_err("bad event name"),
-        client.to_group("g", "x").ttl_seconds(301).wait().expect_err("ttl"),
-        client.to_group("g", "x").metadata("bad key", "v").wait().expect_err("metadata"),
-        client.to_group("g", "x").metadata("k", "ü").wait().expect_err("metadata"),
-        client.event("e", "x").no_echo().wait().expect_err("misplaced option"),
-        client.join("g").ack_id(7).wait().expect_err("misplaced option"),
-        client.to_group("g", "x").ack_id(7).fire_and_forget().expect_err("contradiction"),
-    ] {
-        assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{error}");
-        assert!(!error.may_have_been_delivered());
+    for protocol in protocols() {
+        let emulator = emulator();
+        let client = client_over(&emulator, protocol);
+        let big = "x".repeat(1 << 20);
+        let long = "g".repeat(1025);
+        for error in [
+            client.join_group("").expect_err("blank"),
+            client.join_group(" \t").expect_err("blank"),
+            client.join_group(&long).expect_err("long"),
+            client.send_to_group("g", big.as_str()).expect_err("too large"),
+            client.send_event("1st", "x").expect_err("bad event name"),
+            client.send_event("a b", "x").expect_err("bad event name"),
+            client.to_group("g", "x").ttl_seconds(301).wait().expect_err("ttl"),
+            client.to_group("g", "x").metadata("bad key", "v").wait().expect_err("metadata"),
+            client.to_group("g", "x").metadata("k", "ü").wait().expect_err("metadata"),
+            client.event("e", "x").no_echo().wait().expect_err("misplaced option"),
+            client.join("g").ack_id(7).wait().expect_err("misplaced option"),
+            client.to_group("g", "x").ack_id(7).fire_and_forget().expect_err("contradiction"),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{error}");
+            assert!(!error.may_have_been_delivered());
+        }
+        assert_eq!(client.stats().messages_out, 0);
+        client.join_group("still-alive").expect("the connection lives on");
     }
-    assert_eq!(client.stats().messages_out, 0);
-    client.join_group("still-alive").expect("the connection lives on");
 }
 
 #[test]
 fn started_calls_run_together_and_end_in_any_way_of_waiting() {
-    let emulator = emulator();
-    let client = client(&emulator);
-    let pending: Vec<_> =
-        (0..2000).map(|i| client.to_group("g", format!("{i}")).start().expect("start")).collect();
-    let ids: std::collections::HashSet<_> =
-        pending.iter().map(|p| p.wait().expect("ack").ack_id).collect();
-    assert_eq!(ids.len(), 2000);
+    for protocol in protocols() {
+        let emulator = emulator();
+        let client = client_over(&emulator, protocol);
+        let pending: Vec<_> = (0..2000)
+            .map(|i| client.to_group("g", format!("{i}")).start().expect("start"))
+            .collect();
+        let ids: std::collections::HashSet<_> =
+            pending.iter().map(|p| p.wait().expect("ack").ack_id).collect();
+        assert_eq!(ids.len(), 2000);
 
-    let one = client.to_group("g", "x").start().expect("start");
-    webpubsub::crossbeam_channel::select! {
-        recv(one.receiver()) -> outcome => assert!(outcome.expect("told").is_ok()),
-        default(WATCHDOG) => panic!("watchdog"),
+        let one = client.to_group("g", "x").start().expect("start");
+        webpubsub::crossbeam_channel::select! {
+            recv(one.receiver()) -> outcome => assert!(outcome.expect("told").is_ok()),
+            default(WATCHDOG) => panic!("watchdog"),
+        }
+
+        emulator.faults().hold_acks(true);
+        let held = client.to_group("g", "x").start().expect("start");
+        assert!(held.try_wait().is_none());
+        assert!(held.wait_timeout(Duration::from_millis(10)).is_none());
+        emulator.faults().hold_acks(false);
+        assert!(held.wait_timeout(WATCHDOG).expect("in time").is_ok());
+        assert!(held.try_wait().expect("known").is_ok(), "the outcome stays");
     }
-
-    emulator.faults().hold_acks(true);
-    let held = client.to_group("g", "x").start().expect("start");
-    assert!(held.try_wait().is_none());
-    assert!(held.wait_timeout(Duration::from_millis(10)).is_none());
-    emulator.faults().hold_acks(false);
-    assert!(held.wait_timeout(WATCHDOG).expect("in time").is_ok());
-    assert!(held.try_wait().expect("known").is_ok(), "the outcome stays");
 }
 
 #[test]
 fn an_ack_that_never_comes_ends_at_the_deadline_and_says_what_is_known() {
-    let emulator = emulator();
-    let client = client(&emulator);
-    emulator.faults().hold_acks(true);
-    let start = Instant::now();
-    let limit = Duration::from_millis(100);
-    let error = client.to_group("g", "x").timeout(limit).wait().expect_err("no ack");
-    assert!(error.is_timeout() && error.may_have_been_delivered(), "{error}");
-    assert!(start.elapsed() >= limit && start.elapsed() < limit * 50);
-    assert_eq!(client.stats().pending_calls, 0, "nothing is left behind");
+    for protocol in protocols() {
+        let emulator = emulator();
+        let client = client_over(&emulator, protocol);
+        emulator.faults().hold_acks(true);
+        let start = Instant::now();
+        let limit = Duration::from_millis(100);
+        let error = client.to_group("g", "x").timeout(limit).wait().expect_err("no ack");
+        assert!(error.is_timeout() && error.may_have_been_delivered(), "{error}");
+        assert!(start.elapsed() >= limit && start.elapsed() < limit * 50);
+        assert_eq!(client.stats().pending_calls, 0, "nothing is left behind");
+    }
 }
 
 #[test]
 fn an_own_ack_id_is_run_once() {
-    let emulator = emulator();
-    let client = client(&emulator);
-    client.join_group("g").expect("join");
-    let first = client.to_group("g", "once").ack_id(1000).wait().expect("ack");
-    assert!(!first.duplicate);
-    let again = client.to_group("g", "once").ack_id(1000).wait().expect("ack");
-    assert!(again.duplicate);
-    assert!(client.send_to_group("g", "next").expect("ack").ack_id > 1000);
-    assert_eq!(next_group_message(&client).text().expect("text"), "once");
-    assert_eq!(next_group_message(&client).text().expect("text"), "next");
+    for protocol in protocols() {
+        let emulator = emulator();
+        let client = client_over(&emulator, protocol);
+        client.join_group("g").expect("join");
+        let first = client.to_group("g", "once").ack_id(1000).wait().expect("ack");
+        assert!(!first.duplicate);
+        let again = client.to_group("g", "once").ack_id(1000).wait().expect("ack");
+        assert!(again.duplicate);
+        assert!(client.send_to_group("g", "next").expect("ack").ack_id > 1000);
+        assert_eq!(next_group_message(&client).text().expect("text"), "once");
+        assert_eq!(next_group_message(&client).text().expect("text"), "next");
 
-    emulator.faults().hold_acks(true);
-    let _held = client.to_group("g", "x").ack_id(5000).start().expect("start");
-    let error = client.to_group("g", "y").ack_id(5000).wait().expect_err("in use");
-    assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+        emulator.faults().hold_acks(true);
+        let _held = client.to_group("g", "x").ack_id(5000).start().expect("start");
+        let error = client.to_group("g", "y").ack_id(5000).wait().expect_err("in use");
+        assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+    }
 }
 
 #[test]
 fn fire_and_forget_arrives_without_an_ack() {
-    let emulator = emulator();
-    let (client, other) = (client(&emulator), client(&emulator));
-    other.join_group("g").expect("join");
-    other.join("h").fire_and_forget().expect("join");
-    eventually("joined", || other.groups().len() == 2);
-    let acks = emulator.stats().acks;
-    client.to_group("g", "1").fire_and_forget().expect("fire");
-    client.to_group("h", "2").fire_and_forget().expect("fire");
-    client.event("e", "3").fire_and_forget().expect("fire");
-    assert_eq!(next_group_message(&other).text().expect("text"), "1");
-    assert_eq!(next_group_message(&other).text().expect("text"), "2");
-    assert_eq!(emulator.stats().acks, acks);
-}
-
-#[test]
-fn malformed_and_unknown_frames_are_skipped() {
-    let emulator = emulator();
-    let client = client(&emulator);
-    client.join_group("g").expect("join");
-    let bad = [
-        "not json",
-        "{}",
-        "[]",
-        r#"{"type":"teleport"}"#,
-        r#"{"type":"ack"}"#,
-        r#"{"type":"message","from":"hub","dataType":"text","data":"x"}"#,
-        r#"{"type":"message","from":"group","dataType":"text","data":"x"}"#,
-        r#"{"type":"system","event":"throttled"}"#,
-    ];
-    for text in bad {
-        emulator.faults().send_raw_text(None, text);
+    for protocol in protocols() {
+        let emulator = emulator();
+        let (client, other) = (client_over(&emulator, protocol), client_over(&emulator, protocol));
+        other.join_group("g").expect("join");
+        other.join("h").fire_and_forget().expect("join");
+        eventually("joined", || other.groups().len() == 2);
+        let acks = emulator.stats().acks;
+        client.to_group("g", "1").fire_and_forget().expect("fire");
+        client.to_group("h", "2").fire_and_forget().expect("fire");
+        client.event("e", "3").fire_and_forget().expect("fire");
+        assert_eq!(next_group_message(&other).text().expect("text"), "1");
+        assert_eq!(next_group_message(&other).text().expect("text"), "2");
+        assert_eq!(emulator.stats().acks, acks);
     }
-    emulator.faults().send_raw_binary(None, &[1, 2, 3]);
-    client.send_to_group("g", "good").expect("the connection lives on");
-    assert_eq!(next_group_message(&client).text().expect("text"), "good");
-    assert_eq!(client.stats().malformed, bad.len() as u64 + 1);
 }
 
 #[test]
 fn a_message_above_the_limit_ends_the_session_and_not_the_client() {
-    let emulator = emulator();
-    let client = Client::builder(emulator.url("hub"))
-        .max_message_size(64 * 1024)
-        .backoff(Duration::from_millis(1), Duration::from_millis(10))
-        .connect()
-        .expect("connect");
-    assert!(matches!(next_event(&client), Event::Connected(_)));
-    emulator.send_to_all("hub", "x".repeat(100_000));
-    let Event::Disconnected(lost) = next_event(&client) else { panic!("no loss") };
-    assert!(lost.cause.to_string().contains("max_message_size"), "{:?}", lost.cause);
-    assert!(matches!(next_event(&client), Event::Reconnecting(_)));
-    let Event::Connected(again) = next_event(&client) else { panic!("no connection") };
-    assert!(again.gap_possible);
-    client.join_group("g").expect("alive");
+    for protocol in protocols() {
+        let emulator = emulator();
+        let client = Client::builder(emulator.url("hub"))
+            .protocol(protocol)
+            .max_message_size(64 * 1024)
+            .backoff(Duration::from_millis(1), Duration::from_millis(10))
+            .connect()
+            .expect("connect");
+        assert!(matches!(next_event(&client), Event::Connected(_)));
+        emulator.send_to_all("hub", "x".repeat(100_000));
+        let Event::Disconnected(lost) = next_event(&client) else { panic!("no loss") };
+        assert!(lost.cause.to_string().contains("max_message_size"), "{:?}", lost.cause);
+        assert!(matches!(next_event(&client), Event::Reconnecting(_)));
+        let Event::Connected(again) = next_event(&client) else { panic!("no connection") };
+        assert!(again.gap_possible);
+        client.join_group("g").expect("alive");
+    }
 }
 
 #[test]
 fn a_connection_lost_while_a_call_waits_fails_it_with_unknown_outcome() {
-    let emulator = emulator();
-    let client = Client::builder(emulator.url("hub"))
-        .protocol(Protocol::Json)
-        .auto_reconnect(false)
-        .connect()
-        .expect("connect");
-    emulator.faults().hold_acks(true);
-    let pending = client.to_group("g", "x").start().expect("start");
-    assert!(emulator.wait_until(WATCHDOG, |s| s.frames_in >= 1));
-    emulator.faults().drop_connections();
-    let error = pending.wait().expect_err("lost");
-    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
-    assert!(error.may_have_been_delivered());
-    assert!(std::error::Error::source(&error).is_some(), "the cause is kept");
-    assert!(!client.send_to_group("g", "x").expect_err("stopped").may_have_been_delivered());
+    for protocol in reliable_protocols(false) {
+        let emulator = emulator();
+        let client = Client::builder(emulator.url("hub"))
+            .protocol(protocol)
+            .auto_reconnect(false)
+            .connect()
+            .expect("connect");
+        emulator.faults().hold_acks(true);
+        let pending = client.to_group("g", "x").start().expect("start");
+        assert!(emulator.wait_until(WATCHDOG, |s| s.frames_in >= 1));
+        emulator.faults().drop_connections();
+        let error = pending.wait().expect_err("lost");
+        assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
+        assert!(error.may_have_been_delivered());
+        assert!(std::error::Error::source(&error).is_some(), "the cause is kept");
+        assert!(!client.send_to_group("g", "x").expect_err("stopped").may_have_been_delivered());
+    }
 }
 
 #[test]
 fn calls_after_close_fail_and_two_threads_may_close_at_once() {
-    let emulator = emulator();
-    let client = client(&emulator);
-    let events = client.events();
-    within(WATCHDOG, {
-        let client = client.clone();
-        move || {
-            std::thread::scope(|s| {
-                for _ in 0..2 {
-                    s.spawn(|| client.close().expect("close"));
-                }
-            });
+    for protocol in protocols() {
+        let emulator = emulator();
+        let client = client_over(&emulator, protocol);
+        let events = client.events();
+        within(WATCHDOG, {
+            let client = client.clone();
+            move || {
+                std::thread::scope(|s| {
+                    for _ in 0..2 {
+                        s.spawn(|| client.close().expect("close"));
+                    }
+                });
+            }
+        });
+        let errors = [
+            client.join_group("g").expect_err("closed"),
+            client.to_group("g", "x").start().expect_err("closed"),
+            client.to_group("g", "x").fire_and_forget().expect_err("closed"),
+        ];
+        for error in errors {
+            assert!(error.is_closed() && !error.may_have_been_delivered(), "{error:?}");
         }
-    });
-    let errors = [
-        client.join_group("g").expect_err("closed"),
-        client.to_group("g", "x").start().expect_err("closed"),
-        client.to_group("g", "x").fire_and_forget().expect_err("closed"),
-    ];
-    for error in errors {
-        assert!(error.is_closed() && !error.may_have_been_delivered(), "{error:?}");
+        let all: Vec<Event> = events.iter().collect();
+        assert!(matches!(all[..], [Event::Connected(_), Event::Stopped(_)]), "{all:?}");
+        assert!(client.recv().expect_err("ended").is_closed());
+        assert!(emulator.wait_until(WATCHDOG, |s| s.currently_open == 0));
+        assert!(emulator.connections("hub").is_empty(), "Close 1000 ends the session");
     }
-    let all: Vec<Event> = events.iter().collect();
-    assert!(matches!(all[..], [Event::Connected(_), Event::Stopped(_)]), "{all:?}");
-    assert!(client.recv().expect_err("ended").is_closed());
-    assert!(emulator.wait_until(WATCHDOG, |s| s.currently_open == 0));
-    assert!(emulator.connections("hub").is_empty(), "Close 1000 ends the session");
 }
 
 #[test]
 fn close_flushes_what_was_accepted() {
-    let emulator = emulator();
-    let (client, other) = (client(&emulator), client(&emulator));
-    other.join_group("g").expect("join");
-    for i in 0..500 {
-        client.to_group("g", format!("{i} {}", "x".repeat(2000))).fire_and_forget().expect("fire");
-    }
-    client.close().expect("close");
-    for i in 0..500 {
-        let message = next_group_message(&other);
-        assert!(message.text().expect("text").starts_with(&format!("{i} ")));
+    for protocol in protocols() {
+        let emulator = emulator();
+        let (client, other) = (client_over(&emulator, protocol), client_over(&emulator, protocol));
+        other.join_group("g").expect("join");
+        for i in 0..500 {
+            client
+                .to_group("g", format!("{i} {}", "x".repeat(2000)))
+                .fire_and_forget()
+                .expect("fire");
+        }
+        client.close().expect("close");
+        for i in 0..500 {
+            let message = next_group_message(&other);
+            assert!(message.text().expect("text").starts_with(&format!("{i} ")));
+        }
     }
 }
 
 #[test]
 fn the_app_servers_close_is_told_with_its_reason() {
-    let emulator = emulator();
-    let client =
-        Client::builder(emulator.url("hub")).auto_reconnect(false).connect().expect("connect");
-    let id = client.connection_id().expect("connected");
-    assert!(emulator.close_connection("hub", &id, Some("maintenance")));
-    let mut rest = client.events().into_iter().skip(1);
-    let Some(Event::Disconnected(lost)) = rest.next() else { panic!("no loss") };
-    assert_eq!(lost.close_code, Some(1000));
-    assert!(lost.service_message.expect("text").contains("maintenance"));
-    assert!(matches!(rest.next(), Some(Event::Stopped(_))));
-    assert!(rest.next().is_none());
-    assert_eq!(client.join_group("g").expect_err("stopped").close_code(), Some(1000));
+    for protocol in protocols() {
+        let emulator = emulator();
+        let client = Client::builder(emulator.url("hub"))
+            .protocol(protocol)
+            .auto_reconnect(false)
+            .connect()
+            .expect("connect");
+        let id = client.connection_id().expect("connected");
+        assert!(emulator.close_connection("hub", &id, Some("maintenance")));
+        let mut rest = client.events().into_iter().skip(1);
+        let Some(Event::Disconnected(lost)) = rest.next() else { panic!("no loss") };
+        assert_eq!(lost.close_code, Some(1000));
+        assert!(lost.service_message.expect("text").contains("maintenance"));
+        assert!(matches!(rest.next(), Some(Event::Stopped(_))));
+        assert!(rest.next().is_none());
+        assert_eq!(client.join_group("g").expect_err("stopped").close_code(), Some(1000));
+    }
 }
 
 #[test]
 fn many_calls_at_once_go_in_order_or_not_at_all() {
-    let emulator = emulator();
-    let client = client(&emulator);
-    let other = Client::connect(emulator.url("hub")).expect("connect");
-    other.join_group("g").expect("join");
-    let numbers = |range: std::ops::Range<u32>| {
-        range.map(|i| client.to_group("g", i.to_string())).collect::<Vec<_>>()
-    };
-    let pending = client.start_all(numbers(0..600)).expect("start");
-    client.fire_all(numbers(600..700)).expect("fire");
-    for one in &pending {
-        one.wait().expect("ack");
-    }
-    for i in 0..700u32 {
-        assert_eq!(next_group_message(&other).text().expect("text"), i.to_string());
-    }
-    assert!(client.start_all([]).expect("nothing").is_empty());
-    client.fire_all([]).expect("nothing");
+    for protocol in protocols() {
+        let emulator = emulator();
+        let client = client_over(&emulator, protocol);
+        let other = client_over(&emulator, protocol);
+        other.join_group("g").expect("join");
+        let numbers = |range: std::ops::Range<u32>| {
+            range.map(|i| client.to_group("g", i.to_string())).collect::<Vec<_>>()
+        };
+        let pending = client.start_all(numbers(0..600)).expect("start");
+        client.fire_all(numbers(600..700)).expect("fire");
+        for one in &pending {
+            one.wait().expect("ack");
+        }
+        for i in 0..700u32 {
+            assert_eq!(next_group_message(&other).text().expect("text"), i.to_string());
+        }
+        assert!(client.start_all([]).expect("nothing").is_empty());
+        client.fire_all([]).expect("nothing");
 
-    let sent = client.stats().messages_out;
-    let bad = || [client.to_group("g", "good"), client.to_group("", "bad")];
-    assert_eq!(client.start_all(bad()).expect_err("bad").kind(), ErrorKind::InvalidRequest);
-    assert_eq!(client.fire_all(bad()).expect_err("bad").kind(), ErrorKind::InvalidRequest);
-    let foreign = other.to_group("g", "x");
-    assert_eq!(
-        client.start_all([foreign]).expect_err("not ours").kind(),
-        ErrorKind::InvalidRequest
-    );
-    assert!(client.fire_all([client.join("g")]).is_err());
-    assert_eq!(client.stats().messages_out, sent, "nothing of a bad batch is sent");
-    client.close().expect("close");
-    assert!(client.start_all(numbers(0..1)).expect_err("closed").is_closed());
-    assert!(client.fire_all(numbers(0..1)).expect_err("closed").is_closed());
+        let sent = client.stats().messages_out;
+        let bad = || [client.to_group("g", "good"), client.to_group("", "bad")];
+        assert_eq!(client.start_all(bad()).expect_err("bad").kind(), ErrorKind::InvalidRequest);
+        assert_eq!(client.fire_all(bad()).expect_err("bad").kind(), ErrorKind::InvalidRequest);
+        let foreign = other.to_group("g", "x");
+        assert_eq!(
+            client.start_all([foreign]).expect_err("not ours").kind(),
+            ErrorKind::InvalidRequest
+        );
+        assert!(client.fire_all([client.join("g")]).is_err());
+        assert_eq!(client.stats().messages_out, sent, "nothing of a bad batch is sent");
+        client.close().expect("close");
+        assert!(client.start_all(numbers(0..1)).expect_err("closed").is_closed());
+        assert!(client.fire_all(numbers(0..1)).expect_err("closed").is_closed());
+    }
 }

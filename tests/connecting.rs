@@ -295,9 +295,9 @@ fn a_url_provider_that_fails_hangs_or_panics_is_an_error() {
 }
 
 #[test]
-fn both_subprotocols_and_the_simple_client_connect() {
+fn all_subprotocols_and_the_simple_client_connect() {
     let emulator = emulator();
-    for protocol in [Protocol::Json, Protocol::ReliableJson] {
+    for &protocol in Protocol::ALL {
         let client =
             Client::builder(emulator.url("hub")).protocol(protocol).connect().expect("connect");
         assert!(client.is_connected());

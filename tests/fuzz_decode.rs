@@ -14,17 +14,22 @@ include!("support/fuzz_body.rs");
 const TIME: Duration = Duration::from_secs(2);
 
 /// xorshift64*: the same seed gives the same inputs.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    /// The seed must not be 0.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         (self.next() >> 33) as usize % limit.max(1)
     }
 }
@@ -54,7 +59,7 @@ fn mutated_frames_never_panic_and_survive_the_wire() {
     let seed = std::env::var("WEBPUBSUB_FUZZ_SEED")
         .map_or(0x9e37_79b9_7f4a_7c15, |s| s.parse().expect("a number above 0"));
     println!("WEBPUBSUB_FUZZ_SEED={seed}");
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let frames: Vec<Vec<u8>> = load().iter().map(frame_bytes).collect();
     frames.iter().for_each(|frame| check(frame));
 

@@ -1,4 +1,6 @@
 //! Stop wins in every state: `close` from another thread, and the drop of the last handle.
+//!
+//! This file is compiled once for each reliable subprotocol; see `all.rs`.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -13,11 +15,14 @@ use crate::support::{WATCHDOG, emulator, eventually, threads_named};
 
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 static RUN: AtomicU32 = AtomicU32::new(0);
+/// Of the clients' threads; the runs go side by side.
+const NAME: &str = if super::RELIABLE.is_text() { "stop-j" } else { "stop-p" };
 
 /// Short retry times, and a thread name of its own to count.
 fn quick(builder: ClientBuilder, name: &str) -> ClientBuilder {
     let ms = Duration::from_millis;
     builder
+        .protocol(super::RELIABLE)
         .backoff(ms(20), ms(20))
         .recovery(Duration::from_secs(30), ms(20), Duration::from_secs(5))
         .thread_name(name)
@@ -31,7 +36,7 @@ fn matrix(state: &str, tls: bool, bring: impl Fn(&Emulator, ClientBuilder) -> Cl
     }
     for way in ["close", "drop"] {
         let emulator = Emulator::builder().tls(tls).start().expect("emulator");
-        let name = format!("stop-{}", RUN.fetch_add(1, Ordering::Relaxed));
+        let name = format!("{NAME}-{}", RUN.fetch_add(1, Ordering::Relaxed));
         let mut builder = quick(Client::builder(emulator.url("hub")), &name);
         if let Some(root) = emulator.root_certificate_pem() {
             builder = builder.root_certificate_pem(root);
@@ -235,7 +240,7 @@ fn c03_in_the_name_look_up_and_in_the_tcp_connection() {
         let look_up = hanging == 0;
         for way in ["close", "drop"] {
             let emulator = anonymous();
-            let name = format!("stop-{}", RUN.fetch_add(1, Ordering::Relaxed));
+            let name = format!("{NAME}-{}", RUN.fetch_add(1, Ordering::Relaxed));
             let first = SocketAddr::from(([127, 0, 0, 1], emulator.port()));
             let looked = Arc::new(AtomicU32::new(0));
             let seen = Arc::clone(&looked);
@@ -270,7 +275,7 @@ fn c03_in_the_name_look_up_and_in_the_tcp_connection() {
 fn while_the_url_provider_hangs_and_from_inside_of_it() {
     for inside in [false, true] {
         let emulator = emulator();
-        let name = format!("stop-{}", RUN.fetch_add(1, Ordering::Relaxed));
+        let name = format!("{NAME}-{}", RUN.fetch_add(1, Ordering::Relaxed));
         let asked = Arc::new(AtomicU32::new(0));
         let slot: Arc<std::sync::Mutex<Option<Client>>> = Arc::default();
         let url = emulator.url("hub");

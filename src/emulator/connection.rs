@@ -424,10 +424,17 @@ enum Last {
 
 /// Code and reason for input that breaks a rule.
 fn complaint(protocol: Protocol, wrong_frame_kind: bool) -> (u16, &'static str) {
-    let _ = protocol; // all that this build knows are JSON
-    if wrong_frame_kind {
-        (1003, "The JSON subprotocol requires text messages.")
-    } else {
-        (1007, "The client message is not a valid JSON protocol message.")
-    }
+    let (requires, is_not_valid) = match protocol {
+        Protocol::Json | Protocol::ReliableJson => (
+            "The JSON subprotocol requires text messages.",
+            "The client message is not a valid JSON protocol message.",
+        ),
+        // Of the reliable one too: that is how the service's own emulator words it.
+        #[cfg(feature = "protobuf")]
+        Protocol::Protobuf | Protocol::ReliableProtobuf => (
+            "The protobuf.webpubsub.azure.v1 subprotocol requires binary messages.",
+            "The client message is not a valid protobuf.webpubsub.azure.v1 protocol message.",
+        ),
+    };
+    if wrong_frame_kind { (1003, requires) } else { (1007, is_not_valid) }
 }

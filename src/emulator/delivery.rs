@@ -40,7 +40,7 @@ impl Parcel {
     fn raw_frame(&self) -> Option<Frame> {
         Some(match &self.payload {
             Payload::Text(text) => Frame::Text(text.clone()),
-            Payload::Json(json) => Frame::Text(json.as_str().into()),
+            Payload::Json(json) => Frame::Text(json.clone().into_text()),
             Payload::Binary(bytes) | Payload::Protobuf(bytes) => Frame::Binary(bytes.clone()),
         })
     }
@@ -117,6 +117,8 @@ impl World {
                 }
             },
         };
+        // Nothing for a receiver in whose subprotocol the message has no form: bytes that a JSON
+        // client called protobuf, and that are none.
         let Some(frame) = frame else { return true };
         if reliable {
             let size = frame.as_bytes().len();

@@ -21,9 +21,10 @@
 //! # }
 //! ```
 //!
-//! What is there: simple clients in both modes, the JSON subprotocols, groups, events, acks,
-//! metadata, recovery; [`Faults`]; counters ([`Stats`]); a recording of frames; a clock that only
-//! you move forward. What is missing: `ttlSeconds` is accepted and nothing is retained; invocations,
+//! What is there: simple clients in both modes, all subprotocols of this build
+//! ([`Protocol::ALL`](crate::Protocol::ALL)), groups, events, acks, metadata, recovery;
+//! [`Faults`]; counters ([`Stats`]); a recording of frames; a clock that only you move forward.
+//! What is missing: `ttlSeconds` is accepted and nothing is retained; invocations,
 //! streams and group state are refused (`NotSupported`, `BadRequest`); no REST, no webhooks: call
 //! the methods here, and give a closure as event handler.
 //!

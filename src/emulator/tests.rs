@@ -2,6 +2,8 @@
 
 mod faults;
 mod hub;
+#[cfg(feature = "protobuf")]
+mod protobuf;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -10,20 +10,22 @@
 //! counts it.
 
 mod json;
+mod names;
+#[cfg(feature = "protobuf")]
+mod protobuf;
 pub(crate) mod rules;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::fmt;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::error::Result;
 use crate::message::{GroupMessage, Metadata, Payload, ServerMessage, Text};
 use crate::secret::Secret;
+use names::Names;
 
 pub use rules::MAX_MESSAGE;
 
@@ -37,11 +39,25 @@ pub enum Protocol {
     /// repeating a message.
     #[default]
     ReliableJson,
+    /// `protobuf.webpubsub.azure.v1`: acks, but a lost connection is lost. Payloads travel without
+    /// base64; receivers do not learn who sent a message, and invocations have no form in it.
+    #[cfg(feature = "protobuf")]
+    Protobuf,
+    /// `protobuf.reliable.webpubsub.azure.v1`: as [`Protocol::Protobuf`], with recovery.
+    #[cfg(feature = "protobuf")]
+    ReliableProtobuf,
 }
 
 impl Protocol {
     /// All that this build supports.
-    pub const ALL: &'static [Self] = &[Self::Json, Self::ReliableJson];
+    pub const ALL: &'static [Self] = &[
+        Self::Json,
+        Self::ReliableJson,
+        #[cfg(feature = "protobuf")]
+        Self::Protobuf,
+        #[cfg(feature = "protobuf")]
+        Self::ReliableProtobuf,
+    ];
 
     /// The name in `Sec-WebSocket-Protocol`.
     #[must_use]
@@ -49,6 +65,10 @@ impl Protocol {
         match self {
             Self::Json => "json.webpubsub.azure.v1",
             Self::ReliableJson => "json.reliable.webpubsub.azure.v1",
+            #[cfg(feature = "protobuf")]
+            Self::Protobuf => "protobuf.webpubsub.azure.v1",
+            #[cfg(feature = "protobuf")]
+            Self::ReliableProtobuf => "protobuf.reliable.webpubsub.azure.v1",
         }
     }
 
@@ -58,10 +78,21 @@ impl Protocol {
         Self::ALL.iter().copied().find(|p| p.name().eq_ignore_ascii_case(name))
     }
 
+    /// Whether its frames are text (JSON) and not binary (protobuf).
+    #[must_use]
+    pub const fn is_text(self) -> bool {
+        matches!(self, Self::Json | Self::ReliableJson)
+    }
+
     /// Whether a dropped connection can be recovered.
     #[must_use]
     pub fn is_reliable(self) -> bool {
-        matches!(self, Self::ReliableJson)
+        match self {
+            Self::ReliableJson => true,
+            #[cfg(feature = "protobuf")]
+            Self::ReliableProtobuf => true,
+            _ => false,
+        }
     }
 }
 
@@ -278,7 +309,8 @@ impl Downstream {
 pub struct Malformed {
     /// A short text for people; never holds payload or secrets.
     pub why: Cow<'static, str>,
-    /// The frame was of the wrong kind (binary for JSON); a server answers 1003 instead of 1007.
+    /// The frame was of the wrong kind (binary for JSON, text for protobuf); a server answers 1003
+    /// instead of 1007.
     pub wrong_frame_kind: bool,
     /// The sequence id, if that much could be read.
     pub sequence_id: Option<u64>,
@@ -322,6 +354,10 @@ impl Decoder {
             Protocol::Json | Protocol::ReliableJson => {
                 json::decode_downstream(&mut self.names, frame)
             }
+            #[cfg(feature = "protobuf")]
+            Protocol::Protobuf | Protocol::ReliableProtobuf => {
+                protobuf::decode_downstream(&mut self.names, frame)
+            }
         }
     }
 }
@@ -329,10 +365,15 @@ impl Decoder {
 /// Writes what a client sends.
 ///
 /// # Errors
-/// None for the JSON subprotocols.
+/// None in the JSON subprotocols. In the protobuf ones
+/// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) for what has no form there: the
+/// messages of invocations, and a [`Payload::Protobuf`] that is not a serialized
+/// `google.protobuf.Any`.
 pub fn encode_upstream(protocol: Protocol, message: &Upstream<'_>) -> Result<Frame> {
     match protocol {
         Protocol::Json | Protocol::ReliableJson => Ok(json::encode_upstream(message)),
+        #[cfg(feature = "protobuf")]
+        Protocol::Protobuf | Protocol::ReliableProtobuf => protobuf::encode_upstream(message),
     }
 }
 
@@ -343,51 +384,22 @@ pub fn encode_upstream(protocol: Protocol, message: &Upstream<'_>) -> Result<Fra
 pub fn decode_upstream(protocol: Protocol, frame: &Frame) -> Result<Upstream<'static>, Malformed> {
     match protocol {
         Protocol::Json | Protocol::ReliableJson => json::decode_upstream(frame),
+        #[cfg(feature = "protobuf")]
+        Protocol::Protobuf | Protocol::ReliableProtobuf => protobuf::decode_upstream(frame),
     }
 }
 
 /// Writes what the service sends.
 ///
 /// # Errors
-/// None for the JSON subprotocols.
+/// None in the JSON subprotocols. In the protobuf ones
+/// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) for what has no form there: the
+/// messages of invocations, and a [`Payload::Protobuf`] that is not a serialized
+/// `google.protobuf.Any`.
 pub fn encode_downstream(protocol: Protocol, message: &Downstream) -> Result<Frame> {
     match protocol {
         Protocol::Json | Protocol::ReliableJson => Ok(json::encode_downstream(message)),
-    }
-}
-
-/// A bounded set of strings seen before.
-#[derive(Debug, Default)]
-pub(crate) struct Names {
-    /// The last two, the newest first: a message has a group and a user.
-    last: [Option<Arc<str>>; 2],
-    seen: HashSet<Arc<str>>,
-}
-
-impl Names {
-    /// Past this many the set starts afresh: a hub with a user id per message must not grow it.
-    const LIMIT: usize = 4096;
-
-    pub(crate) fn intern(&mut self, name: &str) -> Arc<str> {
-        if let Some(at) = self.last.iter().position(|l| l.as_deref() == Some(name)) {
-            self.last.swap(0, at);
-            if let Some(last) = &self.last[0] {
-                return Arc::clone(last);
-            }
-        }
-        let found = match self.seen.get(name) {
-            Some(found) => Arc::clone(found),
-            None => {
-                if self.seen.len() >= Self::LIMIT {
-                    self.seen.clear();
-                }
-                let new: Arc<str> = Arc::from(name);
-                self.seen.insert(Arc::clone(&new));
-                new
-            }
-        };
-        self.last.swap(0, 1);
-        self.last[0] = Some(Arc::clone(&found));
-        found
+        #[cfg(feature = "protobuf")]
+        Protocol::Protobuf | Protocol::ReliableProtobuf => protobuf::encode_downstream(message),
     }
 }

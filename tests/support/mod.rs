@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use webpubsub::emulator::Emulator;
-use webpubsub::{Client, Event, GroupMessage};
+use webpubsub::{Client, Event, GroupMessage, Protocol};
 
 /// For steps that take milliseconds: some ten times what a slow machine needs.
 pub(crate) const WATCHDOG: Duration = Duration::from_secs(20);
@@ -48,6 +48,25 @@ pub(crate) fn emulator() -> Emulator {
 
 pub(crate) fn client(emulator: &Emulator) -> Client {
     Client::connect(emulator.url("hub")).expect("connect")
+}
+
+/// All subprotocols of this build, for a loop; a failed test shows which one it was at.
+pub(crate) fn protocols() -> impl Iterator<Item = Protocol> {
+    Protocol::ALL.iter().copied().inspect(|protocol| println!("over {}", protocol.name()))
+}
+
+/// Those from whose sessions a lost link can be recovered, or the others.
+pub(crate) fn reliable_protocols(reliable: bool) -> impl Iterator<Item = Protocol> {
+    protocols().filter(move |protocol| protocol.is_reliable() == reliable)
+}
+
+pub(crate) fn client_over(emulator: &Emulator, protocol: Protocol) -> Client {
+    Client::builder(emulator.url("hub")).protocol(protocol).connect().expect("connect")
+}
+
+/// Whether the subprotocol tells who sent a group message.
+pub(crate) fn tells_sender(protocol: Protocol) -> bool {
+    protocol.is_text()
 }
 
 /// The next group message; lifecycle events are skipped.
