@@ -201,3 +201,32 @@ fn the_emulator_is_reachable_by_both_forms_of_the_hub() {
         Client::connect(url).expect("connect");
     }
 }
+
+#[test]
+fn a_token_alone_and_a_ttl_are_modelled_by_the_emulators_clock() {
+    let emulator = emulator();
+    let token = emulator.token("hub", &ClientAccess::new().role(Role::send())).expect("token");
+    let url = format!(
+        "{}/client/hubs/hub?access_token={}",
+        emulator.endpoint().replace("http", "ws"),
+        token.expose()
+    );
+    let sender = Client::connect(url).expect("connect");
+    let receiver = quick(emulator.url("hub"))
+        .recovery(Duration::from_secs(30), Duration::from_millis(20), Duration::from_secs(5))
+        .connect()
+        .expect("connect");
+    receiver.join_group("g").expect("join");
+    emulator.faults().refuse_recoveries(1_000_000, 502);
+    let id = receiver.connection_id().expect("connected");
+    assert!(emulator.faults().drop_connection(&id));
+    sender.to_group("g", "short").ttl_seconds(5).wait().expect("send");
+    sender.to_group("g", "long").ttl_seconds(300).wait().expect("send");
+    sender.to_group("g", "unlimited").wait().expect("send");
+    emulator.advance_clock(Duration::from_secs(10));
+    emulator.faults().clear();
+    for expected in ["long", "unlimited"] {
+        let message = crate::support::next_group_message(&receiver);
+        assert_eq!(message.text().expect("text"), expected);
+    }
+}

@@ -101,13 +101,13 @@ pub(super) fn serve(shared: &Arc<Shared>, socket: TcpStream, outbox: &Arc<Outbox
 /// A new session, or a new transport for one. `None` if a recovery is refused; the Close that says
 /// so is in the outbox.
 fn enter(shared: &Shared, admission: Admission, outbox: &Arc<Outbox>) -> Option<(Arc<str>, Kind)> {
-    shared.with(None, |world, _| match admission {
+    shared.with(None, |world, now| match admission {
         Admission::New(newcomer) => {
             let kind = newcomer.kind.clone();
             Some((world.connect(*newcomer, Arc::clone(outbox)), kind))
         }
         Admission::Recovery { hub, connection_id, token } => {
-            world.recover(&hub, &connection_id, &token, outbox)
+            world.recover(&hub, &connection_id, &token, outbox, now)
         }
     })
 }

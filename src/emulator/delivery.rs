@@ -1,6 +1,7 @@
 //! Messages on their way to sessions: numbering, replay buffers, limits.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::hub::World;
 use crate::message::{GroupMessage, Metadata, Payload, ServerMessage};
@@ -13,11 +14,17 @@ pub(super) struct Parcel {
     pub(super) group: Option<(Arc<str>, Option<Arc<str>>)>,
     pub(super) payload: Payload,
     pub(super) metadata: Option<Box<Metadata>>,
+    /// When its `ttlSeconds` are over, by the emulator's clock.
+    pub(super) expires: Option<Duration>,
 }
 
 impl Parcel {
     pub(super) fn from_server(payload: Payload) -> Self {
-        Self { group: None, payload, metadata: None }
+        Self { group: None, payload, metadata: None, expires: None }
+    }
+
+    pub(super) fn to_group(group: Arc<str>, user: Option<Arc<str>>, payload: Payload) -> Self {
+        Self { group: Some((group, user)), payload, metadata: None, expires: None }
     }
 
     fn frame(&self, protocol: Protocol, sequence_id: Option<u64>) -> Option<Frame> {
@@ -128,7 +135,7 @@ impl World {
             {
                 return false;
             }
-            replay.keep(frame.clone());
+            replay.keep(frame.clone(), parcel.expires);
             self.counters.max(&self.counters.unacked_high_water, replay.len() as u64);
         }
         if let Some(outbox) = &session.outbox {

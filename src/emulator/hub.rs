@@ -163,6 +163,7 @@ impl World {
         id: &str,
         token: &str,
         outbox: &Arc<Outbox>,
+        now: Duration,
     ) -> Option<(Arc<str>, Kind)> {
         let refused = self.plan.take_recovery_refusal();
         let session = self.sessions.get_mut(id).filter(|s| {
@@ -186,7 +187,7 @@ impl World {
         if self.manners.connected_after_recovery {
             greet(session);
         }
-        let frames = session.replay.frames(self.plan.duplicate_replay);
+        let frames = session.replay.frames(self.plan.duplicate_replay, now);
         self.counters.add(&self.counters.replayed, frames.len() as u64);
         for frame in frames {
             outbox.push_message(frame);

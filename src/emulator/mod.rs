@@ -23,9 +23,9 @@
 //!
 //! What is there: simple clients in both modes, all subprotocols of this build
 //! ([`Protocol::ALL`](crate::Protocol::ALL)), groups, events, acks, metadata, recovery;
-//! [`Faults`]; counters ([`Stats`]); a recording of frames; a clock that only you move forward.
-//! What is missing: `ttlSeconds` is accepted and nothing is retained; invocations,
-//! streams and group state are refused (`NotSupported`, `BadRequest`); no REST, no webhooks: call
+//! [`Faults`]; counters ([`Stats`]); a recording of frames; a clock that only you move forward,
+//! by which `ttlSeconds` limits how long a message waits for a lost connection. What is missing:
+//! invocations, streams and group state are refused (`NotSupported`, `BadRequest`); no REST, no webhooks: call
 //! the methods here, and give a closure as event handler.
 //!
 //! Invariants: hub logic (`hub`, `receive`, `delivery`, `session`) has no socket and no clock; no lock
@@ -138,6 +138,15 @@ impl Emulator {
         Ok(service.client_access_url_at(hub, access, now)?.into())
     }
 
+    /// Just the token of such a URL, as the service's `:generateToken` gives it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if a value breaks a rule.
+    pub fn token(&self, hub: &str, access: &ClientAccess) -> Result<Secret> {
+        let url = self.url_for(hub, access)?;
+        Ok(Secret::new(url.split_once("access_token=").map_or("", |(_, token)| token)))
+    }
+
     /// The root certificate that a client has to trust, with TLS only.
     #[must_use]
     pub fn root_certificate_pem(&self) -> Option<String> {
@@ -202,7 +211,7 @@ impl Emulator {
         payload: Payload,
         metadata: Option<Box<Metadata>>,
     ) -> usize {
-        let parcel = Parcel { group: Some((group.into(), None)), payload, metadata };
+        let parcel = Parcel { metadata, ..Parcel::to_group(group.into(), None, payload) };
         self.hub(hub, |world, hub| world.publish(hub, &parcel, None))
     }
 

@@ -95,8 +95,7 @@ impl World {
         let next = match &session.kind {
             Kind::SimpleGroup(group) if session.grants.may_send(group) => {
                 let (hub, group) = (Arc::clone(&session.hub), Arc::clone(group));
-                let parcel =
-                    Parcel { group: Some((group, session.user.clone())), payload, metadata: None };
+                let parcel = Parcel::to_group(group, session.user.clone(), payload);
                 self.publish(&hub, &parcel, None);
                 self.counters.up(&self.counters.publications);
                 Next::Done
@@ -160,6 +159,10 @@ impl World {
                 group: Some((send.group.as_ref().into(), session.user.clone())),
                 payload,
                 metadata: send.metadata.map(|m| Box::new(m.into_owned())),
+                expires: send
+                    .ttl_seconds
+                    .filter(|ttl| *ttl > 0)
+                    .map(|ttl| from.now + Duration::from_secs(ttl.into())),
             };
             self.publish(&hub, &parcel, send.no_echo.then_some(&**from.id));
             self.counters.up(&self.counters.publications);

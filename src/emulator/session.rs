@@ -91,11 +91,19 @@ impl AckMemory {
     }
 }
 
+#[derive(Debug)]
+struct Kept {
+    id: u64,
+    frame: Frame,
+    /// By the emulator's clock; past it the message is not sent again.
+    expires: Option<Duration>,
+}
+
 /// Numbered messages that the client has not acknowledged.
 #[derive(Debug)]
 pub(super) struct Replay {
     next: u64,
-    kept: VecDeque<(u64, Frame)>,
+    kept: VecDeque<Kept>,
     bytes: usize,
     /// Acknowledged ones, kept only while a fault wants them again.
     released: VecDeque<(u64, Frame)>,
@@ -114,9 +122,9 @@ impl Replay {
         self.next
     }
 
-    pub(super) fn keep(&mut self, frame: Frame) {
+    pub(super) fn keep(&mut self, frame: Frame, expires: Option<Duration>) {
         self.bytes += frame.as_bytes().len();
-        self.kept.push_back((self.next, frame));
+        self.kept.push_back(Kept { id: self.next, frame, expires });
         self.next += 1;
     }
 
@@ -130,8 +138,8 @@ impl Replay {
 
     /// Everything up to that id has arrived. An id above all that was sent releases all.
     pub(super) fn release(&mut self, up_to: u64, keep_released: bool) {
-        while self.kept.front().is_some_and(|(id, _)| *id <= up_to) {
-            let Some((id, frame)) = self.kept.pop_front() else { break };
+        while self.kept.front().is_some_and(|kept| kept.id <= up_to) {
+            let Some(Kept { id, frame, .. }) = self.kept.pop_front() else { break };
             self.bytes -= frame.as_bytes().len();
             if keep_released {
                 self.released.push_back((id, frame));
@@ -143,8 +151,9 @@ impl Replay {
     }
 
     /// What is sent after a recovery; `twice` also repeats what was acknowledged.
-    pub(super) fn frames(&self, twice: bool) -> Vec<Frame> {
-        let kept = self.kept.iter().map(|(_, frame)| frame);
+    pub(super) fn frames(&self, twice: bool, now: Duration) -> Vec<Frame> {
+        let alive = |kept: &&Kept| kept.expires.is_none_or(|at| now < at);
+        let kept = self.kept.iter().filter(alive).map(|kept| &kept.frame);
         if !twice {
             return kept.cloned().collect();
         }
@@ -173,14 +182,14 @@ mod tests {
     fn release_is_cumulative_and_may_be_too_high() {
         let mut replay = Replay::new();
         for text in ["a", "bb", "c"] {
-            replay.keep(Frame::Text(text.into()));
+            replay.keep(Frame::Text(text.into()), None);
         }
         replay.release(2, false);
         assert_eq!((replay.len(), replay.bytes(), replay.next_id()), (1, 1, 4));
         replay.release(1, false);
-        assert_eq!(replay.frames(false), [Frame::Text("c".into())]);
+        assert_eq!(replay.frames(false, Duration::ZERO), [Frame::Text("c".into())]);
         replay.release(u64::MAX, true);
         assert_eq!((replay.len(), replay.bytes()), (0, 0));
-        assert_eq!(replay.frames(true), [Frame::Text("c".into())]);
+        assert_eq!(replay.frames(true, Duration::ZERO), [Frame::Text("c".into())]);
     }
 }

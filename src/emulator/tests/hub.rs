@@ -78,12 +78,11 @@ impl Bench {
         self.world.expire(self.now);
         client.outbox = self.outbox();
         let outbox = Arc::clone(&client.outbox);
-        self.world.recover("h", &client.id, &client.token, &outbox).is_some()
+        self.world.recover("h", &client.id, &client.token, &outbox, self.now).is_some()
     }
 
     fn publish(&mut self, text: &str) {
-        let group = Some(("g".into(), None));
-        let parcel = Parcel { group, payload: text.into(), metadata: None };
+        let parcel = Parcel::to_group("g".into(), None, text.into());
         self.world.publish("h", &parcel, None);
     }
 
