@@ -1,17 +1,19 @@
 //! Handles and the one thread behind them.
 //!
 //! - [`shared`]: what all handles of a client and its reader have in common, and the one lock.
-//! - [`reader`]: THE loop: dial, read, hand over, keep time, stop.
+//! - [`reader`]: THE loop: dial, read, hand over, keep time, stop; [`dialer`] opens links for it.
 //! - [`queue`]: the event queue and its bounds.
 //! - [`handle`], [`request`], [`pending`]: what programs call.
-//! - [`builder`], [`source`]: settings and where the URL comes from.
+//! - [`builder`], [`options`], [`source`]: settings and where the URL comes from.
 //! - [`simple`]: the client without a subprotocol.
 //!
 //! Invariants: the session's lock is never held across a system call, a codec, a channel send or
 //! user code; lock order is session, then a link's out-buffer; no user code runs on the reader.
 
 mod builder;
+mod dialer;
 mod handle;
+mod options;
 mod pending;
 mod queue;
 mod reader;

@@ -11,46 +11,35 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, select};
 
+use super::dialer::Dialer;
 use super::pending::Waiter;
 use super::queue::{Message, Queue, Room};
 use super::shared::{After, Shared, internal};
-use super::source::{Kind, Shape, UrlSource, provider_error};
 use super::stats::add;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Event, Payload, ServerMessage};
 use crate::protocol::{Decoder, Downstream, Frame, Upstream};
-use crate::secret::Secret;
 use crate::session::{Beat, Dial, Identity, Inbox, KeepAlive, Loss, Session, Verdict};
-use crate::transport::{
-    DialOptions, Helper, HelperError, Incoming, Link, LinkOptions, LinkReader, Lookup, Resolver,
-    Target, dial,
-};
+use crate::transport::{Incoming, Link, LinkReader};
 
 /// While the queue is full the reader looks again after so long, doubling up to the second.
 const FULL_FIRST: Duration = Duration::from_micros(200);
 const FULL_LAST: Duration = Duration::from_millis(10);
 
-/// What the reader needs beside `Shared`.
-pub(super) struct Setup {
-    pub(super) source: UrlSource,
-    pub(super) shape: Shape,
-    pub(super) dial: DialOptions,
-    pub(super) resolver: Option<Arc<Resolver>>,
-    pub(super) link: LinkOptions,
-    pub(super) keep_alive: Option<Duration>,
+/// The keep-alive of a client: how often it asks for a sign of life, and when it gives up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Beats {
+    pub(super) interval: Option<Duration>,
     pub(super) dead_after: Duration,
 }
 
 pub(super) struct Reader {
     shared: Arc<Shared>,
-    setup: Setup,
+    dialer: Dialer,
+    beat: Beats,
     queue: Queue,
     /// Told once: the first connection is up, or has failed.
     ready: Option<Sender<Result<()>>>,
-    lookup: Lookup,
-    provider: Helper<Result<String>>,
-    /// The URL of the present connection, for its recovery.
-    url: Option<Secret>,
     decoder: Option<Decoder>,
     inbox: Inbox,
     keep_alive: KeepAlive,
@@ -70,21 +59,20 @@ type Sess = Session<Waiter>;
 impl Reader {
     pub(super) fn new(
         shared: Arc<Shared>,
-        setup: Setup,
+        dialer: Dialer,
+        beat: Beats,
         queue: Queue,
         ready: Sender<Result<()>>,
         alive: Sender<()>,
     ) -> Self {
-        let keep_alive = KeepAlive::new(setup.keep_alive, setup.dead_after, Instant::now());
+        let keep_alive = KeepAlive::new(beat.interval, beat.dead_after, Instant::now());
         Self {
             decoder: shared.protocol.map(Decoder::new),
             shared,
             queue,
             ready: Some(ready),
-            lookup: Lookup::new(setup.resolver.clone()),
-            setup,
-            provider: Helper::new("webpubsub-url"),
-            url: None,
+            dialer,
+            beat,
             inbox: Inbox::default(),
             keep_alive,
             session_wake: None,
@@ -192,7 +180,7 @@ impl Reader {
     // --- dialing -------------------------------------------------------------------------------
 
     fn dial(&mut self, plan: &Dial) {
-        match self.open(plan) {
+        match self.dialer.open(plan, &self.shared.stop) {
             Ok((link, read_half)) => self.linked(link, read_half),
             Err(_) if self.shared.stop.is_stopped() => {
                 self.step(|session, _| session.stop(Error::closed()));
@@ -204,58 +192,9 @@ impl Reader {
         }
     }
 
-    fn open(&mut self, plan: &Dial) -> Result<(Arc<Link>, LinkReader)> {
-        let target = self.target(plan)?;
-        let kind = if plan.recover.is_some() { "to recover" } else { "anew" };
-        log::debug!("connecting {kind} to {}:{}", target.host, target.port);
-        let stop = &self.shared.stop;
-        let (wire, leftover) = dial(&target, &self.setup.dial, &mut self.lookup, plan.until, stop)?;
-        Link::open(wire, leftover, crate::transport::Role::Client, &self.setup.link).map_err(|e| {
-            Error::new(ErrorKind::Connect, "the new connection failed at once").with_source(e)
-        })
-    }
-
-    fn target(&mut self, plan: &Dial) -> Result<Target> {
-        if let (Some(identity), Some(url)) = (&plan.recover, &self.url) {
-            return self.setup.shape.recovery(url.expose(), identity);
-        }
-        let url = self.new_url(plan.until)?;
-        let target = self.setup.shape.new_connection(url.expose())?;
-        self.url = Some(url);
-        Ok(target)
-    }
-
-    fn new_url(&mut self, deadline: Instant) -> Result<Secret> {
-        match &self.setup.source.0 {
-            Kind::Fixed(url) => Ok(url.clone()),
-            Kind::Minted { from, hub, access } => {
-                from.client_access_url(hub, access).map(|url| Secret::new(url.as_str()))
-            }
-            Kind::Provider(provider) => {
-                let provider = Arc::clone(provider);
-                let ask = move || {
-                    provider().map_err(|e| {
-                        provider_error("the URL provider of the program failed").with_source(e)
-                    })
-                };
-                let url =
-                    self.provider.run(ask, deadline, &self.shared.stop).map_err(|e| match e {
-                        HelperError::Stopped => Error::closed(),
-                        HelperError::TimedOut => provider_error(
-                            "the URL provider of the program gave no URL within the time limit",
-                        ),
-                        HelperError::Died => {
-                            provider_error("the URL provider of the program panicked")
-                        }
-                    })?;
-                url.map(Secret::new)
-            }
-        }
-    }
-
     fn linked(&mut self, link: Arc<Link>, read_half: LinkReader) {
         let now = Instant::now();
-        self.keep_alive = KeepAlive::new(self.setup.keep_alive, self.setup.dead_after, now);
+        self.keep_alive = KeepAlive::new(self.beat.interval, self.beat.dead_after, now);
         self.read_half = Some(read_half);
         self.link_cut = false;
         let mut state = self.shared.lock();

@@ -11,6 +11,7 @@
 
 mod address;
 mod dial;
+mod frame;
 mod link;
 mod proxy;
 mod reader;
@@ -21,7 +22,8 @@ mod wire;
 
 pub(crate) use address::{Lookup, Resolver};
 pub(crate) use dial::{DialOptions, Target, dial};
-pub(crate) use link::{Link, LinkOptions, Op, Role};
+pub(crate) use frame::Op;
+pub(crate) use link::{Link, LinkOptions, Role};
 pub(crate) use proxy::{Proxy, ProxyChoice};
 pub(crate) use reader::{Incoming, LinkReader, Lost};
 pub(crate) use stop::{Helper, HelperError, Stop};
