@@ -261,6 +261,33 @@ fn p05_a_silent_peer_ends_a_simple_client_too() {
 }
 
 #[test]
+fn p05_a_peer_that_is_slow_to_take_an_upload_is_not_dead() {
+    let emulator = emulator();
+    let client = quick(&emulator)
+        .keep_alive(ms(100), ms(500))
+        .socket_buffer_size(16 * 1024)
+        .connect()
+        .expect("connect");
+    expect!(&client, Event::Connected(_));
+    emulator.faults().slow_read(Some(ms(60)));
+    // Several callers fill the out-buffer, so that the answer to a ping comes a second later.
+    let start = Instant::now();
+    let body = "x".repeat(64 * 1024);
+    thread::scope(|s| {
+        for _ in 0..4 {
+            s.spawn(|| {
+                while start.elapsed() < ms(3000) {
+                    client.to_group("g", body.as_str()).fire_and_forget().expect("fire");
+                }
+            });
+        }
+    });
+    emulator.faults().slow_read(None);
+    client.send_to_group("g", "done").expect("ack");
+    assert!(client.try_recv().expect("open").is_none(), "the link was given up");
+}
+
+#[test]
 fn p05_a_quiet_but_living_connection_is_kept() {
     let emulator = emulator();
     let client = quick(&emulator).keep_alive(ms(50), ms(1000)).connect().expect("connect");

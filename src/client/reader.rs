@@ -253,6 +253,11 @@ impl Reader {
         if let Some(id) = self.inbox.due(now) {
             self.acknowledge(id);
         }
+        if self.keep_alive.next_wake().is_some_and(|at| at <= now)
+            && let Some(at) = self.link().and_then(|link| link.moved())
+        {
+            self.keep_alive.moved(at);
+        }
         match self.keep_alive.due(now) {
             None => {}
             Some(Beat::Ping) => {

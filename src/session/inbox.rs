@@ -125,6 +125,12 @@ impl KeepAlive {
         self.asked = false;
     }
 
+    /// The peer took data that had waited for it, which is a sign of life too. Without this, an
+    /// answer that comes late behind a large upload would look like silence.
+    pub(crate) fn moved(&mut self, at: Instant) {
+        self.heard = self.heard.max(at);
+    }
+
     pub(crate) fn next_wake(&self) -> Option<Instant> {
         let interval = self.interval?;
         Some(self.heard + if self.asked { self.dead_after } else { interval })

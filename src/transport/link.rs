@@ -27,6 +27,8 @@ use crate::error::{Error, ErrorKind, Result};
 const SLICE: Duration = Duration::from_millis(50);
 /// A peer that takes no byte for so long is dead.
 const NO_PROGRESS: Duration = Duration::from_secs(10);
+/// A write that took so long had to wait for room.
+const BLOCKED: Duration = Duration::from_millis(1);
 /// Having written so much for others, a writer hands over to the next caller.
 const RELIEF: u64 = 256 * 1024;
 /// Ciphertext is made in pieces of this size, so that the reader never waits long for the engine.
@@ -98,6 +100,8 @@ struct Out {
     tls_output: bool,
     /// When the socket last took a byte, or the out-buffer was last empty.
     progress: Instant,
+    /// When a write that had to wait for the peer to make room last got on.
+    moved: Option<Instant>,
     /// Ends of the frames that nobody waits for and that are not yet written.
     unsent: VecDeque<u64>,
     closing: bool,
@@ -156,6 +160,7 @@ impl Link {
                 waiting_for_room: 0,
                 tls_output: false,
                 progress: Instant::now(),
+                moved: None,
                 unsent: VecDeque::new(),
                 closing: false,
                 failed: None,
@@ -266,6 +271,7 @@ impl Link {
             return Flushed::ByOther;
         };
         let mut mine = 0;
+        let mut blocked = false;
         loop {
             if work.is_empty() && !self.next_batch(&mut work, &mut mine) {
                 return Flushed::All;
@@ -273,13 +279,15 @@ impl Link {
             if mine >= RELIEF && self.hand_over(&mut work) {
                 return Flushed::ByOther;
             }
+            let before = Instant::now();
             match self.write_some(&mut work) {
                 Ok(n) => {
                     mine += n as u64;
-                    self.note_written(n);
+                    self.note_written(n, before, std::mem::take(&mut blocked));
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if is_timeout(&e) => {
+                    blocked = true;
                     if let Some(end) = self.no_progress(&mut work, deadline) {
                         return end;
                     }
@@ -391,10 +399,14 @@ impl Link {
         Ok(newly)
     }
 
-    fn note_written(&self, n: usize) {
+    fn note_written(&self, n: usize, before: Instant, blocked: bool) {
+        let now = Instant::now();
         let mut out = lock(&self.out);
         out.written = (out.written + n as u64).min(out.appended);
-        out.progress = Instant::now();
+        out.progress = now;
+        if blocked || now.duration_since(before) >= BLOCKED {
+            out.moved = Some(now);
+        }
         let written = out.written;
         while out.unsent.front().is_some_and(|end| *end <= written) {
             out.unsent.pop_front();
@@ -416,13 +428,14 @@ impl Link {
             ));
             return Some(Flushed::ByOther);
         }
-        if out.failed.is_none() && now < deadline && !(out.relief && out.takers > 0) {
+        let relieved = out.relief && out.takers > 0;
+        if out.failed.is_none() && now < deadline && !relieved {
             return None;
         }
         out.work = Some(std::mem::take(work));
         out.relief = false;
         self.changed.notify_all();
-        Some(Flushed::Rest)
+        Some(if relieved { Flushed::ByOther } else { Flushed::Rest })
     }
 
     fn fail_writer(&self, _work: Work, e: io::Error) -> Flushed {
@@ -445,6 +458,12 @@ impl Link {
 
     pub(crate) fn failure(&self) -> Option<Error> {
         lock(&self.out).failed.clone()
+    }
+
+    /// When the peer last made room for a write that waited for it: a sign of life, since only a
+    /// peer that takes data does so. (A write that finds room in the system's buffer proves nothing.)
+    pub(crate) fn moved(&self) -> Option<Instant> {
+        lock(&self.out).moved
     }
 
     /// Bytes are left and nobody writes them.

@@ -158,3 +158,14 @@ fn keep_alive_can_be_off() {
     let mut k = KeepAlive::new(None, secs(20), t);
     assert_eq!((k.next_wake(), k.due(t + secs(3_600))), (None, None));
 }
+
+#[test]
+fn a_peer_that_makes_room_for_an_upload_is_alive_though_it_says_nothing() {
+    let start = Instant::now();
+    let at = |s| start + secs(s);
+    let mut k = KeepAlive::new(Some(secs(10)), secs(20), start);
+    assert_eq!(k.due(at(10)), Some(Beat::Ping));
+    k.moved(at(15));
+    assert_eq!(k.due(at(20)), None);
+    assert_eq!(k.due(at(35)), Some(Beat::Dead));
+}
