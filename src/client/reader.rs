@@ -37,6 +37,8 @@ pub(super) struct Reader {
     shared: Arc<Shared>,
     dialer: Dialer,
     beat: Beats,
+    /// The time as of the last frame; each reading of the clock costs as much as a lock.
+    now: Instant,
     queue: Queue,
     /// Told once: the first connection is up, or has failed.
     ready: Option<Sender<Result<()>>>,
@@ -73,6 +75,7 @@ impl Reader {
             ready: Some(ready),
             dialer,
             beat,
+            now: Instant::now(),
             inbox: Inbox::default(),
             keep_alive,
             session_wake: None,
@@ -194,6 +197,7 @@ impl Reader {
 
     fn linked(&mut self, link: Arc<Link>, read_half: LinkReader) {
         let now = Instant::now();
+        self.now = now;
         self.keep_alive = KeepAlive::new(self.beat.interval, self.beat.dead_after, now);
         self.read_half = Some(read_half);
         self.link_cut = false;
@@ -214,13 +218,14 @@ impl Reader {
     /// Reads the current link until it is lost or given up.
     fn read(&mut self, mut half: LinkReader) {
         loop {
-            let armed = half.wake_at(self.next_wake());
+            let armed = half.wake_at(self.next_wake(), self.now);
             let incoming = match armed {
                 Ok(()) => half.read(),
                 Err(e) => return self.lost(Loss::of(disconnected("the socket failed", e))),
             };
+            self.now = Instant::now();
             if !matches!(incoming, Ok(Incoming::TimedOut)) {
-                self.keep_alive.heard(Instant::now());
+                self.keep_alive.heard(self.now);
             }
             match incoming {
                 Ok(Incoming::Text(text)) => self.frame(&Frame::Text(text)),
@@ -246,7 +251,7 @@ impl Reader {
 
     /// Does what is due. True if the link is dead.
     fn keep_time(&mut self) -> bool {
-        let now = Instant::now();
+        let now = self.now;
         if self.session_wake.is_some_and(|at| at <= now) {
             self.tick();
         }
@@ -434,7 +439,7 @@ impl Reader {
     }
 
     fn handled(&mut self, size: usize) {
-        if let Some(id) = self.inbox.handled(size, Instant::now()) {
+        if let Some(id) = self.inbox.handled(size, self.now) {
             self.acknowledge(id);
         }
     }
@@ -482,6 +487,7 @@ impl Reader {
         }
         // We do not listen now, so silence proves nothing; but we go on showing life ourselves.
         let now = Instant::now();
+        self.now = now;
         if matches!(self.keep_alive.due(now), Some(Beat::Ping))
             && let Some(link) = self.link()
         {

@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -80,6 +81,8 @@ pub(crate) struct Link {
     role: Role,
     high_water: u64,
     out: Mutex<Out>,
+    /// A writer has left before all was written, since somebody last wrote all.
+    left: AtomicBool,
     /// Something changed: room was made, the writer left, or the link failed.
     changed: Condvar,
 }
@@ -165,6 +168,7 @@ impl Link {
                 closing: false,
                 failed: None,
             }),
+            left: AtomicBool::new(false),
             changed: Condvar::new(),
         });
         let reader = LinkReader::new(Arc::clone(&link), leftover, role, options);
@@ -332,6 +336,7 @@ impl Link {
         if out.failed.is_some() || (out.pending.is_empty() && !out.tls_output) {
             out.work = Some(std::mem::take(work));
             out.relief = false;
+            self.left.store(false, Ordering::SeqCst);
             self.changed.notify_all();
             return false;
         }
@@ -435,7 +440,11 @@ impl Link {
         out.work = Some(std::mem::take(work));
         out.relief = false;
         self.changed.notify_all();
-        Some(if relieved { Flushed::ByOther } else { Flushed::Rest })
+        if relieved {
+            return Some(Flushed::ByOther);
+        }
+        self.left.store(true, Ordering::SeqCst);
+        Some(Flushed::Rest)
     }
 
     fn fail_writer(&self, _work: Work, e: io::Error) -> Flushed {
@@ -468,6 +477,10 @@ impl Link {
 
     /// Bytes are left and nobody writes them.
     pub(crate) fn has_rest(&self) -> bool {
+        // The reader asks before each read, so the usual answer takes no lock.
+        if !self.left.load(Ordering::SeqCst) {
+            return false;
+        }
         let out = lock(&self.out);
         out.failed.is_none()
             && out

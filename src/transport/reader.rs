@@ -72,9 +72,9 @@ impl LinkReader {
     ///
     /// Setting a socket's timeout is a system call, so a longer one that is armed already is left,
     /// up to twice as long; after it the reader comes back here and arms exactly.
-    pub(crate) fn wake_at(&mut self, at: Option<Instant>) -> io::Result<()> {
+    pub(crate) fn wake_at(&mut self, at: Option<Instant>, now: Instant) -> io::Result<()> {
         let mut wanted =
-            at.map(|at| at.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
+            at.map(|at| at.saturating_duration_since(now).max(Duration::from_millis(1)));
         if self.link.has_rest() {
             wanted = Some(wanted.map_or(REST_CHECK, |w| w.min(REST_CHECK)));
         }
