@@ -127,10 +127,11 @@ impl LinkReader {
         }
     }
 
-    /// tungstenite queues its pong or Close reply for the next call; this is that call.
+    /// tungstenite queues its pong or Close reply for the next call; this is that call. The reply
+    /// goes through the out-buffer, and the reader never waits for a stuck peer.
     fn answer(&mut self) {
         let _ = self.ws.flush();
-        self.write_rest();
+        self.link.flush(Instant::now());
     }
 
     /// Goes on with what other writers left behind, but never waits for a stuck peer.

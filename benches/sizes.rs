@@ -1,5 +1,5 @@
 //! Sizes on the wire and costs of the codecs, JSON against protobuf, as a table in Markdown:
-//! `cargo bench --features protobuf --bench codecs`.
+//! `cargo bench --features protobuf --bench sizes`.
 //!
 //! What a client does for one message is measured: write a publication, read a group message. The
 //! payload is not parsed. The best of several runs counts, since everything else is noise.
