@@ -50,6 +50,9 @@ impl Default for Limits {
     }
 }
 
+/// Of so many messages one looks at the channel's length.
+const LOOK_EVERY: usize = 64;
+
 #[derive(Debug)]
 pub(super) struct Queue {
     events: Sender<Event>,
@@ -61,6 +64,9 @@ pub(super) struct Queue {
     sizes: VecDeque<Option<usize>>,
     messages: usize,
     bytes: usize,
+    /// When `sizes` is so long, it is compared with the channel again.
+    look_at: usize,
+    high_water: usize,
     /// Messages dropped since the last one that entered.
     lagged: u64,
 }
@@ -92,6 +98,8 @@ impl Queue {
             sizes: VecDeque::new(),
             messages: 0,
             bytes: 0,
+            look_at: LOOK_EVERY,
+            high_water: 0,
             lagged: 0,
         };
         (queue, receiver)
@@ -102,7 +110,15 @@ impl Queue {
         if self.limits.off {
             return Room::Drop;
         }
-        self.forget_taken();
+        // Asking the channel for its length disturbs the receiver, so it is done now and then, and
+        // at the bounds.
+        if self.sizes.len() >= self.look_at
+            || self.messages >= self.limits.soft
+            || self.bytes >= self.limits.bytes
+        {
+            self.forget_taken();
+            self.look_at = self.sizes.len() + LOOK_EVERY;
+        }
         let len = self.messages;
         let full = self.bytes >= self.limits.bytes
             || len >= self.limits.hard
@@ -116,6 +132,11 @@ impl Queue {
         }
     }
 
+    /// The most events that were in the queue, as far as it was looked at.
+    pub(super) fn high_water(&self) -> usize {
+        self.high_water
+    }
+
     fn forget_taken(&mut self) {
         let len = self.receiver.len();
         while self.sizes.len() > len {
@@ -124,10 +145,11 @@ impl Queue {
                 self.bytes -= size;
             }
         }
+        self.high_water = self.high_water.max(len);
     }
 
-    /// Puts a message in, behind the note of those dropped before it. Gives the queue's length.
-    pub(super) fn push(&mut self, message: Message, size: usize) -> usize {
+    /// Puts a message in, behind the note of those dropped before it.
+    pub(super) fn push(&mut self, message: Message, size: usize) {
         if self.lagged > 0 {
             let lagged = std::mem::take(&mut self.lagged);
             self.push_event(Event::Lagged(lagged));
@@ -141,7 +163,6 @@ impl Queue {
         };
         // The receiver lives as long as this queue.
         let _ = self.events.send(event);
-        self.sizes.len()
     }
 
     /// True if the drop is one to count: without a queue nothing is missed.

@@ -269,7 +269,7 @@ impl Reader {
                 self.shared.note_ping();
                 if let Some(link) = self.link() {
                     self.shared.append_ping(&link);
-                    link.flush(now);
+                    link.defer_flush();
                 }
                 // The session's own deadlines may have changed while we slept.
                 self.session_wake = self.shared.lock().session.next_wake();
@@ -301,7 +301,7 @@ impl Reader {
             Frame::Binary(_) => crate::transport::Op::Binary,
         };
         link.append(op, frame.as_bytes());
-        link.flush(Instant::now());
+        link.defer_flush();
     }
 
     fn closed_by_peer(&mut self, code: Option<u16>, reason: String) {
@@ -428,8 +428,9 @@ impl Reader {
         }
         add(&self.shared.counters.messages_in, 1);
         if self.wait_for_room() {
-            let len = self.queue.push(message, size) as u64;
-            self.shared.counters.queue_high_water.fetch_max(len, Ordering::Relaxed);
+            self.queue.push(message, size);
+            let high = self.queue.high_water() as u64;
+            self.shared.counters.queue_high_water.store(high, Ordering::Relaxed);
         } else if self.queue.note_dropped() {
             add(&self.shared.counters.dropped, 1);
         }
@@ -480,6 +481,9 @@ impl Reader {
 
     /// One wait for room. True if the client is ending.
     fn pause(&mut self, pause: Duration) -> bool {
+        if let Some(link) = self.link() {
+            link.flush_deferred();
+        }
         select! {
             recv(self.shared.stop.receiver()) -> _ => {}
             recv(self.shared.nudged()) -> _ => {}

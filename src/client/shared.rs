@@ -335,11 +335,11 @@ impl Shared {
         }
     }
 
-    /// What the reader does after the lock: it never waits for a stuck peer.
+    /// What the reader does after the lock. It writes before it next blocks, all in one.
     pub(super) fn finish_on_reader(&self, after: &mut After) {
         self.tell(after);
         if let Some(link) = after.flush.take() {
-            link.flush(Instant::now());
+            link.defer_flush();
         }
     }
 
@@ -414,12 +414,14 @@ impl Shared {
 
     pub(super) fn stats(&self) -> Stats {
         let state = self.lock();
+        let (queue_len, counted) = (self.events.len(), self.counters.snapshot());
         Stats {
+            queue_high_water: counted.queue_high_water.max(queue_len),
+            queue_len,
             pending_calls: state.session.pending(),
             recoveries: state.session.recoveries,
             reconnects: state.session.reconnects,
-            queue_len: self.events.len(),
-            ..self.counters.snapshot()
+            ..counted
         }
     }
 

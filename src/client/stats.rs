@@ -19,7 +19,7 @@ pub struct Stats {
     pub pending_calls: usize,
     /// Events in the queue.
     pub queue_len: usize,
-    /// The most that were in it.
+    /// The most that were seen in it; it is looked at now, at its bounds and every 64 messages.
     pub queue_high_water: usize,
     /// Messages dropped because the queue was full (see [`Overflow`](crate::Overflow)).
     pub dropped: u64,

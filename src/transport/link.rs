@@ -34,7 +34,7 @@ const BLOCKED: Duration = Duration::from_millis(1);
 const RELIEF: u64 = 256 * 1024;
 /// Ciphertext is made in pieces of this size, so that the reader never waits long for the engine.
 const ENCRYPT_PIECE: usize = 4 * CHUNK;
-/// Buffers that grew beyond this are given back when they are empty.
+/// Buffers that grew beyond this are given back after a batch that did not need them.
 const KEEP_CAPACITY: usize = 256 * 1024;
 
 /// Which end of the WebSocket we are: clients mask their frames (RFC 6455 §5.3).
@@ -83,6 +83,10 @@ pub(crate) struct Link {
     out: Mutex<Out>,
     /// A writer has left before all was written, since somebody last wrote all.
     left: AtomicBool,
+    /// The reader has appended something that it will write before it blocks.
+    deferred: AtomicBool,
+    /// The out-buffer is above its high-water mark, as of the last append or write.
+    full: AtomicBool,
     /// Something changed: room was made, the writer left, or the link failed.
     changed: Condvar,
 }
@@ -169,6 +173,8 @@ impl Link {
                 failed: None,
             }),
             left: AtomicBool::new(false),
+            deferred: AtomicBool::new(false),
+            full: AtomicBool::new(false),
             changed: Condvar::new(),
         });
         let reader = LinkReader::new(Arc::clone(&link), leftover, role, options);
@@ -201,6 +207,7 @@ impl Link {
         write_frame(&mut out.pending, op, mask, payload);
         out.appended += (out.pending.len() - before) as u64;
         out.closing = op == Op::Close;
+        self.note_level(&out);
         if unwaited {
             let end = out.appended;
             out.unsent.push_back(end);
@@ -235,8 +242,14 @@ impl Link {
 
     /// The out-buffer is below its high-water mark (or the link has failed).
     pub(crate) fn has_room(&self) -> bool {
-        let out = lock(&self.out);
-        out.failed.is_some() || out.appended - out.written < self.high_water
+        !self.full.load(Ordering::SeqCst)
+    }
+
+    fn note_level(&self, out: &Out) {
+        let full = out.failed.is_none() && out.appended - out.written >= self.high_water;
+        if self.full.load(Ordering::SeqCst) != full {
+            self.full.store(full, Ordering::SeqCst);
+        }
     }
 
     /// Waits until the out-buffer is below its high-water mark.
@@ -301,6 +314,18 @@ impl Link {
         }
     }
 
+    /// For the reader: what is appended now is written before the next blocking read.
+    pub(crate) fn defer_flush(&self) {
+        self.deferred.store(true, Ordering::SeqCst);
+    }
+
+    /// Writes what was deferred; never waits for a stuck peer.
+    pub(crate) fn flush_deferred(&self) {
+        if self.deferred.load(Ordering::SeqCst) && self.deferred.swap(false, Ordering::SeqCst) {
+            self.flush(Instant::now());
+        }
+    }
+
     /// Becomes the writer, or finds that another thread is and will go on being it.
     fn start_writing(&self, deadline: Instant) -> Option<Work> {
         let mut out = lock(&self.out);
@@ -321,23 +346,29 @@ impl Link {
         }
     }
 
+    /// Wakes those who wait, if any do: each notification is a system call.
+    fn tell_change(&self, out: &Out) {
+        if out.takers > 0 || out.waiting_for_room > 0 {
+            self.changed.notify_all();
+        }
+    }
+
     /// Takes what has been appended meanwhile; false (and no longer the writer) if nothing was.
     fn next_batch(&self, work: &mut Work, mine: &mut u64) -> bool {
-        work.plain.clear();
-        work.done = 0;
-        work.cipher.clear();
-        work.sent = 0;
         for buffer in [&mut work.plain, &mut work.cipher] {
-            if buffer.capacity() > KEEP_CAPACITY {
+            if buffer.capacity() > KEEP_CAPACITY && buffer.len() < KEEP_CAPACITY / 2 {
                 *buffer = Vec::new();
             }
+            buffer.clear();
         }
+        work.done = 0;
+        work.sent = 0;
         let mut out = lock(&self.out);
         if out.failed.is_some() || (out.pending.is_empty() && !out.tls_output) {
             out.work = Some(std::mem::take(work));
             out.relief = false;
             self.left.store(false, Ordering::SeqCst);
-            self.changed.notify_all();
+            self.tell_change(&out);
             return false;
         }
         std::mem::swap(&mut work.plain, &mut out.pending);
@@ -362,7 +393,7 @@ impl Link {
         }
         out.work = Some(std::mem::take(work));
         out.relief = false;
-        self.changed.notify_all();
+        self.tell_change(&out);
         true
     }
 
@@ -416,9 +447,8 @@ impl Link {
         while out.unsent.front().is_some_and(|end| *end <= written) {
             out.unsent.pop_front();
         }
-        if out.waiting_for_room > 0 {
-            self.changed.notify_all();
-        }
+        self.note_level(&out);
+        self.tell_change(&out);
     }
 
     /// After a slice in which the socket took nothing: goes on (`None`), leaves, or gives up.
@@ -439,7 +469,7 @@ impl Link {
         }
         out.work = Some(std::mem::take(work));
         out.relief = false;
-        self.changed.notify_all();
+        self.tell_change(&out);
         if relieved {
             return Some(Flushed::ByOther);
         }
@@ -460,7 +490,8 @@ impl Link {
         if out.failed.is_none() {
             out.failed = Some(cause);
         }
-        self.changed.notify_all();
+        self.note_level(&out);
+        self.tell_change(&out);
         drop(out);
         self.shutdown();
     }

@@ -54,10 +54,13 @@ pub(crate) struct LinkReader {
 impl LinkReader {
     pub(super) fn new(
         link: Arc<Link>,
-        leftover: Vec<u8>,
+        mut leftover: Vec<u8>,
         role: Role,
         options: &LinkOptions,
     ) -> Self {
+        // tungstenite makes its buffer of this vector, and each later one as large as this one was
+        // at first. A small one would mean a system call for every message.
+        leftover.reserve_exact(options.read_buffer_size.saturating_sub(leftover.len()));
         let half = ReadHalf { link: Arc::clone(&link), cipher: Vec::new() };
         let config = WebSocketConfig::default()
             .read_buffer_size(options.read_buffer_size)
@@ -192,6 +195,8 @@ struct ReadHalf {
 
 impl Read for ReadHalf {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        // Everything of the last read is handled now; what that caused goes out in one write.
+        self.link.flush_deferred();
         let mut socket = &self.link.socket;
         let Some(tls) = &self.link.tls else {
             return socket.read(buf);

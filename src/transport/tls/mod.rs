@@ -11,8 +11,10 @@ pub(crate) mod rustls;
 
 use std::io;
 use std::net::TcpStream;
+use std::sync::Mutex;
 use std::time::Instant;
 
+use super::lock;
 use super::wire::Wire;
 use crate::error::{Error, Result};
 use crate::secret::Secret;
@@ -43,7 +45,7 @@ impl TlsBackend {
 }
 
 /// A certificate as the program gave it; parsed when the client is built.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(not(feature = "_tls"), allow(dead_code))]
 pub(crate) enum Root {
     Pem(String),
@@ -51,7 +53,7 @@ pub(crate) enum Root {
 }
 
 /// What the program chose.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 #[cfg_attr(not(feature = "_tls"), allow(dead_code))]
 pub(crate) struct TlsOptions {
     pub(crate) backend: Option<TlsBackend>,
@@ -62,9 +64,35 @@ pub(crate) struct TlsOptions {
     pub(crate) accept_invalid: bool,
 }
 
+/// The connectors made last, with what they were made from. Loading the platform's trust store
+/// takes some 30 ms and 1 MB, so clients with the same options share one.
+static MADE: Mutex<Vec<(TlsOptions, Connector)>> = Mutex::new(Vec::new());
+const MADE_KEPT: usize = 8;
+
 impl TlsOptions {
-    /// Parses everything.
+    /// Parses what the program gave. Where it gave nothing there is nothing to get wrong, and the
+    /// trust store is loaded by the first `wss` connection only.
     pub(crate) fn connector(&self) -> Result<Connector> {
+        if *self == Self::default() {
+            return Ok(Connector::Usual);
+        }
+        self.shared()
+    }
+
+    fn shared(&self) -> Result<Connector> {
+        let mut made = lock(&MADE);
+        if let Some((_, connector)) = made.iter().find(|(options, _)| options == self) {
+            return Ok(connector.clone());
+        }
+        let connector = self.make()?;
+        if made.len() >= MADE_KEPT {
+            made.remove(0);
+        }
+        made.push((self.clone(), connector.clone()));
+        Ok(connector)
+    }
+
+    fn make(&self) -> Result<Connector> {
         match self.backend.or(TlsBackend::usual()) {
             #[cfg(feature = "native-tls")]
             Some(TlsBackend::NativeTls) => native::connector(self).map(Connector::Native),
@@ -82,16 +110,15 @@ impl TlsOptions {
                  `native-tls` or `rustls`",
             ));
         }
-        Ok(Connector::None)
+        Err(Error::config("this build of webpubsub has no TLS"))
     }
 }
 
 /// What opens the client's side of TLS.
 #[derive(Clone)]
 pub(crate) enum Connector {
-    /// A build without TLS; `wss` URLs are refused before this is asked.
-    #[cfg_attr(feature = "_tls", allow(dead_code))]
-    None,
+    /// That of the default options, made when it is first needed.
+    Usual,
     #[cfg(feature = "native-tls")]
     Native(native_tls::TlsConnector),
     #[cfg(feature = "rustls")]
@@ -100,7 +127,6 @@ pub(crate) enum Connector {
 
 impl Connector {
     /// The client's side of the handshake.
-    #[cfg_attr(not(feature = "_tls"), allow(unused_variables))]
     pub(super) fn connect(
         &self,
         host: &str,
@@ -108,7 +134,10 @@ impl Connector {
         deadline: Instant,
     ) -> io::Result<Wire> {
         match self {
-            Self::None => Err(io::Error::other("this build has no TLS")),
+            Self::Usual => TlsOptions::default()
+                .shared()
+                .map_err(io::Error::other)?
+                .connect(host, socket, deadline),
             #[cfg(feature = "native-tls")]
             Self::Native(connector) => native::connect(connector, host, socket, deadline),
             #[cfg(feature = "rustls")]
