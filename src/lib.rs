@@ -319,8 +319,9 @@
 //! Not yet: streams, invocations, group state (preview features of the service).
 //! Not planned: the service's MQTT and Socket.IO endpoints, its REST API for app servers.
 //!
-//! Built and tested on Linux only; nothing in the crate is known to stand in the way of Windows and
-//! macOS. The minimum Rust version is 1.88, that of the dependencies.
+//! Built and tested on Linux only. macOS should work. Windows is not supported yet: its socket
+//! timeouts do not promise how much was sent or received when they pass, and the link relies on
+//! that. The minimum Rust version is 1.88, that of the dependencies.
 //!
 //! # Map of the modules
 //!

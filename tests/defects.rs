@@ -610,3 +610,95 @@ fn calls_started_through_a_drop_are_executed_once_each() {
     assert!(acks.iter().any(|a| a.duplicate), "no trouble was met");
     assert!(client.stats().recoveries >= 1);
 }
+
+#[test]
+fn nothing_is_acknowledged_on_a_new_connection_before_it_is_one() {
+    let emulator = Emulator::builder().record_frames(1000).start().expect("emulator");
+    let client = quick(&emulator).connect().expect("connect");
+    client.join_group("g").expect("join");
+    emulator.send_to_group("hub", "g", "x");
+    next_group_message(&client);
+    // The message is not acknowledged yet; on the next connection it must not be.
+    emulator.faults().stall(StallAt::Connected, true);
+    emulator.faults().close_connections(1008, "");
+    thread::sleep(ms(900));
+    emulator.faults().stall(StallAt::Connected, false);
+    eventually("connected anew", || client.stats().reconnects == 1);
+    client.send_to_group("g", "y").expect("send");
+    let acks = sent(&emulator, |m| matches!(m, Upstream::SequenceAck { .. }));
+    assert!(acks.is_empty(), "{acks:?}");
+}
+
+#[test]
+fn frames_of_a_batch_that_timed_out_without_a_link_are_not_sent_later() {
+    let emulator = emulator();
+    let client = quick(&emulator).connect().expect("connect");
+    emulator.faults().refuse_recoveries(1_000_000, 502);
+    emulator.faults().drop_connections();
+    eventually("noticed", || !client.is_connected());
+    for _ in 0..3 {
+        let batch = (0..100).map(|_| client.to_group("g", "late").timeout(ms(20)));
+        assert!(client.fire_all(batch).expect_err("no link").is_timeout());
+    }
+    assert_eq!(client.stats().pending_calls, 0);
+    emulator.faults().clear();
+    eventually("recovered", || client.stats().recoveries == 1);
+    client.send_to_group("g", "x").expect("send");
+    assert_eq!(emulator.stats().publications, 1);
+}
+
+#[test]
+fn one_callers_deadline_does_not_strand_the_frames_of_others() {
+    let emulator = emulator();
+    let client =
+        quick(&emulator).no_keep_alive().socket_buffer_size(8 * 1024).connect().expect("connect");
+    emulator.faults().freeze(true);
+    let body = "x".repeat(900_000);
+    thread::scope(|s| {
+        s.spawn(|| {
+            let call = client.to_group("g", body.as_str()).timeout(ms(300));
+            assert!(call.wait().expect_err("frozen").is_timeout());
+        });
+        eventually("writing", || client.stats().messages_out == 1);
+        let other = s.spawn(|| client.to_group("g", "small").wait());
+        thread::sleep(ms(800));
+        emulator.faults().freeze(false);
+        other.join().expect("joined").expect("acked, though the first writer has left");
+    });
+}
+
+#[test]
+fn a_deadline_holds_against_a_peer_that_takes_a_little_at_a_time() {
+    let emulator = emulator();
+    let client = quick(&emulator).socket_buffer_size(8 * 1024).connect().expect("connect");
+    emulator.faults().slow_read(Some(ms(100)));
+    let body = "x".repeat(500_000);
+    let start = Instant::now();
+    let batch = (0..30).map(|_| client.to_group("g", body.as_str()).timeout(ms(200)));
+    let _pending = client.start_all(batch).expect("started");
+    assert!(start.elapsed() < ms(2000), "{:?}", start.elapsed());
+}
+
+#[test]
+fn calls_whose_time_is_up_free_their_places_though_nothing_comes_in() {
+    let emulator = emulator();
+    let client = quick(&emulator).no_keep_alive().max_in_flight(4).connect().expect("connect");
+    emulator.faults().lose_next_acks(4);
+    for _ in 0..4 {
+        drop(client.to_group("g", "x").timeout(ms(50)).start().expect("start"));
+    }
+    thread::sleep(ms(100));
+    client.to_group("g", "x").timeout(ms(5000)).wait().expect("there is room again");
+}
+
+#[test]
+fn a_deadline_is_told_between_two_connections_too() {
+    let emulator = emulator();
+    let hour = Duration::from_secs(3600);
+    let client = quick(&emulator).backoff(hour, hour).connect().expect("connect");
+    emulator.faults().close_connections(1008, "");
+    eventually("noticed", || !client.is_connected());
+    let pending = client.to_group("g", "x").timeout(ms(100)).start().expect("start");
+    let told = pending.receiver().recv_timeout(WATCHDOG).expect("told");
+    assert!(told.expect_err("no link").is_timeout());
+}

@@ -79,6 +79,7 @@ fn secrets_are_nowhere_to_be_seen() {
 
     connect_and_recover(&emulator, &url, &mut texts, &mut marks);
     refusals(&url, &mut texts);
+    marks.push(long_token(&mut texts));
     malformed_input(&emulator, &url, &mut texts);
     proxy_failures(&url, &mut texts);
     types(&emulator, &mut texts);
@@ -166,6 +167,20 @@ fn refusals(url: &str, texts: &mut Texts) {
             texts.error("refusal", &error);
         }
     }
+}
+
+/// A token longer than the part of a body that is shown.
+fn long_token(texts: &mut Texts) -> String {
+    let token = format!("MARKED{}", "t".repeat(600));
+    let echo = Fake::start(|mut stream| {
+        let head = read_head(&mut stream);
+        let path = head.split(' ').nth(1).unwrap_or("").to_owned();
+        let body = format!("invalid token: {}", path.split('=').nth(1).unwrap_or(""));
+        let _ = stream.write_all(format!("HTTP/1.1 401 No\r\n\r\n{body}").as_bytes());
+    });
+    let url = format!("ws://127.0.0.1:{}/client/hubs/hub?access_token={token}", echo.port);
+    texts.error("long token", &Client::connect(url).expect_err("refused"));
+    "MARKEDttt".to_owned()
 }
 
 /// Bad URLs, bad frames, bad settings.

@@ -165,7 +165,8 @@ macro_rules! common_settings {
             }
 
             /// No pings: a peer that vanishes silently is noticed only when something is sent.
-            /// An idle client then never wakes up.
+            /// An idle client then never wakes up; what a call left unwritten at its deadline, and
+            /// nobody waits for, leaves only with the next call or when something comes in.
             pub fn no_keep_alive(mut self) -> Self {
                 self.options.keep_alive = None;
                 self

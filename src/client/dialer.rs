@@ -37,7 +37,10 @@ impl Dialer {
 
     /// Opens a link as planned; blocks at most until the plan's limit, and ends on stop.
     pub(super) fn open(&mut self, plan: &Dial, stop: &Stop) -> Result<(Arc<Link>, LinkReader)> {
-        let target = self.target(plan, stop)?;
+        let mut target = self.target(plan, stop)?;
+        for (_, value) in &self.setup.dial.headers {
+            target.hide(value.clone());
+        }
         let kind = if plan.recover.is_some() { "to recover" } else { "anew" };
         log::debug!("connecting {kind} to {}:{}", target.host, target.port);
         let (wire, leftover) = dial(&target, &self.setup.dial, &mut self.lookup, plan.until, stop)?;

@@ -168,7 +168,17 @@ impl Reader {
     fn sleep(&mut self) {
         // Without a wake-up there is nothing to wait for but a close that is on its way.
         let until = self.session_wake.unwrap_or_else(|| Instant::now() + Duration::from_secs(60));
-        if self.shared.stop.sleep_until(until) {
+        // A call that is started meanwhile may have an earlier deadline.
+        self.shared.reader_waits.store(true, Ordering::SeqCst);
+        self.session_wake = self.shared.lock().session.next_wake();
+        let until = self.session_wake.map_or(until, |at| at.min(until));
+        select! {
+            recv(self.shared.stop.receiver()) -> _ => {}
+            recv(self.shared.nudged()) -> _ => {}
+            default(until.saturating_duration_since(Instant::now())) => {}
+        }
+        self.shared.reader_waits.store(false, Ordering::SeqCst);
+        if self.shared.stop.is_stopped() {
             self.step(|session, _| session.stop(Error::closed()));
         } else {
             self.tick();
@@ -199,6 +209,7 @@ impl Reader {
         let now = Instant::now();
         self.now = now;
         self.keep_alive = KeepAlive::new(self.beat.interval, self.beat.dead_after, now);
+        self.shared.forget_ping();
         self.read_half = Some(read_half);
         self.link_cut = false;
         let mut state = self.shared.lock();
@@ -206,6 +217,9 @@ impl Reader {
         state.session.linked(now);
         if state.session.is_replaying() {
             self.inbox.count_replayed();
+        } else {
+            // What is still to be acknowledged belongs to the session that is over.
+            self.inbox.reset();
         }
         let after = self.shared.apply(&mut state);
         self.session_wake = state.session.next_wake();

@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Ack, Event};
 use crate::protocol::{self, Frame, Protocol, Upstream};
 use crate::session::{self, CallKind, Dial, Key, NewCall, Output, Session};
-use crate::transport::{Link, Op, Stop};
+use crate::transport::{Flushed, Link, Op, Stop};
 
 /// After its link is cut the reader ends at once; a machine that hangs may take longer.
 const LAST_WAIT: Duration = Duration::from_secs(1);
@@ -192,6 +192,11 @@ impl Shared {
         self.pinged.store(self.age_nanos().max(1), Ordering::Relaxed);
     }
 
+    /// The ping was lost with its link; a pong on the next one is not its answer.
+    pub(super) fn forget_ping(&self) {
+        self.pinged.store(0, Ordering::Relaxed);
+    }
+
     pub(super) fn note_pong(&self) {
         let sent = self.pinged.swap(0, Ordering::Relaxed);
         if sent > 0 {
@@ -278,8 +283,12 @@ impl Shared {
             }
         })?;
         self.finish(after, deadline);
-        waiting.iter().try_for_each(|one| one.wait().map(drop))?;
-        refused.map_or(Ok(()), Err)
+        // Each of them, also after a failure: a wait takes its frame back at the deadline.
+        let mut outcome = Ok(());
+        for one in &waiting {
+            outcome = outcome.and(one.wait().map(drop));
+        }
+        outcome.and(refused.map_or(Ok(()), Err))
     }
 
     fn unacked(&self, frame: &Frame, deadline: Instant) -> Prepared {
@@ -309,6 +318,7 @@ impl Shared {
                 link.wait_for_room(deadline)?;
                 continue;
             }
+            state.session.make_room(Instant::now());
             act(&mut state.session);
             return Ok(self.apply(&mut state));
         }
@@ -358,6 +368,12 @@ impl Shared {
         if let Some((Some(waiter), written)) = withdrawn {
             waiter.tell(Err(session::timed_out(written)));
         }
+    }
+
+    /// Goes on with what another writer left behind. False if all is written.
+    pub(super) fn write_on(&self, deadline: Instant) -> bool {
+        let link = self.lock().link.clone();
+        link.is_none_or(|link| link.is_unwritten() && link.flush(deadline) != Flushed::All)
     }
 
     /// See [`Client::close`](crate::Client::close).

@@ -116,6 +116,11 @@ impl Shape {
             query.add("group", group);
         }
         let token = if self.token_in_header { query.remove("access_token") } else { None };
+        if token.as_deref().is_some_and(|t| !t.bytes().all(|b| b.is_ascii_graphic())) {
+            return Err(Error::config(
+                "the access token must consist of visible ASCII characters to go into a header",
+            ));
+        }
         let mut target = Target::new(&url, Some(&query.0), self.subprotocol)?;
         target.bearer = token.map(Secret::new);
         Ok(target)
@@ -205,6 +210,14 @@ mod tests {
         assert_eq!(query.remove("access_token").as_deref(), Some("T."));
         query.add("group", "a b/é");
         assert_eq!(query.0, "x=%2F&y&group=a%20b%2F%C3%A9");
+    }
+
+    #[test]
+    fn a_token_cannot_smuggle_a_header() {
+        let shape = Shape { subprotocol: None, token_in_header: true, raw_group: None };
+        let url = "ws://h/client/hubs/a?access_token=abc%0d%0aX-Injected:%20yes";
+        let e = shape.new_connection(url).expect_err("not a token");
+        assert_eq!(e.kind(), ErrorKind::Config);
     }
 
     #[test]

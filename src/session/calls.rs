@@ -166,6 +166,11 @@ impl<W> Calls<W> {
         Ok(frame)
     }
 
+    /// Something waits that does not fit.
+    pub(super) fn is_full(&self) -> bool {
+        self.written >= self.max_written || self.written_bytes >= self.max_written_bytes
+    }
+
     /// A single frame above the byte limit goes when nothing else is under way.
     fn fits(&self, size: usize) -> bool {
         self.written < self.max_written
@@ -305,6 +310,12 @@ impl<W> Calls<W> {
         let mut keys: Vec<Key> = self.written_in_order().into_iter().map(|(_, key)| key).collect();
         keys.extend(self.waiting.values());
         keys
+    }
+
+    /// Overdue calls may have been left in the table: the next look finds them.
+    pub(super) fn look_again(&mut self) {
+        self.earliest =
+            self.all.values().filter(|call| call.watched).map(|call| call.deadline).min();
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {

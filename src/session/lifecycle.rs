@@ -29,6 +29,9 @@ const MAX_REFUSALS: u32 = 3;
 /// A longer `Retry-After` is rather a mistake than a wish; it would look like a client that hangs.
 pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
+/// From the second attempt in a row on.
+pub(super) const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+
 #[derive(Debug)]
 pub(super) enum Phase {
     New,

@@ -156,6 +156,23 @@ impl<W> Session<W> {
         }
     }
 
+    /// For a caller that finds all places taken: frees those of calls whose time is up, which the
+    /// reader may not have noticed while it hears nothing. Rejoins are left to the reader, since
+    /// only it may cause events.
+    pub(crate) fn make_room(&mut self, now: Instant) {
+        if !self.calls.is_full() {
+            return;
+        }
+        for key in self.calls.overdue(now) {
+            if !matches!(self.calls.kind(key), Some(CallKind::Rejoin(_))) {
+                let written = self.calls.is_written(key);
+                self.fail_call(key, timed_out(written));
+            }
+        }
+        self.calls.look_again();
+        self.admit();
+    }
+
     /// Why a call under this key would be refused without being sent.
     pub(crate) fn refuses(&self, key: Key) -> Option<Error> {
         if let Some(error) = self.refusal() {

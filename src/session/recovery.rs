@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
-use super::lifecycle::{Fate, Loss, MAX_RETRY_AFTER, Phase, fate, outcome_unknown};
+use super::lifecycle::{Fate, Loss, MAX_RETRY_AFTER, Phase, SHORTEST_PAUSE, fate, outcome_unknown};
 use super::{Dial, Output, Session};
 use crate::error::{Error, ErrorKind};
 use crate::message::{Event, Recovered, Recovering};
@@ -110,7 +110,7 @@ impl<W> Session<W> {
     /// Tries again about a second after the last try, or gives up at the end of the window.
     pub(super) fn recovery_failed_once(&mut self, now: Instant, retry_after: Option<Duration>) {
         let jitter = self.rng.random_range(0.8..1.2);
-        let interval = self.config.recovery_interval.mul_f64(jitter);
+        let interval = self.config.recovery_interval.mul_f64(jitter).max(SHORTEST_PAUSE);
         let Some(recovery) = &mut self.recovery else { return };
         recovery.not_before = retry_after.map(|wait| now + wait.min(MAX_RETRY_AFTER));
         let next = (recovery.last_try + interval).max(recovery.not_before.unwrap_or(now));

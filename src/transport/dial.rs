@@ -74,11 +74,12 @@ impl Target {
             path.push('?');
             path.push_str(query);
         }
-        let secrets = url
-            .query_pairs()
-            .filter(|(name, _)| name == "access_token")
-            .map(|(_, token)| Secret::new(token))
-            .collect();
+        // Decoded and as it was written: a peer may echo either.
+        let decoded = url.query_pairs().filter(|(name, _)| name == "access_token");
+        let raw =
+            url.query().unwrap_or("").split('&').filter_map(|p| p.strip_prefix("access_token="));
+        let secrets =
+            decoded.map(|(_, token)| Secret::new(token)).chain(raw.map(Secret::new)).collect();
         Ok(Self {
             host: host.to_owned(),
             port: url.port_or_known_default().unwrap_or(if tls { 443 } else { 80 }),

@@ -26,6 +26,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// A blocked write returns this often, so that its thread can look at its deadline.
 const SLICE: Duration = Duration::from_millis(50);
+/// How long a writer stays away from an engine that renegotiates.
+const RENEGOTIATION_PAUSE: Duration = Duration::from_millis(5);
 /// A peer that takes no byte for so long is dead.
 const NO_PROGRESS: Duration = Duration::from_secs(10);
 /// A write that took so long had to wait for room.
@@ -123,6 +125,8 @@ struct Work {
     /// With TLS: ciphertext under way, and how much of it is written.
     cipher: Vec<u8>,
     sent: usize,
+    /// How many plaintext bytes are in `cipher`; they count as written when all of it has left.
+    covers: usize,
 }
 
 impl Work {
@@ -301,6 +305,15 @@ impl Link {
                 Ok(n) => {
                     mine += n as u64;
                     self.note_written(n, before, std::mem::take(&mut blocked));
+                    // A peer that takes a little in each slice must not hold us past the deadline.
+                    let waited = before.elapsed() >= SLICE / 2;
+                    if waited
+                        && !work.is_empty()
+                        && Instant::now() >= deadline
+                        && let Some(end) = self.no_progress(&mut work, deadline)
+                    {
+                        return end;
+                    }
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if is_timeout(&e) => {
@@ -408,31 +421,24 @@ impl Link {
             work.done += n;
             return Ok(n);
         };
-        let mut newly = 0;
         if work.sent == work.cipher.len() {
             work.cipher.clear();
             work.sent = 0;
             let piece = &work.plain[work.done..];
             let piece = &piece[..piece.len().min(ENCRYPT_PIECE)];
-            let mut tls = lock(tls);
-            tls.write_all(piece)?;
-            tls.take_output(&mut work.cipher)?;
-            newly = piece.len();
-            work.done += newly;
+            work.covers = encrypt(&mut lock(tls), piece, &mut work.cipher)?;
+            work.done += work.covers;
         }
-        while work.sent < work.cipher.len() {
-            match socket.write(&work.cipher[work.sent..]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => {
-                    work.sent += n;
-                    lock(&self.out).progress = Instant::now();
-                }
-                // What is encrypted counts as written: it will leave, or the link fails.
-                Err(e) if is_timeout(&e) && newly > 0 => break,
-                Err(e) => return Err(e),
+        if work.sent < work.cipher.len() {
+            match socket.write(&work.cipher[work.sent..])? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                n => work.sent += n,
             }
         }
-        Ok(newly)
+        if work.sent < work.cipher.len() {
+            return Ok(0);
+        }
+        Ok(std::mem::take(&mut work.covers))
     }
 
     fn note_written(&self, n: usize, before: Instant, blocked: bool) {
@@ -520,6 +526,12 @@ impl Link {
                 .is_some_and(|w| !w.is_empty() || !out.pending.is_empty() || out.tls_output)
     }
 
+    /// Bytes are left, whoever writes them.
+    pub(crate) fn is_unwritten(&self) -> bool {
+        let out = lock(&self.out);
+        out.failed.is_none() && out.written < out.appended
+    }
+
     /// How many frames that nobody waits for have not left this process.
     pub(crate) fn unsent(&self) -> u64 {
         lock(&self.out).unsent.len() as u64
@@ -571,6 +583,28 @@ impl Out {
             self.progress = Instant::now();
         }
     }
+}
+
+/// Encrypts as much as the engine takes. `WouldBlock` if it takes nothing: it renegotiates, and
+/// needs the reader to feed it first.
+fn encrypt(tls: &mut Engine, plain: &[u8], cipher: &mut Vec<u8>) -> io::Result<usize> {
+    let mut taken = 0;
+    while taken < plain.len() {
+        match tls.write(&plain[taken..]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => taken += n,
+            // What was taken is encrypted and must not be encrypted again.
+            Err(e) if is_timeout(&e) && taken > 0 => break,
+            Err(e) if is_timeout(&e) => {
+                // As long as a socket's slice would at least have waited for something.
+                std::thread::park_timeout(RENEGOTIATION_PAUSE);
+                return Err(e);
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    tls.take_output(cipher)?;
+    Ok(taken)
 }
 
 fn wait<'a>(changed: &Condvar, out: MutexGuard<'a, Out>, left: Duration) -> MutexGuard<'a, Out> {

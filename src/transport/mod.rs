@@ -23,7 +23,7 @@ mod wire;
 pub(crate) use address::{Lookup, Resolver};
 pub(crate) use dial::{DialOptions, Target, dial};
 pub(crate) use frame::Op;
-pub(crate) use link::{Link, LinkOptions, Role};
+pub(crate) use link::{Flushed, Link, LinkOptions, Role};
 pub(crate) use proxy::{Proxy, ProxyChoice};
 pub(crate) use reader::{Incoming, LinkReader, Lost};
 pub(crate) use stop::{Helper, HelperError, Stop};

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, select};
+use crossbeam_channel::{Receiver, Sender, bounded, never, select};
 use socket2::{SockRef, Socket};
 
 use super::lock;
@@ -41,11 +41,6 @@ impl Stop {
     /// A receiver for `select!` that becomes ready (disconnected) on stop.
     pub(crate) fn receiver(&self) -> &Receiver<()> {
         &self.on
-    }
-
-    /// Waits until the instant; true if stopped before.
-    pub(crate) fn sleep_until(&self, until: Instant) -> bool {
-        self.on.recv_deadline(until) == Err(RecvTimeoutError::Disconnected)
     }
 
     /// Shuts this socket down on stop, until the guard is dropped. False if stopped already.
@@ -123,6 +118,7 @@ impl<T: Send + 'static> Helper<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crossbeam_channel::RecvTimeoutError;
     use std::time::Duration;
 
     #[test]
@@ -148,9 +144,9 @@ mod tests {
     fn stop_ends_a_wait_at_once() {
         let stop = std::sync::Arc::new(Stop::new());
         let other = std::sync::Arc::clone(&stop);
-        let t = thread::spawn(move || other.sleep_until(Instant::now() + Duration::from_secs(60)));
+        let t = thread::spawn(move || other.receiver().recv_timeout(Duration::from_secs(60)));
         stop.stop();
-        assert!(t.join().expect("joined"));
+        assert_eq!(t.join().expect("joined"), Err(RecvTimeoutError::Disconnected));
         assert!(stop.is_stopped());
     }
 }

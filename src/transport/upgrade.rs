@@ -190,7 +190,8 @@ impl Refusal {
         if let Some(location) = self.location {
             text.extend([" (to `", &location, "`)"]);
         }
-        let body = String::from_utf8_lossy(body);
+        // Before the cut: half a token would not be recognised.
+        let body = target.scrub(String::from_utf8_lossy(body).into_owned());
         let cut: String = body.trim().chars().take(SHOWN_BODY).collect();
         if !cut.is_empty() {
             text.extend([" (it says: ", &cut, ")"]);

@@ -42,7 +42,13 @@ impl Wire {
         match &mut self.tls {
             None => write_socket(&self.socket, data, deadline),
             Some(tls) => {
-                tls.write_all(data)?;
+                let mut left = data;
+                while !left.is_empty() {
+                    match tls.write(left)? {
+                        0 => return Err(ErrorKind::WriteZero.into()),
+                        n => left = &left[n..],
+                    }
+                }
                 flush_engine(&self.socket, tls, deadline)
             }
         }

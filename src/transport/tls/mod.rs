@@ -104,7 +104,7 @@ impl TlsOptions {
     }
 
     fn without_tls(&self) -> Result<Connector> {
-        if !self.roots.is_empty() || self.identity.is_some() || self.accept_invalid {
+        if *self != Self::default() {
             return Err(Error::config(
                 "certificates need TLS, but this build of webpubsub has none; enable the feature \
                  `native-tls` or `rustls`",
@@ -179,9 +179,9 @@ impl Engine {
         to_backend!(self, s => s.read(buf))
     }
 
-    /// Encrypts into the output buffer.
-    pub(super) fn write_all(&mut self, plain: &[u8]) -> io::Result<()> {
-        to_backend!(self, s => s.write_all(plain))
+    /// Encrypts into the output buffer. Gives how much was taken.
+    pub(super) fn write(&mut self, plain: &[u8]) -> io::Result<usize> {
+        to_backend!(self, s => s.write(plain))
     }
 
     /// Queues the `close_notify` alert.

@@ -17,13 +17,16 @@ pub(super) fn connector(options: &TlsOptions) -> Result<TlsConnector> {
     builder.min_protocol_version(Some(Protocol::Tlsv12));
     for root in &options.roots {
         let parsed = match root {
-            Root::Pem(pem) => Certificate::from_pem(pem.as_bytes()),
-            Root::Der(der) => Certificate::from_der(der),
+            Root::Pem(pem) => bundle(pem),
+            Root::Der(der) => Certificate::from_der(der).map(|one| vec![one]),
         };
-        builder.add_root_certificate(parsed.map_err(|e| {
+        let parsed = parsed.map_err(|e| {
             Error::config("`root_certificate`: this is not a certificate in the form it says")
                 .with_source(e)
-        })?);
+        })?;
+        for certificate in parsed {
+            builder.add_root_certificate(certificate);
+        }
     }
     if let Some((chain, key)) = &options.identity {
         let identity = Identity::from_pkcs8(chain.as_bytes(), key.expose().as_bytes());
@@ -41,6 +44,23 @@ pub(super) fn connector(options: &TlsOptions) -> Result<TlsConnector> {
         builder.danger_accept_invalid_certs(true).danger_accept_invalid_hostnames(true);
     }
     builder.build().map_err(|e| Error::config("the TLS library could not be set up").with_source(e))
+}
+
+/// All certificates of a PEM text; native-tls itself reads the first one only.
+fn bundle(pem: &str) -> std::result::Result<Vec<Certificate>, native_tls::Error> {
+    const END: &str = "-----END CERTIFICATE-----";
+    let mut all = Vec::new();
+    let mut rest = pem;
+    while let Some(end) = rest.find(END) {
+        let (one, after) = rest.split_at(end + END.len());
+        all.push(Certificate::from_pem(one.as_bytes())?);
+        rest = after;
+    }
+    if all.is_empty() {
+        // For its error.
+        all.push(Certificate::from_pem(pem.as_bytes())?);
+    }
+    Ok(all)
 }
 
 /// The two memory buffers under a TLS stream.
@@ -100,8 +120,8 @@ impl Stream {
         self.0.read(buf)
     }
 
-    pub(super) fn write_all(&mut self, plain: &[u8]) -> io::Result<()> {
-        self.0.write_all(plain)
+    pub(super) fn write(&mut self, plain: &[u8]) -> io::Result<usize> {
+        self.0.write(plain)
     }
 
     pub(super) fn close_notify(&mut self) {

@@ -144,8 +144,8 @@ impl Stream {
         }
     }
 
-    pub(super) fn write_all(&mut self, plain: &[u8]) -> io::Result<()> {
-        self.connection.writer().write_all(plain)
+    pub(super) fn write(&mut self, plain: &[u8]) -> io::Result<usize> {
+        self.connection.writer().write(plain)
     }
 
     pub(super) fn close_notify(&mut self) {
