@@ -50,6 +50,9 @@ pub(super) struct Reader {
     next_dial: Option<Dial>,
     /// The session has let go of the link (a time limit passed, or it stopped).
     link_cut: bool,
+    /// Messages that came in one read and are not in the queue yet, with their sequence ids and
+    /// sizes.
+    gathered: Vec<(Message, Option<u64>, usize)>,
     /// The current link's read half; taken out while it is read.
     read_half: Option<LinkReader>,
     /// Disconnects `Shared::done` when everything above is dropped: keep this field last.
@@ -57,6 +60,9 @@ pub(super) struct Reader {
 }
 
 type Sess = Session<Waiter>;
+
+/// At most so many messages are gathered before they are handed over, however much is buffered.
+const GATHER_MOST: usize = 256;
 
 impl Reader {
     pub(super) fn new(
@@ -81,6 +87,7 @@ impl Reader {
             session_wake: None,
             next_dial: None,
             link_cut: false,
+            gathered: Vec::new(),
             read_half: None,
             _alive: alive,
         }
@@ -230,30 +237,59 @@ impl Reader {
     // --- reading -------------------------------------------------------------------------------
 
     /// Reads the current link until it is lost or given up.
+    ///
+    /// Messages that have arrived together are handed over together, before the next read of the
+    /// socket or the next frame of another kind: that wakes a consumer once for many. (Acks are
+    /// not gathered: their callers have the next message ready.)
     fn read(&mut self, mut half: LinkReader) {
         loop {
-            let armed = half.wake_at(self.next_wake(), self.now);
-            let incoming = match armed {
-                Ok(()) => half.read(),
-                Err(e) => return self.lost(Loss::of(disconnected("the socket failed", e))),
+            let incoming = if self.gathered.is_empty() {
+                match half.wake_at(self.next_wake(), self.now) {
+                    Ok(()) => half.read(),
+                    Err(e) => return self.lost(Loss::of(disconnected("the socket failed", e))),
+                }
+            } else {
+                half.read_buffered().map(|next| next.unwrap_or(Incoming::TimedOut))
             };
-            self.now = Instant::now();
-            if !matches!(incoming, Ok(Incoming::TimedOut)) {
-                self.keep_alive.heard(self.now);
+            if self.gathered.is_empty() {
+                self.now = Instant::now();
+                if !matches!(incoming, Ok(Incoming::TimedOut)) {
+                    self.keep_alive.heard(self.now);
+                }
             }
             match incoming {
                 Ok(Incoming::Text(text)) => self.frame(&Frame::Text(text)),
                 Ok(Incoming::Binary(bytes)) => self.frame(&Frame::Binary(bytes)),
-                Ok(Incoming::Pong) if self.decoder.is_none() => self.note_pong(),
-                Ok(Incoming::Ping | Incoming::Pong) => self.prove(),
-                Ok(Incoming::TimedOut) => {}
-                Ok(Incoming::Close { code, reason }) => return self.closed_by_peer(code, reason),
-                Err(lost) => return self.broken(lost),
+                other => {
+                    self.hand_over();
+                    match other {
+                        Ok(Incoming::Pong) if self.decoder.is_none() => self.note_pong(),
+                        Ok(Incoming::Ping | Incoming::Pong) => self.prove(),
+                        Ok(Incoming::Close { code, reason }) => {
+                            return self.closed_by_peer(code, reason);
+                        }
+                        Ok(_) => {}
+                        Err(lost) => return self.broken(lost),
+                    }
+                }
             }
-            if self.keep_time() || self.link_cut {
+            if self.gathered.len() >= GATHER_MOST {
+                self.hand_over();
+            }
+            if self.gathered.is_empty() && (self.keep_time() || self.link_cut) {
                 return;
             }
         }
+    }
+
+    /// Puts the gathered messages into the queue.
+    fn hand_over(&mut self) {
+        let mut gathered = std::mem::take(&mut self.gathered);
+        for (message, id, size) in gathered.drain(..) {
+            self.message(message, id, size);
+        }
+        // Its memory serves again.
+        self.gathered = gathered;
     }
 
     fn next_wake(&self) -> Option<Instant> {
@@ -363,7 +399,7 @@ impl Reader {
                 Frame::Binary(bytes) => Payload::Binary(bytes),
             };
             let message = ServerMessage { payload, sequence_id: None, metadata: None };
-            return self.message(Message::Server(message), None, size);
+            return self.gathered.push((Message::Server(message), None, size));
         };
         let decoded = decoder.decode(frame);
         if !matches!(decoded, Ok(Downstream::Connected { .. })) {
@@ -372,14 +408,18 @@ impl Reader {
         match decoded {
             Ok(Downstream::GroupMessage(m)) => {
                 let id = m.sequence_id;
-                self.message(Message::Group(m), id, size);
+                self.gathered.push((Message::Group(m), id, size));
             }
             Ok(Downstream::ServerMessage(m)) => {
                 let id = m.sequence_id;
-                self.message(Message::Server(m), id, size);
+                self.gathered.push((Message::Server(m), id, size));
             }
-            Ok(other) => self.control(other, size),
+            Ok(other) => {
+                self.hand_over();
+                self.control(other, size);
+            }
             Err(malformed) => {
+                self.hand_over();
                 log::warn!("a frame could not be read and was skipped: {}", malformed.why);
                 add(&self.shared.counters.malformed, 1);
                 self.count_id(malformed.sequence_id, size);

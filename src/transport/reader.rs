@@ -61,7 +61,7 @@ impl LinkReader {
         // tungstenite makes its buffer of this vector, and each later one as large as this one was
         // at first. A small one would mean a system call for every message.
         leftover.reserve_exact(options.read_buffer_size.saturating_sub(leftover.len()));
-        let half = ReadHalf { link: Arc::clone(&link), cipher: Vec::new() };
+        let half = ReadHalf { link: Arc::clone(&link), cipher: Vec::new(), may_block: true };
         let config = WebSocketConfig::default()
             .read_buffer_size(options.read_buffer_size)
             .write_buffer_size(0)
@@ -96,18 +96,32 @@ impl LinkReader {
 
     /// Blocks for the next message, at most for the armed time.
     pub(crate) fn read(&mut self) -> Result<Incoming, Lost> {
+        if let Some(incoming) = self.next()? {
+            return Ok(incoming);
+        }
+        self.timed_out = true;
+        self.write_rest();
+        Ok(Incoming::TimedOut)
+    }
+
+    /// The next message if it has arrived already; asks the socket for nothing.
+    pub(crate) fn read_buffered(&mut self) -> Result<Option<Incoming>, Lost> {
+        self.ws.get_mut().may_block = false;
+        let next = self.next();
+        self.ws.get_mut().may_block = true;
+        next
+    }
+
+    /// `None`: the time is up, or nothing is buffered.
+    fn next(&mut self) -> Result<Option<Incoming>, Lost> {
         loop {
             let message = match self.ws.read() {
                 Ok(message) => message,
                 Err(WsError::Io(e)) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(WsError::Io(e)) if is_timeout(&e) => {
-                    self.timed_out = true;
-                    self.write_rest();
-                    return Ok(Incoming::TimedOut);
-                }
+                Err(WsError::Io(e)) if is_timeout(&e) => return Ok(None),
                 Err(e) => return Err(self.lost(e)),
             };
-            return Ok(match message {
+            return Ok(Some(match message {
                 Message::Text(text) => Incoming::Text(Text::from_inner(text)),
                 Message::Binary(bytes) => Incoming::Binary(bytes),
                 Message::Ping(_) => {
@@ -117,16 +131,14 @@ impl LinkReader {
                 Message::Pong(_) => Incoming::Pong,
                 Message::Close(frame) => {
                     self.answer();
-                    match frame {
-                        Some(f) => Incoming::Close {
-                            code: Some(f.code.into()),
-                            reason: f.reason.to_string(),
-                        },
-                        None => Incoming::Close { code: None, reason: String::new() },
-                    }
+                    let (code, reason) = match frame {
+                        Some(f) => (Some(f.code.into()), f.reason.to_string()),
+                        None => (None, String::new()),
+                    };
+                    Incoming::Close { code, reason }
                 }
                 Message::Frame(_) => continue,
-            });
+            }));
         }
     }
 
@@ -191,14 +203,25 @@ impl LinkReader {
 struct ReadHalf {
     link: Arc<Link>,
     cipher: Vec<u8>,
+    may_block: bool,
+}
+
+impl ReadHalf {
+    /// Everything of the last read is handled now; what that caused goes out in one write.
+    fn before_blocking(&self) -> io::Result<()> {
+        if !self.may_block {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.link.flush_deferred();
+        Ok(())
+    }
 }
 
 impl Read for ReadHalf {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        // Everything of the last read is handled now; what that caused goes out in one write.
-        self.link.flush_deferred();
         let mut socket = &self.link.socket;
         let Some(tls) = &self.link.tls else {
+            self.before_blocking()?;
             return socket.read(buf);
         };
         loop {
@@ -215,6 +238,7 @@ impl Read for ReadHalf {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 done => return done,
             }
+            self.before_blocking()?;
             if self.cipher.is_empty() {
                 self.cipher.resize(CHUNK, 0);
             }
