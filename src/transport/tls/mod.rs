@@ -127,6 +127,7 @@ pub(crate) enum Connector {
 
 impl Connector {
     /// The client's side of the handshake.
+    #[cfg_attr(not(feature = "_tls"), allow(clippy::only_used_in_recursion))]
     pub(super) fn connect(
         &self,
         host: &str,
