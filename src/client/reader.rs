@@ -351,7 +351,8 @@ impl Reader {
             Frame::Binary(_) => crate::transport::Op::Binary,
         };
         link.append(op, frame.as_bytes());
-        link.defer_flush();
+        // At once: what the service still holds as unacknowledged counts against its limit.
+        link.flush(Instant::now());
     }
 
     fn closed_by_peer(&mut self, code: Option<u16>, reason: String) {
