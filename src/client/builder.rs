@@ -188,6 +188,7 @@ macro_rules! common_settings {
 
             /// The bound of the event queue: `messages` normally, `while_in_flight` while a call
             /// waits for its ack (which is read behind the messages), and `bytes` in any case.
+            /// (Messages are slices of read buffers, which may take up to twice their bytes.)
             /// Default: 1024, 16,384 and 64 MiB. Lifecycle events do not count as messages and
             /// always enter.
             pub fn queue_limit(
