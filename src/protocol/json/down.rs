@@ -14,14 +14,15 @@ use crate::message::{
 };
 use crate::secret::Secret;
 
-/// Every field of every message. What only some messages need, and may be of another form in
-/// those that we do not know, stays raw until then.
+/// The fields of messages and acks, which come by the thousand. Of other kinds only the kind and
+/// the number are read here; a second look at the frame reads the rest. (Each field costs time in
+/// every frame, whether it is there or not.) What may be of another form in a kind that we do not
+/// know stays raw until then.
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
 struct Flat<'a> {
     #[serde(rename = "type")]
     kind: Str<'a>,
-    event: Str<'a>,
     from: Str<'a>,
     sequence_id: Option<u64>,
     group: Str<'a>,
@@ -33,6 +34,13 @@ struct Flat<'a> {
     ack_id: Option<u64>,
     success: Option<bool>,
     error: Raw<'a>,
+}
+
+/// The fields of all other kinds.
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
+struct Rare<'a> {
+    event: Str<'a>,
     connection_id: Str<'a>,
     user_id: Str<'a>,
     reconnection_token: Str<'a>,
@@ -41,6 +49,7 @@ struct Flat<'a> {
     stream_id: Str<'a>,
     expected_sequence_id: Option<u64>,
     name: Str<'a>,
+    group: Str<'a>,
     items: Raw<'a>,
 }
 
@@ -62,7 +71,6 @@ fn second_look(names: &mut Names, text: &Text, why: Why) -> Result<Downstream, M
     #[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
     struct Probe<'a> {
         r#type: Raw<'a>,
-        event: Raw<'a>,
         from: Raw<'a>,
         data_type: Raw<'a>,
         sequence_id: Raw<'a>,
@@ -73,7 +81,6 @@ fn second_look(names: &mut Names, text: &Text, why: Why) -> Result<Downstream, M
     let Ok(probe) = object::<Probe<'_>>(text) else { return Err(Malformed::new(why)) };
     let flat = Flat {
         kind: lenient(probe.r#type),
-        event: lenient(probe.event),
         from: lenient(probe.from),
         data_type: lenient(probe.data_type),
         sequence_id: lenient(probe.sequence_id),
@@ -91,38 +98,56 @@ fn build(names: &mut Names, text: &Text, flat: Flat<'_>) -> Result<Downstream, W
         "message" => message(names, text, flat),
         "ack" => ack(flat),
         "pong" => Ok(Downstream::Pong),
-        "system" => system(flat),
-        "streamAck" => Ok(Downstream::StreamAck {
-            stream_id: flat.stream_id.need("streamId is missing")?.into(),
-            expected_sequence_id: expected(&flat)?,
-        }),
-        "streamNack" => Ok(Downstream::StreamNack {
-            stream_id: flat.stream_id.need("streamId is missing")?.into(),
-            expected_sequence_id: expected(&flat)?,
-            name: flat.name.need("name is missing")?.into(),
-            message: flat.message.owned(),
-        }),
-        "streamClosed" => Ok(Downstream::StreamClosed {
-            stream_id: flat.stream_id.need("streamId is missing")?.into(),
-            error: named_error(flat.error)?,
-        }),
-        "invokeResponse" => invoke_response(text, flat),
-        "cancelInvocation" => Ok(Downstream::CancelInvocation {
-            invocation_id: flat.invocation_id.need("invocationId is missing")?.into(),
-        }),
-        "groupStateSnapshot" => Ok(Downstream::GroupStateSnapshot {
-            group: flat.group.need("group is missing")?.into(),
-            items: state_items(flat.items)?,
-            sequence_id: flat.sequence_id,
-        }),
-        "groupStateUpdate" => Ok(Downstream::GroupStateUpdate {
-            group: flat.group.need("group is missing")?.into(),
-            items: state_items(flat.items)?,
-            sequence_id: flat.sequence_id,
-        }),
         "" => Err("type is missing".into()),
-        other => Ok(unknown("type", other, flat.sequence_id)),
+        _ => rare(text, flat),
     }
+}
+
+fn rare(text: &Text, flat: Flat<'_>) -> Result<Downstream, Why> {
+    let sequence_id = flat.sequence_id;
+    if &*flat.kind == "invokeResponse" {
+        return invoke_response(text, flat);
+    }
+    let more = || object::<Rare<'_>>(text);
+    Ok(match &*flat.kind {
+        "system" => return system(more()?, sequence_id),
+        "streamAck" => {
+            let more = more()?;
+            Downstream::StreamAck {
+                expected_sequence_id: expected(&more)?,
+                stream_id: more.stream_id.need("streamId is missing")?.into(),
+            }
+        }
+        "streamNack" => {
+            let more = more()?;
+            Downstream::StreamNack {
+                stream_id: more.stream_id.need("streamId is missing")?.into(),
+                expected_sequence_id: expected(&more)?,
+                name: more.name.need("name is missing")?.into(),
+                message: more.message.owned(),
+            }
+        }
+        "streamClosed" => Downstream::StreamClosed {
+            stream_id: more()?.stream_id.need("streamId is missing")?.into(),
+            error: named_error(flat.error)?,
+        },
+        "cancelInvocation" => Downstream::CancelInvocation {
+            invocation_id: more()?.invocation_id.need("invocationId is missing")?.into(),
+        },
+        "groupStateSnapshot" => {
+            let (group, items) = group_state_parts(&more()?)?;
+            Downstream::GroupStateSnapshot { group, items, sequence_id }
+        }
+        "groupStateUpdate" => {
+            let (group, items) = group_state_parts(&more()?)?;
+            Downstream::GroupStateUpdate { group, items, sequence_id }
+        }
+        other => unknown("type", other, sequence_id),
+    })
+}
+
+fn group_state_parts(more: &Rare<'_>) -> Result<(String, Vec<GroupStateItem>), Why> {
+    Ok((more.group.need("group is missing")?.into(), state_items(more.items)?))
 }
 
 fn unknown(field: &str, value: &str, sequence_id: Option<u64>) -> Downstream {
@@ -132,16 +157,16 @@ fn unknown(field: &str, value: &str, sequence_id: Option<u64>) -> Downstream {
     Downstream::Unknown { what: format!("{field} {shown}"), sequence_id }
 }
 
-fn system(flat: Flat<'_>) -> Result<Downstream, Why> {
-    match &*flat.event {
+fn system(more: Rare<'_>, sequence_id: Option<u64>) -> Result<Downstream, Why> {
+    match &*more.event {
         "connected" => Ok(Downstream::Connected {
-            connection_id: flat.connection_id.need("connectionId is missing")?.into(),
-            user_id: flat.user_id.owned(),
-            reconnection_token: flat.reconnection_token.owned().map(Secret::new),
+            connection_id: more.connection_id.need("connectionId is missing")?.into(),
+            user_id: more.user_id.owned(),
+            reconnection_token: more.reconnection_token.owned().map(Secret::new),
         }),
-        "disconnected" => Ok(Downstream::Disconnected { message: flat.message.owned() }),
+        "disconnected" => Ok(Downstream::Disconnected { message: more.message.owned() }),
         "" => Err("event is missing".into()),
-        other => Ok(unknown("event", other, flat.sequence_id)),
+        other => Ok(unknown("event", other, sequence_id)),
     }
 }
 
@@ -239,15 +264,16 @@ fn string_map(raw: Raw<'_>) -> Result<Option<Metadata>, Why> {
     raw.not_null().map(object).transpose()
 }
 
-fn expected(flat: &Flat<'_>) -> Result<u64, Why> {
-    flat.expected_sequence_id.ok_or(Cow::Borrowed("expectedSequenceId is missing"))
+fn expected(more: &Rare<'_>) -> Result<u64, Why> {
+    more.expected_sequence_id.ok_or(Cow::Borrowed("expectedSequenceId is missing"))
 }
 
 fn invoke_response(text: &Text, flat: Flat<'_>) -> Result<Downstream, Why> {
     let Some(kind) = data_type(&flat) else {
         return Ok(unknown("dataType", &flat.data_type, flat.sequence_id));
     };
-    let invocation_id = flat.invocation_id.need("invocationId is missing")?.into();
+    let more: Rare<'_> = object(text)?;
+    let invocation_id = more.invocation_id.need("invocationId is missing")?.into();
     let success = flat.success.ok_or("success is missing")?;
     let payload = flat.data.json().map(|data| payload(text, kind, data)).transpose()?;
     let error = if success { None } else { named_error(flat.error)? };
