@@ -168,7 +168,9 @@ fn base64(data: &str) -> Result<Bytes, Why> {
 /// A JSON string literal's text; a slice of it if it has no escapes.
 fn string(literal: &str) -> Result<Cow<'_, str>, Why> {
     match literal.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
-        Some(plain) if !plain.contains('\\') => Ok(Cow::Borrowed(plain)),
+        Some(plain) if memchr::memchr(b'\\', plain.as_bytes()).is_none() => {
+            Ok(Cow::Borrowed(plain))
+        }
         Some(_) => serde_json::from_str(literal)
             .map(Cow::Owned)
             .map_err(|_| "the data is not valid Unicode".into()),
