@@ -16,7 +16,7 @@ use super::Transport;
 use super::peer::Target;
 
 /// The client's own default.
-const READ_BUFFER: usize = 16 * 1024;
+const READ_BUFFER: usize = 8 * 1024;
 
 /// TCP or TLS over it.
 pub(crate) enum Tunnel {

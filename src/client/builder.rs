@@ -327,7 +327,8 @@ macro_rules! common_settings {
                 self
             }
 
-            /// The read buffer of a connection, in bytes. Default: 16 KiB.
+            /// The read buffer of a connection, in bytes. Default: 8 KiB. With 16 KiB a flood is
+            /// received about a tenth faster, and every connection takes 8 KiB more.
             pub fn read_buffer_size(mut self, bytes: usize) -> Self {
                 self.options.link.read_buffer_size = bytes;
                 self

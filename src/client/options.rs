@@ -228,8 +228,10 @@ impl Options {
         let (queue, events) = Queue::new(self.limits);
         let (shared, alive) = Shared::new(protocol, self.session, events);
         let (ready, first) = bounded(1);
+        // On the heap, because a thread's stack keeps what was ever moved over it.
         let reader =
             Reader::new(Arc::clone(&shared), Dialer::new(setup), beat, queue, ready, alive);
+        let reader = Box::new(reader);
         let thread = thread::Builder::new()
             .name(self.thread_name)
             .spawn(move || reader.run())

@@ -68,7 +68,7 @@ pub(crate) struct LinkOptions {
 impl Default for LinkOptions {
     fn default() -> Self {
         Self {
-            read_buffer_size: CHUNK,
+            read_buffer_size: 8 * 1024,
             max_message_size: 16 * 1024 * 1024,
             high_water: 1024 * 1024,
         }
@@ -127,11 +127,13 @@ struct Work {
     sent: usize,
     /// How many plaintext bytes are in `cipher`; they count as written when all of it has left.
     covers: usize,
+    /// With TLS: the engine has output of its own, to be taken with the next piece.
+    alerts: bool,
 }
 
 impl Work {
     fn is_empty(&self) -> bool {
-        self.done == self.plain.len() && self.sent == self.cipher.len()
+        self.done == self.plain.len() && self.sent == self.cipher.len() && !self.alerts
     }
 }
 
@@ -288,28 +290,26 @@ impl Link {
     ///
     /// Blocks while the socket does, at most until the deadline or some 50 ms past it.
     pub(crate) fn flush(&self, deadline: Instant) -> Flushed {
-        let Some(mut work) = self.start_writing(deadline) else {
-            return Flushed::ByOther;
+        let mut work = match self.start_writing(deadline) {
+            Ok(work) => work,
+            Err(nothing_to_do) => return nothing_to_do,
         };
         let mut mine = 0;
         let mut blocked = false;
         loop {
-            if work.is_empty() && !self.next_batch(&mut work, &mut mine) {
-                return Flushed::All;
-            }
-            if mine >= RELIEF && self.hand_over(&mut work) {
-                return Flushed::ByOther;
-            }
             let before = Instant::now();
             match self.write_some(&mut work) {
                 Ok(n) => {
                     mine += n as u64;
-                    self.note_written(n, before, std::mem::take(&mut blocked));
+                    let now = Instant::now();
+                    let waited = now.duration_since(before);
+                    let blocked = std::mem::take(&mut blocked) || waited >= BLOCKED;
+                    if let Some(end) = self.got_on(&mut work, n, mine, now, blocked) {
+                        return end;
+                    }
                     // A peer that takes a little in each slice must not hold us past the deadline.
-                    let waited = before.elapsed() >= SLICE / 2;
-                    if waited
-                        && !work.is_empty()
-                        && Instant::now() >= deadline
+                    if waited >= SLICE / 2
+                        && now >= deadline
                         && let Some(end) = self.no_progress(&mut work, deadline)
                     {
                         return end;
@@ -339,19 +339,22 @@ impl Link {
         }
     }
 
-    /// Becomes the writer, or finds that another thread is and will go on being it.
-    fn start_writing(&self, deadline: Instant) -> Option<Work> {
+    /// Becomes the writer, with something to write; else tells why that is not needed.
+    fn start_writing(&self, deadline: Instant) -> Result<Work, Flushed> {
         let mut out = lock(&self.out);
         loop {
             if out.failed.is_some() {
-                return None;
+                return Err(Flushed::ByOther);
             }
-            if let Some(work) = out.work.take() {
-                return Some(work);
+            if let Some(mut work) = out.work.take() {
+                return match work.is_empty() && !self.next_batch(&mut out, &mut work) {
+                    true => Err(self.all_written(out, work)),
+                    false => Ok(work),
+                };
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if !out.relief || left.is_zero() {
-                return None;
+                return Err(Flushed::ByOther);
             }
             out.takers += 1;
             out = wait(&self.changed, out, left);
@@ -366,8 +369,43 @@ impl Link {
         }
     }
 
-    /// Takes what has been appended meanwhile; false (and no longer the writer) if nothing was.
-    fn next_batch(&self, work: &mut Work, mine: &mut u64) -> bool {
+    /// After the socket took something: goes on (`None`) with the rest or with what was appended
+    /// meanwhile, or is no longer the writer.
+    fn got_on(
+        &self,
+        work: &mut Work,
+        n: usize,
+        mine: u64,
+        now: Instant,
+        blocked: bool,
+    ) -> Option<Flushed> {
+        let mut out = lock(&self.out);
+        out.written = (out.written + n as u64).min(out.appended);
+        out.progress = now;
+        if blocked {
+            out.moved = Some(now);
+        }
+        let written = out.written;
+        while out.unsent.front().is_some_and(|end| *end <= written) {
+            out.unsent.pop_front();
+        }
+        self.note_level(&out);
+        if work.is_empty() && (out.failed.is_some() || !self.next_batch(&mut out, work)) {
+            return Some(self.all_written(out, std::mem::take(work)));
+        }
+        self.tell_change(&out);
+        out.relief = mine >= RELIEF;
+        if !out.relief || out.takers == 0 {
+            return None;
+        }
+        // Another caller takes over.
+        out.work = Some(std::mem::take(work));
+        out.relief = false;
+        Some(Flushed::ByOther)
+    }
+
+    /// Takes what was appended, if anything was.
+    fn next_batch(&self, out: &mut Out, work: &mut Work) -> bool {
         for buffer in [&mut work.plain, &mut work.cipher] {
             if buffer.capacity() > KEEP_CAPACITY && buffer.len() < KEEP_CAPACITY / 2 {
                 *buffer = Vec::new();
@@ -376,38 +414,18 @@ impl Link {
         }
         work.done = 0;
         work.sent = 0;
-        let mut out = lock(&self.out);
-        if out.failed.is_some() || (out.pending.is_empty() && !out.tls_output) {
-            out.work = Some(std::mem::take(work));
-            out.relief = false;
-            self.left.store(false, Ordering::SeqCst);
-            self.tell_change(&out);
-            return false;
-        }
         std::mem::swap(&mut work.plain, &mut out.pending);
-        out.tls_output = false;
-        out.relief = *mine >= RELIEF;
-        if work.plain.is_empty()
-            && let Some(tls) = &self.tls
-        {
-            drop(out);
-            // Taking alerts out of memory does not fail; if it did, the next write would tell.
-            let _ = lock(tls).take_output(&mut work.cipher);
-        }
-        true
+        work.alerts = std::mem::take(&mut out.tls_output);
+        !work.is_empty()
     }
 
-    /// Lets a caller take over, if one waits.
-    fn hand_over(&self, work: &mut Work) -> bool {
-        let mut out = lock(&self.out);
-        out.relief = true;
-        if out.takers == 0 {
-            return false;
-        }
-        out.work = Some(std::mem::take(work));
+    /// No longer the writer: nothing is left, or the link has failed.
+    fn all_written(&self, mut out: MutexGuard<'_, Out>, work: Work) -> Flushed {
+        out.work = Some(work);
         out.relief = false;
+        self.left.store(false, Ordering::SeqCst);
         self.tell_change(&out);
-        true
+        Flushed::All
     }
 
     /// A system call or a few. Gives how many plaintext bytes are thereby done.
@@ -424,9 +442,15 @@ impl Link {
         if work.sent == work.cipher.len() {
             work.cipher.clear();
             work.sent = 0;
+            work.alerts = false;
             let piece = &work.plain[work.done..];
             let piece = &piece[..piece.len().min(ENCRYPT_PIECE)];
-            work.covers = encrypt(&mut lock(tls), piece, &mut work.cipher)?;
+            let encrypted = encrypt(&mut lock(tls), piece, &mut work.cipher);
+            if encrypted.as_ref().is_err_and(is_timeout) {
+                // A socket's slice would have waited for something too.
+                std::thread::park_timeout(RENEGOTIATION_PAUSE);
+            }
+            work.covers = encrypted?;
             work.done += work.covers;
         }
         if work.sent < work.cipher.len() {
@@ -439,22 +463,6 @@ impl Link {
             return Ok(0);
         }
         Ok(std::mem::take(&mut work.covers))
-    }
-
-    fn note_written(&self, n: usize, before: Instant, blocked: bool) {
-        let now = Instant::now();
-        let mut out = lock(&self.out);
-        out.written = (out.written + n as u64).min(out.appended);
-        out.progress = now;
-        if blocked || now.duration_since(before) >= BLOCKED {
-            out.moved = Some(now);
-        }
-        let written = out.written;
-        while out.unsent.front().is_some_and(|end| *end <= written) {
-            out.unsent.pop_front();
-        }
-        self.note_level(&out);
-        self.tell_change(&out);
     }
 
     /// After a slice in which the socket took nothing: goes on (`None`), leaves, or gives up.
@@ -585,8 +593,8 @@ impl Out {
     }
 }
 
-/// Encrypts as much as the engine takes. `WouldBlock` if it takes nothing: it renegotiates, and
-/// needs the reader to feed it first.
+/// Encrypts as much as the engine takes, and takes what it has to say by itself. `WouldBlock` if
+/// that is nothing: it renegotiates, and needs the reader to feed it first.
 fn encrypt(tls: &mut Engine, plain: &[u8], cipher: &mut Vec<u8>) -> io::Result<usize> {
     let mut taken = 0;
     while taken < plain.len() {
@@ -594,12 +602,7 @@ fn encrypt(tls: &mut Engine, plain: &[u8], cipher: &mut Vec<u8>) -> io::Result<u
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(n) => taken += n,
             // What was taken is encrypted and must not be encrypted again.
-            Err(e) if is_timeout(&e) && taken > 0 => break,
-            Err(e) if is_timeout(&e) => {
-                // As long as a socket's slice would at least have waited for something.
-                std::thread::park_timeout(RENEGOTIATION_PAUSE);
-                return Err(e);
-            }
+            Err(e) if is_timeout(&e) && (taken > 0 || tls.has_output()) => break,
             Err(e) => return Err(e),
         }
     }

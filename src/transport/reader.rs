@@ -17,6 +17,9 @@ use crate::message::Text;
 /// While bytes are left that nobody writes, the reader looks at them this often.
 const REST_CHECK: Duration = Duration::from_millis(50);
 
+/// Ciphertext is read in pieces of this size, until one is full.
+const FIRST_CIPHER: usize = 2048;
+
 /// What a read gives.
 #[derive(Debug)]
 pub(crate) enum Incoming {
@@ -240,10 +243,14 @@ impl Read for ReadHalf {
             }
             self.before_blocking()?;
             if self.cipher.is_empty() {
-                self.cipher.resize(CHUNK, 0);
+                self.cipher.resize(FIRST_CIPHER, 0);
             }
             let n = socket.read(&mut self.cipher)?;
             lock(tls).feed(&self.cipher[..n]);
+            // A busy connection gets the whole buffer, an idle one does not need it.
+            if n == self.cipher.len() && n < CHUNK {
+                self.cipher.resize(CHUNK, 0);
+            }
         }
     }
 }

@@ -41,14 +41,15 @@ pub(super) fn upgrade(
     };
     wire.write_all(request.as_bytes(), deadline).map_err(broken)?;
     let mut seen = Vec::new();
+    // On the heap, as the headers below: the stack of each reader thread would keep them for good.
+    let mut buf = vec![0; 4096];
     loop {
-        let mut buf = [0; 4096];
         let n = wire.read_some(&mut buf, deadline).map_err(broken)?;
         if n == 0 {
             return Err(fail("failed: the peer closed the connection without an answer"));
         }
         seen.extend_from_slice(&buf[..n]);
-        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        let mut headers = vec![httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut response = httparse::Response::new(&mut headers);
         match response.parse(&seen) {
             Ok(httparse::Status::Complete(head)) if response.code == Some(101) => {
@@ -210,7 +211,7 @@ fn read_body(
 ) -> Vec<u8> {
     let wanted = length.unwrap_or(MAX_BODY).min(MAX_BODY);
     let deadline = deadline.min(Instant::now() + BODY_WAIT);
-    let mut buf = [0; 1024];
+    let mut buf = vec![0; 1024];
     while body.len() < wanted {
         match wire.read_some(&mut buf, deadline) {
             Ok(n) if n > 0 => body.extend_from_slice(&buf[..n]),

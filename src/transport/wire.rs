@@ -9,6 +9,12 @@ use super::tls::Engine;
 /// What a TLS record can hold, and a fair piece for a read.
 pub(super) const CHUNK: usize = 16 * 1024;
 
+/// A buffer of that size. On the heap: a handshake would make the stack of each reader thread that
+/// much larger for good.
+pub(super) fn chunk() -> Vec<u8> {
+    vec![0; CHUNK]
+}
+
 /// A TCP connection, with TLS on it or not. Blocking, every call with a deadline.
 #[derive(Debug)]
 pub(crate) struct Wire {
@@ -26,7 +32,7 @@ impl Wire {
         let Some(tls) = &mut self.tls else {
             return read_socket(&self.socket, buf, deadline);
         };
-        let mut cipher = [0; CHUNK];
+        let mut cipher = chunk();
         loop {
             match tls.read(buf) {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {}

@@ -8,7 +8,7 @@ use native_tls::{
     Certificate, HandshakeError, Identity, MidHandshakeTlsStream, Protocol, TlsConnector, TlsStream,
 };
 
-use super::super::wire::{CHUNK, Wire, read_socket};
+use super::super::wire::{Wire, chunk, read_socket};
 use super::{Engine, Root, TlsOptions};
 use crate::error::{Error, Result};
 
@@ -161,7 +161,7 @@ pub(crate) fn accept(
 type Step = std::result::Result<TlsStream<Pipe>, HandshakeError<Pipe>>;
 
 fn handshake(mut step: Step, socket: TcpStream, deadline: Instant) -> io::Result<Wire> {
-    let mut cipher = [0; CHUNK];
+    let mut cipher = chunk();
     // For the handshake's own bytes.
     let mut plain = Wire::plain(socket.try_clone()?);
     loop {

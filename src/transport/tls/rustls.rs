@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, Connection, DigitallySignedStruct, SignatureScheme};
 
-use super::super::wire::{CHUNK, Wire, read_socket, write_socket};
+use super::super::wire::{Wire, chunk, read_socket, write_socket};
 use super::{Engine, Root, TlsOptions};
 use crate::error::{Error, Result};
 
@@ -188,7 +188,7 @@ pub(crate) fn accept(
 
 fn handshake(connection: Connection, socket: TcpStream, deadline: Instant) -> io::Result<Wire> {
     let mut stream = Stream::new(connection);
-    let mut cipher = [0; CHUNK];
+    let mut cipher = chunk();
     let outcome = loop {
         write_out(&socket, &mut stream, deadline)?;
         if !stream.connection.is_handshaking() {
