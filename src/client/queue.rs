@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use crate::message::{Event, GroupMessage, ServerMessage};
+use crate::message::Event;
 
 /// What happens to messages when the event queue is full. See
 /// [`ClientBuilder::queue_limit`](crate::ClientBuilder::queue_limit).
@@ -69,13 +69,6 @@ pub(super) struct Queue {
     high_water: usize,
     /// Messages dropped since the last one that entered.
     lagged: u64,
-}
-
-/// A message on its way into the queue, with the bytes that it keeps alive.
-#[derive(Debug)]
-pub(super) enum Message {
-    Group(GroupMessage),
-    Server(ServerMessage),
 }
 
 /// What to do with a message.
@@ -148,8 +141,9 @@ impl Queue {
         self.high_water = self.high_water.max(len);
     }
 
-    /// Puts a message in, behind the note of those dropped before it.
-    pub(super) fn push(&mut self, message: Message, size: usize) {
+    /// Puts a message in, behind the note of those dropped before it. `size`: the bytes that it
+    /// keeps alive.
+    pub(super) fn push(&mut self, message: Event, size: usize) {
         if self.lagged > 0 {
             let lagged = std::mem::take(&mut self.lagged);
             self.push_event(Event::Lagged(lagged));
@@ -157,12 +151,8 @@ impl Queue {
         self.sizes.push_back(Some(size));
         self.messages += 1;
         self.bytes += size;
-        let event = match message {
-            Message::Group(message) => Event::GroupMessage(message),
-            Message::Server(message) => Event::ServerMessage(message),
-        };
         // The receiver lives as long as this queue.
-        let _ = self.events.send(event);
+        let _ = self.events.send(message);
     }
 
     /// True if the drop is one to count: without a queue nothing is missed.
@@ -191,10 +181,10 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Payload;
+    use crate::message::{Payload, ServerMessage};
 
-    fn message() -> Message {
-        Message::Server(ServerMessage {
+    fn message() -> Event {
+        Event::ServerMessage(ServerMessage {
             payload: Payload::from("x"),
             sequence_id: None,
             metadata: None,

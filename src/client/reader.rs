@@ -13,7 +13,7 @@ use crossbeam_channel::{Sender, select};
 
 use super::dialer::Dialer;
 use super::pending::Waiter;
-use super::queue::{Message, Queue, Room};
+use super::queue::{Queue, Room};
 use super::shared::{After, Shared, internal};
 use super::stats::add;
 use crate::error::{Error, ErrorKind, Result};
@@ -52,7 +52,9 @@ pub(super) struct Reader {
     link_cut: bool,
     /// Messages that came in one read and are not in the queue yet, with their sequence ids and
     /// sizes.
-    gathered: Vec<(Message, Option<u64>, usize)>,
+    gathered: Vec<(Event, Option<u64>, usize)>,
+    /// Acks that came in one read and are not told yet. Never both: what came first goes first.
+    acks: Vec<Answer>,
     /// The current link's read half; taken out while it is read.
     read_half: Option<LinkReader>,
     /// Disconnects `Shared::done` when everything above is dropped: keep this field last.
@@ -61,8 +63,13 @@ pub(super) struct Reader {
 
 type Sess = Session<Waiter>;
 
+/// An ack: its id, whether the call succeeded, and the service's name and message for the error.
+type Answer = (u64, bool, Option<(String, String)>);
+
 /// At most so many messages are gathered before they are handed over, however much is buffered.
 const GATHER_MOST: usize = 256;
+/// Of acks fewer: their callers have the next message ready, and the service waits for it.
+const ACKS_MOST: usize = 16;
 
 impl Reader {
     pub(super) fn new(
@@ -88,13 +95,14 @@ impl Reader {
             next_dial: None,
             link_cut: false,
             gathered: Vec::new(),
+            acks: Vec::new(),
             read_half: None,
             _alive: alive,
         }
     }
 
     /// The whole life of the thread.
-    pub(super) fn run(mut self) {
+    pub(super) fn run(mut self: Box<Self>) {
         if catch_unwind(AssertUnwindSafe(|| self.live())).is_err() {
             self.step(|session, _| session.stop(internal()));
         }
@@ -239,11 +247,10 @@ impl Reader {
     /// Reads the current link until it is lost or given up.
     ///
     /// Messages that have arrived together are handed over together, before the next read of the
-    /// socket or the next frame of another kind: that wakes a consumer once for many. (Acks are
-    /// not gathered: their callers have the next message ready.)
+    /// socket or the next frame of another kind: that wakes a consumer once for many. Acks likewise.
     fn read(&mut self, mut half: LinkReader) {
         loop {
-            let incoming = if self.gathered.is_empty() {
+            let incoming = if self.is_handed_over() {
                 match half.wake_at(self.next_wake(), self.now) {
                     Ok(()) => half.read(),
                     Err(e) => return self.lost(Loss::of(disconnected("the socket failed", e))),
@@ -251,7 +258,7 @@ impl Reader {
             } else {
                 half.read_buffered().map(|next| next.unwrap_or(Incoming::TimedOut))
             };
-            if self.gathered.is_empty() {
+            if self.is_handed_over() {
                 self.now = Instant::now();
                 if !matches!(incoming, Ok(Incoming::TimedOut)) {
                     self.keep_alive.heard(self.now);
@@ -273,23 +280,46 @@ impl Reader {
                     }
                 }
             }
-            if self.gathered.len() >= GATHER_MOST {
+            if self.gathered.len() >= GATHER_MOST || self.acks.len() >= ACKS_MOST {
                 self.hand_over();
             }
-            if self.gathered.is_empty() && (self.keep_time() || self.link_cut) {
+            if self.is_handed_over() && (self.keep_time() || self.link_cut) {
                 return;
             }
         }
     }
 
-    /// Puts the gathered messages into the queue.
+    fn is_handed_over(&self) -> bool {
+        self.gathered.is_empty() && self.acks.is_empty()
+    }
+
+    /// Puts the gathered messages into the queue, or tells the gathered acks.
     fn hand_over(&mut self) {
+        self.tell_acks();
         let mut gathered = std::mem::take(&mut self.gathered);
         for (message, id, size) in gathered.drain(..) {
             self.message(message, id, size);
         }
         // Its memory serves again.
         self.gathered = gathered;
+    }
+
+    fn tell_acks(&mut self) {
+        if self.acks.is_empty() {
+            return;
+        }
+        let mut acks = std::mem::take(&mut self.acks);
+        self.step(|session, _| {
+            for (id, success, error) in acks.drain(..) {
+                session.ack(id, success, error);
+            }
+        });
+        self.acks = acks;
+    }
+
+    fn gather(&mut self, message: Event, id: Option<u64>, size: usize) {
+        self.tell_acks();
+        self.gathered.push((message, id, size));
     }
 
     fn next_wake(&self) -> Option<Instant> {
@@ -400,7 +430,7 @@ impl Reader {
                 Frame::Binary(bytes) => Payload::Binary(bytes),
             };
             let message = ServerMessage { payload, sequence_id: None, metadata: None };
-            return self.gathered.push((Message::Server(message), None, size));
+            return self.gather(Event::ServerMessage(message), None, size);
         };
         let decoded = decoder.decode(frame);
         if !matches!(decoded, Ok(Downstream::Connected { .. })) {
@@ -409,11 +439,18 @@ impl Reader {
         match decoded {
             Ok(Downstream::GroupMessage(m)) => {
                 let id = m.sequence_id;
-                self.gathered.push((Message::Group(m), id, size));
+                self.gather(Event::GroupMessage(m), id, size);
             }
             Ok(Downstream::ServerMessage(m)) => {
                 let id = m.sequence_id;
-                self.gathered.push((Message::Server(m), id, size));
+                self.gather(Event::ServerMessage(m), id, size);
+            }
+            Ok(Downstream::Ack { ack_id, success, error }) => {
+                if !self.gathered.is_empty() {
+                    self.hand_over();
+                }
+                let error = error.map(|e| (e.name, e.message.unwrap_or_default()));
+                self.acks.push((ack_id, success, error));
             }
             Ok(other) => {
                 self.hand_over();
@@ -430,10 +467,6 @@ impl Reader {
 
     fn control(&mut self, message: Downstream, size: usize) {
         match message {
-            Downstream::Ack { ack_id, success, error } => {
-                let error = error.map(|e| (e.name, e.message.unwrap_or_default()));
-                self.step(|session, _| session.ack(ack_id, success, error));
-            }
             Downstream::Pong => self.note_pong(),
             Downstream::Connected { connection_id, user_id, reconnection_token } => {
                 let identity = Identity {
@@ -476,7 +509,7 @@ impl Reader {
         }
     }
 
-    fn message(&mut self, message: Message, id: Option<u64>, size: usize) {
+    fn message(&mut self, message: Event, id: Option<u64>, size: usize) {
         if id.is_some_and(|id| self.inbox.check(id) == Verdict::Duplicate) {
             add(&self.shared.counters.duplicates, 1);
             return self.handled(size);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::handle::Client;
 use super::pending::PendingAck;
-use super::shared::{Prepared, internal};
+use super::shared::Prepared;
 use crate::error::{Error, Result};
 use crate::message::{Ack, Metadata, Payload};
 use crate::protocol::{Frame, MAX_MESSAGE, SendContent, SendEvent, SendToGroup, Upstream, rules};
@@ -132,36 +132,33 @@ impl<'a> Request<'a> {
             // Membership is followed by its ack, so that it can be restored; nobody waits for it.
             return self.begin(true).map(drop);
         }
+        let shared = self.client.shared();
         let (frame, deadline) = self.unacked()?;
-        self.client.shared().fire(&[frame], deadline)
+        shared.fire(&[frame], deadline)
     }
 
     fn begin(self, watched: bool) -> Result<PendingAck> {
         let shared = self.client.shared();
-        let mut pending = shared.start(vec![self.prepare(watched)?])?;
-        pending.pop().ok_or_else(internal)
+        shared.start_one(self.prepare(watched)?)
     }
 
     /// Checks and encodes.
-    pub(super) fn prepare(&self, watched: bool) -> Result<Prepared> {
+    pub(super) fn prepare(self, watched: bool) -> Result<Prepared> {
         self.check()?;
         let id = self.client.shared().next_id(self.ack_id);
-        Ok(Prepared {
-            kind: self.kind(),
-            key: Key::Ack(id),
-            frame: self.encode(Some(id))?,
-            deadline: self.deadline(),
-            watched,
-        })
+        let (kind, deadline) = (self.kind(), self.deadline());
+        let frame = self.encode(Some(id))?;
+        Ok(Prepared { kind, key: Key::Ack(id), frame, deadline, watched })
     }
 
     /// Checks and encodes a message that nobody waits for.
-    pub(super) fn unacked(&self) -> Result<(Frame, Instant)> {
+    pub(super) fn unacked(self) -> Result<(Frame, Instant)> {
         if self.ack_id.is_some() {
             return Err(Error::invalid("`ack_id` and `fire_and_forget` exclude each other"));
         }
         self.check()?;
-        Ok((self.encode(None)?, self.deadline()))
+        let deadline = self.deadline();
+        Ok((self.encode(None)?, deadline))
     }
 
     pub(super) fn is_of(&self, client: &Client) -> bool {
@@ -213,9 +210,9 @@ impl<'a> Request<'a> {
         }
     }
 
-    fn encode(&self, ack_id: Option<u64>) -> Result<Frame> {
-        let metadata = self.metadata.as_ref().map(Cow::Borrowed);
-        let message = match &self.what {
+    fn encode(self, ack_id: Option<u64>) -> Result<Frame> {
+        let metadata = self.metadata.map(Cow::Owned);
+        let message = match self.what {
             What::Join(group) => Upstream::JoinGroup { group: Cow::Borrowed(group), ack_id },
             What::Leave(group) => Upstream::LeaveGroup { group: Cow::Borrowed(group), ack_id },
             What::Publish(group, payload) => Upstream::SendToGroup(SendToGroup {
@@ -224,14 +221,11 @@ impl<'a> Request<'a> {
                 no_echo: self.no_echo,
                 ttl_seconds: self.ttl_seconds,
                 metadata,
-                content: SendContent::Payload(payload.clone()),
+                content: SendContent::Payload(payload),
             }),
-            What::Event(name, payload) => Upstream::Event(SendEvent {
-                event: Cow::Borrowed(name),
-                ack_id,
-                metadata,
-                payload: payload.clone(),
-            }),
+            What::Event(name, payload) => {
+                Upstream::Event(SendEvent { event: Cow::Borrowed(name), ack_id, metadata, payload })
+            }
         };
         let frame = self.client.shared().encode(&message)?;
         let frame = frame.ok_or_else(|| Error::invalid("this client has no subprotocol"))?;

@@ -234,21 +234,26 @@ impl Shared {
         let Some(deadline) = calls.first().map(|call| call.deadline) else {
             return Ok(Vec::new());
         };
-        let mut pending = Vec::with_capacity(calls.len());
-        let mut refused = None;
-        let after = self.with_room(deadline, |session| {
-            refused = calls.iter().find_map(|call| session.refuses(call.key));
-            if refused.is_none() {
-                for call in calls {
-                    pending.push(self.register(session, call));
-                }
+        let (pending, after) = self.with_room(deadline, |session| {
+            match calls.iter().find_map(|call| session.refuses(call.key)) {
+                Some(refused) => Err(refused),
+                None => Ok(calls.into_iter().map(|call| self.register(session, call)).collect()),
             }
         })?;
         self.finish(after, deadline);
-        match refused {
-            Some(error) => Err(error),
-            None => Ok(pending),
-        }
+        pending
+    }
+
+    /// The same for a single call.
+    pub(super) fn start_one(self: &Arc<Self>, call: Prepared) -> Result<PendingAck> {
+        let deadline = call.deadline;
+        let (pending, after) =
+            self.with_room(deadline, |session| match session.refuses(call.key) {
+                Some(refused) => Err(refused),
+                None => Ok(self.register(session, call)),
+            })?;
+        self.finish(after, deadline);
+        pending
     }
 
     fn register(self: &Arc<Self>, session: &mut Session<Waiter>, call: Prepared) -> PendingAck {
@@ -268,7 +273,7 @@ impl Shared {
     pub(super) fn fire(self: &Arc<Self>, frames: &[Frame], deadline: Instant) -> Result<()> {
         let mut waiting = Vec::new();
         let mut refused = None;
-        let after = self.with_room(deadline, |session| {
+        let ((), after) = self.with_room(deadline, |session| {
             for frame in frames {
                 match session.fire(frame) {
                     Ok(true) => {}
@@ -302,11 +307,11 @@ impl Shared {
     }
 
     /// Runs something on the session once the link's out-buffer has room.
-    fn with_room(
+    fn with_room<R>(
         &self,
         deadline: Instant,
-        act: impl FnOnce(&mut Session<Waiter>),
-    ) -> Result<After> {
+        act: impl FnOnce(&mut Session<Waiter>) -> R,
+    ) -> Result<(R, After)> {
         loop {
             let mut state = self.lock();
             if self.is_poisoned() {
@@ -318,9 +323,9 @@ impl Shared {
                 link.wait_for_room(deadline)?;
                 continue;
             }
-            state.session.make_room(Instant::now());
-            act(&mut state.session);
-            return Ok(self.apply(&mut state));
+            state.session.make_room(Instant::now);
+            let result = act(&mut state.session);
+            return Ok((result, self.apply(&mut state)));
         }
     }
 

@@ -159,11 +159,15 @@ impl<W> Session<W> {
     /// For a caller that finds all places taken: frees those of calls whose time is up, which the
     /// reader may not have noticed while it hears nothing. Rejoins are left to the reader, since
     /// only it may cause events.
-    pub(crate) fn make_room(&mut self, now: Instant) {
+    pub(crate) fn make_room(&mut self, now: impl FnOnce() -> Instant) {
         if !self.calls.is_full() {
             return;
         }
-        for key in self.calls.overdue(now) {
+        let overdue = self.calls.overdue(now());
+        if overdue.is_empty() {
+            return; // as usual, so this must not cost a look at every call
+        }
+        for key in overdue {
             if !matches!(self.calls.kind(key), Some(CallKind::Rejoin(_))) {
                 let written = self.calls.is_written(key);
                 self.fail_call(key, timed_out(written));
