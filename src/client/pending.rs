@@ -59,7 +59,10 @@ impl Slot {
             let _ = channel.try_send(outcome.clone());
         }
         state.outcome = Some(outcome);
-        if state.waiting > 0 {
+        let any_waits = state.waiting > 0;
+        // First the lock: who is woken needs it.
+        drop(state);
+        if any_waits {
             self.told.notify_all();
         }
     }

@@ -69,7 +69,7 @@ type Answer = (u64, bool, Option<(String, String)>);
 /// At most so many messages are gathered before they are handed over, however much is buffered.
 const GATHER_MOST: usize = 256;
 /// Of acks fewer: their callers have the next message ready, and the service waits for it.
-const ACKS_MOST: usize = 16;
+const ACKS_MOST: usize = 32;
 
 impl Reader {
     pub(super) fn new(
@@ -250,15 +250,12 @@ impl Reader {
     /// socket or the next frame of another kind: that wakes a consumer once for many. Acks likewise.
     fn read(&mut self, mut half: LinkReader) {
         loop {
-            let incoming = if self.is_handed_over() {
-                match half.wake_at(self.next_wake(), self.now) {
-                    Ok(()) => half.read(),
-                    Err(e) => return self.lost(Loss::of(disconnected("the socket failed", e))),
-                }
-            } else {
-                half.read_buffered().map(|next| next.unwrap_or(Incoming::TimedOut))
-            };
-            if self.is_handed_over() {
+            let first = self.is_handed_over();
+            if first && let Err(e) = half.wake_at(self.next_wake(), self.now) {
+                return self.lost(Loss::of(disconnected("the socket failed", e)));
+            }
+            let incoming = half.next(first);
+            if first {
                 self.now = Instant::now();
                 if !matches!(incoming, Ok(Incoming::TimedOut)) {
                     self.keep_alive.heard(self.now);

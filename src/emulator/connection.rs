@@ -209,7 +209,7 @@ impl Live {
         let protocol = kind.protocol();
         loop {
             let start = Instant::now();
-            let incoming = reader.read();
+            let incoming = reader.next(true);
             let buffered = start.elapsed() < BUFFERED;
             let over = || self.outbox.is_over();
             self.shared.switches.thaw(over);
@@ -414,7 +414,7 @@ impl Live {
 /// After a refused recovery: reads until the client has answered the Close, or the writer thread
 /// cuts the connection.
 fn await_close(mut reader: LinkReader) {
-    while !matches!(reader.read(), Ok(Incoming::Close { .. }) | Err(_)) {}
+    while !matches!(reader.next(true), Ok(Incoming::Close { .. }) | Err(_)) {}
 }
 
 enum Last {

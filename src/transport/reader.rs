@@ -33,7 +33,7 @@ pub(crate) enum Incoming {
         code: Option<u16>,
         reason: String,
     },
-    /// The armed time passed.
+    /// The armed time passed, or nothing has arrived.
     TimedOut,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Lost {
     pub(crate) violation: Option<u16>,
 }
 
-/// The read half. `read` blocks outside every lock.
+/// The read half. `next` blocks outside every lock.
 #[derive(Debug)]
 pub(crate) struct LinkReader {
     ws: WebSocket<ReadHalf>,
@@ -97,34 +97,24 @@ impl LinkReader {
         Ok(())
     }
 
-    /// Blocks for the next message, at most for the armed time.
-    pub(crate) fn read(&mut self) -> Result<Incoming, Lost> {
-        if let Some(incoming) = self.next()? {
-            return Ok(incoming);
-        }
-        self.timed_out = true;
-        self.write_rest();
-        Ok(Incoming::TimedOut)
-    }
-
-    /// The next message if it has arrived already; asks the socket for nothing.
-    pub(crate) fn read_buffered(&mut self) -> Result<Option<Incoming>, Lost> {
-        self.ws.get_mut().may_block = false;
-        let next = self.next();
-        self.ws.get_mut().may_block = true;
-        next
-    }
-
-    /// `None`: the time is up, or nothing is buffered.
-    fn next(&mut self) -> Result<Option<Incoming>, Lost> {
+    /// The next message. With `wait` this blocks, at most for the armed time; without, it asks the
+    /// socket for nothing.
+    pub(crate) fn next(&mut self, wait: bool) -> Result<Incoming, Lost> {
+        self.ws.get_mut().may_block = wait;
         loop {
             let message = match self.ws.read() {
                 Ok(message) => message,
                 Err(WsError::Io(e)) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(WsError::Io(e)) if is_timeout(&e) => return Ok(None),
+                Err(WsError::Io(e)) if is_timeout(&e) => {
+                    if wait {
+                        self.timed_out = true;
+                        self.write_rest();
+                    }
+                    return Ok(Incoming::TimedOut);
+                }
                 Err(e) => return Err(self.lost(e)),
             };
-            return Ok(Some(match message {
+            return Ok(match message {
                 Message::Text(text) => Incoming::Text(Text::from_inner(text)),
                 Message::Binary(bytes) => Incoming::Binary(bytes),
                 Message::Ping(_) => {
@@ -141,7 +131,7 @@ impl LinkReader {
                     Incoming::Close { code, reason }
                 }
                 Message::Frame(_) => continue,
-            }));
+            });
         }
     }
 

@@ -73,6 +73,11 @@ pub(crate) struct Pipe {
 }
 
 impl Pipe {
+    /// Nothing can be read before more is fed.
+    fn is_empty(&self) -> bool {
+        self.taken == self.input.len() && !self.ended
+    }
+
     fn feed(&mut self, cipher: &[u8]) {
         self.ended |= cipher.is_empty();
         if self.taken == self.input.len() {
@@ -117,6 +122,10 @@ impl Stream {
     }
 
     pub(super) fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        // The library would find out the same, at the price of an error with a history.
+        if self.0.get_ref().is_empty() && self.0.buffered_read_size().is_ok_and(|n| n == 0) {
+            return Err(ErrorKind::WouldBlock.into());
+        }
         self.0.read(buf)
     }
 
