@@ -130,7 +130,7 @@ fn message_size(peer: &Peer, sizes: &[usize], length: Duration) {
 
 fn receiver(peer: &Peer, size: usize) -> impl FnMut() {
     let client = connect(peer);
-    client.to_group(&format!("flood/reliable/{size}"), "").fire_and_forget().expect("sent");
+    client.to_group(format!("flood/reliable/{size}"), "").fire_and_forget().expect("sent");
     move || {
         while !matches!(black_box(client.recv()).expect("an event"), Event::GroupMessage(_)) {}
     }

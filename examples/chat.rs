@@ -64,7 +64,7 @@ fn main() -> webpubsub::Result<()> {
             recv(lines) -> line => match line {
                 Ok(line) => {
                     if let Err(e) = say(&client, &room, &name, &line) {
-                        println!("(not sent: {e})");
+                        println!("(not sent: {e:#})");
                     }
                 }
                 Err(_) => break, // the end of the input
@@ -108,7 +108,7 @@ fn show(event: &Event) {
         },
         Event::Recovering(_) => println!("(the link was lost; trying to recover it)"),
         Event::Recovered(_) => println!("(the link is back)"),
-        Event::Disconnected(lost) => println!("(disconnected: {})", lost.cause),
+        Event::Disconnected(lost) => println!("(disconnected: {:#})", lost.cause),
         Event::Connected(c) if c.gap_possible => println!("(connected anew)"),
         _ => {}
     }

@@ -41,7 +41,7 @@ fn main() -> Result<(), BoxError> {
     loop {
         match client.recv_timeout(Duration::from_secs(10))? {
             Some(Event::Connected(c)) if c.gap_possible => break,
-            Some(Event::Disconnected(lost)) => println!("disconnected: {}", lost.cause),
+            Some(Event::Disconnected(lost)) => println!("disconnected: {:#}", lost.cause),
             Some(Event::GroupMessage(m)) => println!("{}: {}", m.group, m.payload),
             Some(_) => {}
             None if embedded => return Err("no new connection within 10 s".into()),

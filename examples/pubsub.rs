@@ -46,13 +46,21 @@ fn main() -> webpubsub::Result<()> {
     }
     let service = emulator.map(|emulator| thread::spawn(move || play_the_others(&emulator)));
 
+    let mut end = None;
     for event in client.events() {
         print(&event);
+        if let Event::Stopped(stopped) = event {
+            end = Some(stopped.cause);
+        }
     }
+    let played = service.is_some();
     if let Some(service) = service {
         service.join().expect("the service's side does not panic");
     }
-    Ok(())
+    match end {
+        Some(cause) if !played && !cause.is_closed() => Err(cause), // such as an expired token
+        _ => Ok(()),
+    }
 }
 
 fn print(event: &Event) {
@@ -62,15 +70,15 @@ fn print(event: &Event) {
         Event::Connected(c) if c.gap_possible => {
             println!("connected anew; messages may be missing")
         }
-        Event::Recovering(r) => println!("link lost, recovering: {}", r.cause),
+        Event::Recovering(r) => println!("link lost, recovering: {:#}", r.cause),
         Event::Recovered(r) => println!("recovered; {} messages came again", r.replayed),
         Event::Disconnected(d) => match &d.service_message {
-            Some(why) => println!("disconnected: {} ({why})", d.cause),
-            None => println!("disconnected: {}", d.cause),
+            Some(why) => println!("disconnected: {:#} ({why})", d.cause),
+            None => println!("disconnected: {:#}", d.cause),
         },
         Event::Reconnecting(r) => println!("attempt {} in {:.1?}", r.attempt, r.delay),
-        Event::RejoinFailed(r) => println!("not joined again: `{}`: {}", r.group, r.error),
-        Event::Stopped(s) => println!("stopped: {}", s.cause),
+        Event::RejoinFailed(r) => println!("not joined again: `{}`: {:#}", r.group, r.error),
+        Event::Stopped(s) => println!("stopped: {:#}", s.cause),
         _ => {}
     }
 }

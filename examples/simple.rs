@@ -54,7 +54,7 @@ fn print_events(client: &SimpleClient) -> Option<Error> {
                 Payload::Text(text) => println!("text: {text}"),
                 other => println!("{} bytes: {:?}", other.as_bytes().len(), other.as_bytes()),
             },
-            Event::Disconnected(lost) => println!("disconnected: {}", lost.cause),
+            Event::Disconnected(lost) => println!("disconnected: {:#}", lost.cause),
             Event::Stopped(stopped) => end = Some(stopped.cause),
             _ => {}
         }

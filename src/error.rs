@@ -55,14 +55,17 @@ pub enum ErrorKind {
     Subprotocol,
     /// The connection came up, but the service's `connected` message did not come.
     NotConnected,
-    /// A time limit of the call passed.
+    /// A time limit of the call passed. (A step of connecting that took too long has that step's
+    /// kind.)
     Timeout,
-    /// The service refused the call; see [`Error::service_error_name`].
+    /// The service refused the call; see [`Error::service_error_name`]. Or it closed the connection
+    /// over something that was in flight: then [`Error::close_code`] is set instead, and each call
+    /// that was in flight gets this.
     Refused,
     /// The connection was lost for good while the call was under way: it may or may not have been
     /// executed.
     OutcomeUnknown,
-    /// The connection is gone (and is not being re-established).
+    /// The connection is gone.
     Disconnected,
     /// The event queue is full and its policy is to disconnect.
     QueueFull,
@@ -128,6 +131,17 @@ impl Error {
         self.edit(|inner| inner.retry_after = after)
     }
 
+    /// What the other one tells beside its message.
+    pub(crate) fn with_facts_of(self, other: &Self) -> Self {
+        let other = &other.0;
+        self.edit(|inner| {
+            inner.service_name.clone_from(&other.service_name);
+            inner.http_status = other.http_status;
+            inner.close_code = other.close_code;
+            inner.retry_after = other.retry_after;
+        })
+    }
+
     pub(crate) fn config(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorKind::Config, message)
     }
@@ -149,7 +163,7 @@ impl Error {
     /// Whether the message of the failed call may have reached the service all the same.
     ///
     /// `false` means that it certainly did not take effect: nothing was written, or the service
-    /// refused it.
+    /// refused it before it did anything. So ask this before [`is_refused`](Self::is_refused).
     #[must_use]
     pub fn may_have_been_delivered(&self) -> bool {
         self.0.maybe_delivered
@@ -180,7 +194,7 @@ impl Error {
         self.0.retry_after
     }
 
-    /// True if a time limit passed.
+    /// True if the time limit of a call passed.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         self.kind() == ErrorKind::Timeout
@@ -192,7 +206,8 @@ impl Error {
         self.kind() == ErrorKind::Closed
     }
 
-    /// True if the service answered the call with a refusal.
+    /// True if the service answered the call with a refusal. A refusal by a handler that failed half
+    /// way [may have been delivered](Self::may_have_been_delivered).
     #[must_use]
     pub fn is_refused(&self) -> bool {
         self.kind() == ErrorKind::Refused

@@ -27,9 +27,13 @@
 //! client.join_group("chat")?; // returns when the service has acked
 //! client.send_to_group("chat", "hello")?; // so does this
 //! for event in client.events() {
-//!     if let Event::GroupMessage(message) = event {
-//!         println!("{}: {}", message.group, message.text()?);
-//!         break;
+//!     match event {
+//!         Event::GroupMessage(message) => {
+//!             println!("{}: {}", message.group, message.payload);
+//!             break;
+//!         }
+//!         Event::Stopped(stopped) => return Err(stopped.cause), // such as an expired token
+//!         _ => {} // `Connected`, `Recovering` and so on
 //!     }
 //! }
 //! client.close()?;
@@ -47,16 +51,25 @@
 //! in which the calls were made, also those of several threads.
 //!
 //! Each client has one thread, named `webpubsub` by default. It reads, keeps the connection alive,
-//! and makes a new one. It runs no code of yours and never waits for a caller. A send is written by the thread
+//! and makes a new one. It runs no code of yours (but for your program's logger) and never waits for
+//! a caller. A send is written by the thread
 //! that calls, or by another one that is writing just then. While the client connects there are two
 //! short-lived helpers at most: one looks up the host name, one asks your [URL
 //! provider](UrlSource::provider). A host with several addresses gets a further helper for each that
 //! is tried.
 //!
+//! Memory is bounded for what is received (see [below](#receiving)). Calls that were started are kept
+//! until their ack or deadline, so it is the program that limits how many those are.
+//!
 //! A client ends in one of three ways: [`Client::close`] (flushes, says goodbye, waits for the
 //! thread), the drop of the last clone (neither flushes nor waits), or the service (see [below
 //! ](#when-the-link-is-lost)). After `close` every call fails with [`ErrorKind::Closed`], and the
 //! queue ends behind [`Event::Stopped`].
+//!
+//! For Ctrl-C, call `close` on a clone from the handler (with the crate `ctrlc` that is a thread of
+//! its own, so it may block): the iteration over `events()` then ends, and `main` returns. A clone
+//! in the handler keeps the client alive, so the drop of the others does not end it. `connect` cannot
+//! be interrupted, and makes one attempt; where the network may come later, loop over it.
 //!
 //! # Sending, three ways
 //!
@@ -138,11 +151,13 @@
 //! # }
 //! ```
 //!
-//! The queue is bounded: 1024 messages, or 64 MiB ([`ClientBuilder::queue_limit`]). When it is full
+//! The queue is bounded: 1024 messages, or 64 MiB ([`ClientBuilder::queue_messages`]). When it is full
 //! the client stops reading, and so the service feels it. While calls wait for acks, which come
-//! over the same connection, the bound is 16,384, so a thread that never looks at the queue still
-//! gets its acks. [`Overflow`] names two other policies: drop (counted, and noted in the queue as
-//! [`Event::Lagged`]), or disconnect. A program that only sends asks for
+//! over the same connection, the bound is 16,384 ([`ClientBuilder::queue_messages_in_flight`]). Past
+//! that acks are not read either, and calls time out: a program that publishes to a group of which it
+//! is a member must read its events, or ask for [`no_echo`](Request::no_echo) or no queue at all.
+//! [`Overflow`] names two other policies: drop (counted, and noted in the queue as
+//! [`Event::Lagged`]), or end the client. A program that only sends asks for
 //! [`no_event_queue`](ClientBuilder::no_event_queue).
 //!
 //! One warning. On a reliable connection the service holds at most 1000 messages that the client
@@ -188,9 +203,9 @@
 //! # fn f(client: &Client) -> webpubsub::Result<()> {
 //! match client.send_to_group("chat", "hello") {
 //!     Ok(_) => {}
-//!     Err(e) if e.is_refused() => println!("no: {:?}", e.service_error_name()), // "Forbidden", …
 //!     Err(e) if e.may_have_been_delivered() => println!("perhaps: {e}"), // timeout after writing …
-//!     Err(e) => println!("certainly not: {e}"),
+//!     Err(e) if e.is_refused() => println!("no: {:?}", e.service_error_name()), // "Forbidden", …
+//!     Err(e) => println!("certainly not: {e:#}"), // `{:#}` adds the causes
 //! }
 //! # Ok(())
 //! # }
@@ -198,7 +213,8 @@
 //!
 //! # Time limits
 //!
-//! Every wait has a limit. All can be set on [`ClientBuilder`] and [`SimpleClientBuilder`].
+//! Every wait has a limit. Those with a setter can be set on [`ClientBuilder`] and
+//! [`SimpleClientBuilder`].
 //!
 //! | what | default | set by |
 //! | --- | --- | --- |
@@ -209,7 +225,7 @@
 //! | `close` | 2 s, and up to 1 s more on a machine that hangs | `close_timeout` |
 //! | silence until a ping is sent; until the peer counts as dead | 10 s; 20 s | `keep_alive`, `no_keep_alive` |
 //! | writing without any progress: the link is given up | 10 s | |
-//! | recovery: in all; from try to try; each try | 30 s; 1 s; 5 s | [`ClientBuilder::recovery`] |
+//! | recovery: in all; from try to try; each try | 30 s; 1 s; 5 s | `recovery_window`, `recovery_interval`, `recovery_attempt_timeout` |
 //! | new connections: delay, growing with each failure, at random below the bound | 1 s to 30 s | `backoff` |
 //!
 //! `recv` and the iteration over `events()` wait without a limit, until something comes or the
@@ -303,16 +319,19 @@
 //!
 //! | level | what |
 //! | --- | --- |
-//! | `warn` | link lost, disconnected, a frame that could not be read |
+//! | `error` | stopped, by anything but the program itself |
+//! | `warn` | link lost, disconnected, a group that could not be joined again, a frame that could not be read, a full queue |
 //! | `info` | connected, recovered, the next attempt and why, stopped |
 //! | `debug` | each attempt, with host and port, and how it failed; frames of an unknown kind |
 //!
 //! No log line or error of this crate holds a payload, an access token, a key or a reconnection
 //! token, and no `Debug` output of a client, builder, source or connection string does; URLs are
-//! shown as host and port. An error may quote what the service said. `Debug` of an [`Event`] or a
-//! [`Payload`] shows the data, and so do frames recorded by the emulator.
-//! One thing is not in our hands: `tungstenite`, which parses the frames, prints received ones at
-//! its own target `tungstenite` on level `trace`. Do not enable that where payloads are private.
+//! shown as host and port. An error may quote what the service said, and in its causes is what your
+//! own URL provider said (it is not logged), or where a JSON payload does not fit. `Debug` of an
+//! [`Event`], a [`Payload`] or a [`Request`] shows the data, and so do frames recorded by the emulator.
+//! One thing is not in our hands: `tungstenite`, which parses the frames, prints received ones, with
+//! payloads and reconnection tokens, at its own target `tungstenite` on level `trace`. Do not enable
+//! that in production.
 //!
 //! # What is missing
 //!
@@ -338,8 +357,7 @@
 //! | `message`, `error`, `secret` | what users hold |
 //!
 //! `tests/` holds the integration tests, and `tests/vectors.json` frames of the protocol;
-//! `docs/defects.md` maps what goes wrong in other clients to the test that it does not here;
-//! `.ci/run` is what must pass.
+//! `docs/defects.md` maps what goes wrong in other clients to the test that it does not here.
 //!
 #![cfg_attr(feature = "emulator", doc = "[`Emulator`]: emulator::Emulator")]
 #![cfg_attr(

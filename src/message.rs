@@ -1,9 +1,7 @@
 //! What users hold: payloads, received messages and lifecycle events.
 //!
 //! Received payloads are refcounted slices of the frame they came in, so taking an [`Event`] from
-//! the queue, cloning it or passing it to another thread copies no bytes. A slice that is kept
-//! for long keeps its read buffer (some 16 KiB) alive: copy it (`to_string`, `to_vec`) if you
-//! store many small ones for ever.
+//! the queue, cloning it or passing it to another thread copies no bytes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -140,6 +138,9 @@ impl RawJson {
 ///
 /// `&str` and `String` become [`Payload::Text`], bytes become [`Payload::Binary`], a
 /// `serde_json::Value` or [`Payload::from_json`] becomes [`Payload::Json`].
+///
+/// A received payload is a slice of its read buffer (8 KiB by default), which it keeps alive: copy
+/// (`to_string`, `to_vec`) what you store for long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Payload {
@@ -310,6 +311,27 @@ pub struct ServerMessage {
     pub sequence_id: Option<u64>,
     /// Metadata, if the sender gave any.
     pub metadata: Option<Box<Metadata>>,
+}
+
+impl GroupMessage {
+    /// A message as a program's own tests may need one; set further fields as you like.
+    pub fn new(group: impl Into<Arc<str>>, payload: impl Into<Payload>) -> Self {
+        Self {
+            group: group.into(),
+            from_user_id: None,
+            payload: payload.into(),
+            sequence_id: None,
+            metadata: None,
+            stream: None,
+        }
+    }
+}
+
+impl ServerMessage {
+    /// A message as a program's own tests may need one; set further fields as you like.
+    pub fn new(payload: impl Into<Payload>) -> Self {
+        Self { payload: payload.into(), sequence_id: None, metadata: None }
+    }
 }
 
 macro_rules! payload_shortcuts {

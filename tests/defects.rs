@@ -24,11 +24,10 @@ fn ms(n: u64) -> Duration {
 
 /// Short retry times.
 fn quick(emulator: &Emulator) -> ClientBuilder {
-    Client::builder(emulator.url("hub")).protocol(RELIABLE).backoff(ms(10), ms(50)).recovery(
-        Duration::from_secs(30),
-        ms(20),
-        Duration::from_secs(5),
-    )
+    Client::builder(emulator.url("hub"))
+        .protocol(RELIABLE)
+        .backoff(ms(10), ms(50))
+        .recovery_interval(ms(20))
 }
 
 /// The next lifecycle event; messages are skipped.
@@ -203,7 +202,8 @@ fn j09_one_hanging_attempt_does_not_eat_the_recovery() {
     for at in [StallAt::Accept, StallAt::Upgrade] {
         let emulator = emulator();
         let client = quick(&emulator)
-            .recovery(Duration::from_secs(30), ms(20), ms(200))
+            .recovery_interval(ms(20))
+            .recovery_attempt_timeout(ms(200))
             .connect()
             .expect("connect");
         expect!(&client, Event::Connected(_));
@@ -460,7 +460,12 @@ fn c04_a_message_that_breaks_our_limit_does_not_come_round_for_ever() {
 #[test]
 fn c05_server_and_group_messages_come_in_one_order_and_bounded() {
     let emulator = emulator();
-    let client = quick(&emulator).queue_limit(100, 100, 1 << 20).connect().expect("connect");
+    let client = quick(&emulator)
+        .queue_messages(100)
+        .queue_messages_in_flight(100)
+        .queue_bytes(1 << 20)
+        .connect()
+        .expect("connect");
     client.join_group("g").expect("join");
     for i in 0..600 {
         if i % 2 == 0 {
@@ -532,7 +537,9 @@ fn v02_a_loss_for_good_fails_calls_at_once_and_not_at_their_deadlines() {
 fn v03_an_overflow_silences_nothing() {
     let emulator = emulator();
     let client = quick(&emulator)
-        .queue_limit(10, 10, 1 << 20)
+        .queue_messages(10)
+        .queue_messages_in_flight(10)
+        .queue_bytes(1 << 20)
         .overflow(Overflow::DropNewest)
         .connect()
         .expect("connect");

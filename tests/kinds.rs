@@ -18,7 +18,8 @@ fn quick(emulator: &Emulator, protocol: Protocol) -> ClientBuilder {
     let ms = Duration::from_millis;
     Client::builder(emulator.url("hub"))
         .protocol(protocol)
-        .recovery(Duration::from_secs(20), ms(10), Duration::from_secs(5))
+        .recovery_window(Duration::from_secs(20))
+        .recovery_interval(ms(10))
         .backoff(ms(1), ms(20))
 }
 

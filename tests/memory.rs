@@ -4,7 +4,7 @@
 //! else moves the figure. The flood comes from a hand-made peer that writes one small buffer over
 //! and over, and what the client does not take stays in the kernel: what grows is the client.
 //!
-//! The bound is the one of `ClientBuilder::queue_limit`: so many messages (a greater number while a
+//! The bound is the one of `ClientBuilder::queue_messages`: so many messages (a greater number while a
 //! call is in flight), or so many bytes of frames. To it comes what an event takes beside its frame
 //! ([`PER_EVENT`]) and a fixed allowance ([`ALLOWANCE`]) for thread stacks, buffers of the
 //! connection and the allocator's own arenas.
@@ -72,7 +72,7 @@ const CASES: [Case; 7] = [
     },
     Case {
         name: "wait-bytes",
-        build: |builder| builder.queue_limit(1 << 30, 1 << 30, BYTES),
+        build: |builder| builder.queue_messages(1 << 30).queue_bytes(BYTES),
         call: false,
         messages: Some((BYTES / DATA) as u64),
         ends: Ends::Blocked,
@@ -100,7 +100,7 @@ const CASES: [Case; 7] = [
     },
     Case {
         name: "unbounded",
-        build: |builder| builder.queue_limit(1 << 30, 1 << 30, 1 << 40),
+        build: |builder| builder.queue_messages(1 << 30).queue_bytes(1 << 40),
         call: false,
         messages: None,
         ends: Ends::Taken,

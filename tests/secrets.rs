@@ -116,7 +116,7 @@ fn connect_and_recover(emulator: &Emulator, url: &str, texts: &mut Texts, marks:
     let builder = Client::builder(url)
         .header("X-Gateway-Key", HEADER)
         .backoff(ms(1), ms(10))
-        .recovery(Duration::from_secs(30), ms(20), Duration::from_secs(5));
+        .recovery_interval(ms(20));
     texts.note("builder", format!("{builder:?}"));
     let client = builder.connect().expect("connect");
     texts.note("client", format!("{client:?}"));

@@ -213,7 +213,7 @@ fn a_token_alone_and_a_ttl_are_modelled_by_the_emulators_clock() {
     );
     let sender = Client::connect(url).expect("connect");
     let receiver = quick(emulator.url("hub"))
-        .recovery(Duration::from_secs(30), Duration::from_millis(20), Duration::from_secs(5))
+        .recovery_interval(Duration::from_millis(20))
         .connect()
         .expect("connect");
     receiver.join_group("g").expect("join");

@@ -24,7 +24,7 @@ fn quick(builder: ClientBuilder, name: &str) -> ClientBuilder {
     builder
         .protocol(super::RELIABLE)
         .backoff(ms(20), ms(20))
-        .recovery(Duration::from_secs(30), ms(20), Duration::from_secs(5))
+        .recovery_interval(ms(20))
         .thread_name(name)
 }
 
@@ -112,7 +112,12 @@ fn open_with_calls_under_way() {
 #[test]
 fn open_with_a_full_queue() {
     matrix("full queue", false, |emulator, builder| {
-        let client = builder.queue_limit(1, 1, 1 << 20).connect().expect("connect");
+        let client = builder
+            .queue_messages(1)
+            .queue_messages_in_flight(1)
+            .queue_bytes(1 << 20)
+            .connect()
+            .expect("connect");
         for _ in 0..50 {
             emulator.send_to_all("hub", "x");
         }

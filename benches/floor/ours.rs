@@ -126,7 +126,7 @@ pub(crate) fn callers(peer: &Peer, callers: usize, size: usize, length: Duration
 
 pub(crate) fn receive(peer: &Peer, flood: &str, size: usize, length: Duration) -> f64 {
     let client = builder(peer, protocol_for(flood)).connect().expect("connect");
-    client.to_group(&format!("flood/{flood}/{size}"), "").fire_and_forget().expect("sent");
+    client.to_group(format!("flood/{flood}/{size}"), "").fire_and_forget().expect("sent");
     let events = client.events();
     rate(length, &mut || {
         loop {
@@ -141,7 +141,7 @@ pub(crate) fn receive(peer: &Peer, flood: &str, size: usize, length: Duration) -
 
 pub(crate) fn receive_on_reader(peer: &Peer, size: usize, length: Duration) -> f64 {
     let client = builder(peer, Protocol::Json).no_event_queue().connect().expect("connect");
-    client.to_group(&format!("flood/plain/{size}"), "").fire_and_forget().expect("sent");
+    client.to_group(format!("flood/plain/{size}"), "").fire_and_forget().expect("sent");
     thread::sleep(length / 5);
     let (start, before) = (Instant::now(), client.stats().messages_in);
     thread::sleep(length);
@@ -151,7 +151,7 @@ pub(crate) fn receive_on_reader(peer: &Peer, size: usize, length: Duration) -> f
 /// One thread sends now and then, another one drains the queue.
 pub(crate) fn send_while_receiving(peer: &Peer, size: usize, length: Duration) -> f64 {
     let client = builder(peer, Protocol::Json).connect().expect("connect");
-    client.to_group(&format!("flood/mixed/{size}"), "").fire_and_forget().expect("sent");
+    client.to_group(format!("flood/mixed/{size}"), "").fire_and_forget().expect("sent");
     let events = client.events();
     let drain = thread::spawn(move || events.iter().map(black_box).count());
     let data = "x".repeat(size);

@@ -117,7 +117,7 @@ fn allocations(peer: &Peer, messages: u64) {
         ("users", "allocations_received_users_differ", 2.0),
     ] {
         let client = connect(peer);
-        client.to_group(&format!("flood/{flood}/256"), "").fire_and_forget().expect("sent");
+        client.to_group(format!("flood/{flood}/256"), "").fire_and_forget().expect("sent");
         let events = client.events();
         let receive = |count: u64| {
             let mut received = 0;

@@ -157,7 +157,8 @@ pub(crate) fn run(settings: &Settings) -> Report {
 fn connect(emulator: &Emulator) -> Result<Client> {
     Client::builder(emulator.url(HUB))
         .keep_alive(PING, DEAD_AFTER)
-        .recovery(Duration::from_secs(30), Duration::from_millis(20), RECOVERY_ATTEMPT)
+        .recovery_interval(Duration::from_millis(20))
+        .recovery_attempt_timeout(RECOVERY_ATTEMPT)
         .backoff(Duration::from_millis(10), Duration::from_millis(100))
         .connect()
 }

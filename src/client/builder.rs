@@ -62,12 +62,21 @@ impl ClientBuilder {
         self
     }
 
-    /// Recovery: how long after the loss it is tried (default 30 s, what the service guarantees),
-    /// about how often (default 1 s), and the limit of each try (default 5 s).
-    pub fn recovery(mut self, window: Duration, interval: Duration, attempt: Duration) -> Self {
+    /// How long after a loss recovery is tried. Default: 30 s, what the service guarantees.
+    pub fn recovery_window(mut self, window: Duration) -> Self {
         self.options.session.recovery_window = window;
+        self
+    }
+
+    /// About how often it is tried. Default: 1 s; the first try comes at once.
+    pub fn recovery_interval(mut self, interval: Duration) -> Self {
         self.options.session.recovery_interval = interval;
-        self.options.session.recovery_attempt = attempt;
+        self
+    }
+
+    /// The limit of each try. Default: 5 s.
+    pub fn recovery_attempt_timeout(mut self, limit: Duration) -> Self {
+        self.options.session.recovery_attempt = limit;
         self
     }
 
@@ -186,20 +195,25 @@ macro_rules! common_settings {
                 self
             }
 
-            /// The bound of the event queue: `messages` normally, `while_in_flight` while a call
-            /// waits for its ack (which is read behind the messages), and `bytes` in any case.
-            /// (Messages are slices of read buffers, which may take up to twice their bytes.)
-            /// Default: 1024, 16,384 and 64 MiB. Lifecycle events do not count as messages and
-            /// always enter.
-            pub fn queue_limit(
-                mut self,
-                messages: usize,
-                while_in_flight: usize,
-                bytes: usize,
-            ) -> Self {
-                self.options.limits.soft = messages;
-                self.options.limits.hard = while_in_flight;
-                self.options.limits.bytes = bytes;
+            /// How many messages the event queue holds while no call waits for its ack. Default:
+            /// 1024. Lifecycle events do not count and always enter.
+            pub fn queue_messages(mut self, most: usize) -> Self {
+                self.options.limits.soft = most;
+                self
+            }
+
+            /// How many it holds while a call waits for its ack, which is read behind the messages.
+            /// Default: 16,384; never less than [`queue_messages`](Self::queue_messages). Past this
+            /// bound acks are not read either.
+            pub fn queue_messages_in_flight(mut self, most: usize) -> Self {
+                self.options.limits.hard = most;
+                self
+            }
+
+            /// How many bytes of messages it holds in any case. Default: 64 MiB. (Messages are slices
+            /// of read buffers, which may take up to twice their bytes.)
+            pub fn queue_bytes(mut self, most: usize) -> Self {
+                self.options.limits.bytes = most;
                 self
             }
 

@@ -1,5 +1,6 @@
 //! The handle of the PubSub client.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,8 +46,9 @@ impl Client {
     /// Only after this first success a lost connection is re-established.
     ///
     /// # Errors
-    /// `Config` for a bad URL, else the step that failed: `NameLookup`, `Connect`, `Tls`,
-    /// `Upgrade`, `Subprotocol`, `NotConnected`.
+    /// `Config` for a bad URL (or proxy in the environment), else the step that failed:
+    /// `UrlProvider`, `NameLookup`, `Connect`, `Proxy`, `Tls`, `Upgrade`, `Subprotocol`,
+    /// `NotConnected`; `Timeout` if no step fails in time, `Internal` if no thread can be started.
     pub fn connect(url: impl Into<UrlSource>) -> Result<Self> {
         Self::builder(url).connect()
     }
@@ -100,23 +102,31 @@ impl Client {
     }
 
     /// A publication with options.
-    pub fn to_group<'a>(&'a self, group: &'a str, data: impl Into<Payload>) -> Request<'a> {
-        Request::new(self, What::Publish(group, data.into()))
+    pub fn to_group<'a>(
+        &'a self,
+        group: impl Into<Cow<'a, str>>,
+        data: impl Into<Payload>,
+    ) -> Request<'a> {
+        Request::new(self, What::Publish(group.into(), data.into()))
     }
 
     /// An event to the app server with options.
-    pub fn event<'a>(&'a self, event: &'a str, data: impl Into<Payload>) -> Request<'a> {
-        Request::new(self, What::Event(event, data.into()))
+    pub fn event<'a>(
+        &'a self,
+        event: impl Into<Cow<'a, str>>,
+        data: impl Into<Payload>,
+    ) -> Request<'a> {
+        Request::new(self, What::Event(event.into(), data.into()))
     }
 
     /// Joining with options.
-    pub fn join<'a>(&'a self, group: &'a str) -> Request<'a> {
-        Request::new(self, What::Join(group))
+    pub fn join<'a>(&'a self, group: impl Into<Cow<'a, str>>) -> Request<'a> {
+        Request::new(self, What::Join(group.into()))
     }
 
     /// Leaving with options.
-    pub fn leave<'a>(&'a self, group: &'a str) -> Request<'a> {
-        Request::new(self, What::Leave(group))
+    pub fn leave<'a>(&'a self, group: impl Into<Cow<'a, str>>) -> Request<'a> {
+        Request::new(self, What::Leave(group.into()))
     }
 
     /// Starts many calls at once: they are written together, in order, which costs far less than
@@ -126,7 +136,7 @@ impl Client {
     /// ```no_run
     /// # fn main() -> webpubsub::Result<()> {
     /// # let client = webpubsub::Client::connect("wss://example/client/hubs/h")?;
-    /// let pending = client.start_all((0..1000).map(|i| client.to_group("g", i.to_string())))?;
+    /// let pending = client.start_all((0..1000).map(|i| client.to_group(format!("g{i}"), "x")))?;
     /// for one in &pending {
     ///     one.wait()?;
     /// }
@@ -246,10 +256,13 @@ macro_rules! common_calls {
 
             /// Ends the client, from any thread and in any state.
             ///
-            /// Everything that waits, waits no longer: pending calls end with `Closed`, the queue
-            /// gets [`Event::Stopped`](crate::Event::Stopped) and ends. What was accepted is
-            /// flushed, a Close frame (1000) is sent, and the client's thread is waited for: in all
-            /// at most the close timeout (default 2 s). A second `close` waits for the first.
+            /// Pending calls end with `Closed` at once. What was handed to the connection is
+            /// flushed: every `fire_and_forget` that has returned, and started calls within
+            /// `max_in_flight`. (Started calls that still wait for their turn are not sent; to be
+            /// sure, wait for their outcome first.) Then a Close frame (1000) is sent, the queue gets
+            /// [`Event::Stopped`](crate::Event::Stopped) and ends, so `recv` and blocked writers end
+            /// too, and the client's thread is waited for: in all at most the close timeout (default
+            /// 2 s). A second `close` waits for the first.
             ///
             /// # Errors
             /// `Timeout` if the peer did not take all that was sent before; the rest is lost.

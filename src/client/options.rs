@@ -140,10 +140,9 @@ impl Options {
         if [s.connect_timeout, s.step_timeout, s.recovery_attempt].iter().any(Duration::is_zero) {
             return wrong("the time limits for connecting must not be zero");
         }
-        if self.limits.soft == 0 || self.limits.hard < self.limits.soft || self.limits.bytes == 0 {
+        if self.limits.soft == 0 || self.limits.bytes == 0 {
             return wrong(
-                "`queue_limit`: the bounds must not be zero, and the one while calls are in \
-                 flight not below the other",
+                "`queue_messages` and `queue_bytes` must not be zero; use `no_event_queue`",
             );
         }
         if self.thread_name.contains('\0') {

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use crate::message::Event;
 
 /// What happens to messages when the event queue is full. See
-/// [`ClientBuilder::queue_limit`](crate::ClientBuilder::queue_limit).
+/// [`ClientBuilder::queue_messages`](crate::ClientBuilder::queue_messages).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Overflow {
@@ -69,6 +69,8 @@ pub(super) struct Queue {
     high_water: usize,
     /// Messages dropped since the last one that entered.
     lagged: u64,
+    /// `Stopped` is in: nothing follows it.
+    ended: bool,
 }
 
 /// What to do with a message.
@@ -94,13 +96,14 @@ impl Queue {
             look_at: LOOK_EVERY,
             high_water: 0,
             lagged: 0,
+            ended: false,
         };
         (queue, receiver)
     }
 
     /// Whether a message may enter; `in_flight` tells whether a call is.
     pub(super) fn room(&mut self, in_flight: impl FnOnce() -> bool) -> Room {
-        if self.limits.off {
+        if self.limits.off || self.ended {
             return Room::Drop;
         }
         // Asking the channel for its length disturbs the receiver, so it is done now and then, and
@@ -114,7 +117,7 @@ impl Queue {
         }
         let len = self.messages;
         let full = self.bytes >= self.limits.bytes
-            || len >= self.limits.hard
+            || len >= self.limits.hard.max(self.limits.soft)
             || (len >= self.limits.soft
                 && (self.limits.overflow != Overflow::Wait || !in_flight()));
         match self.limits.overflow {
@@ -165,13 +168,14 @@ impl Queue {
     }
 
     pub(super) fn push_event(&mut self, event: Event) {
-        if self.limits.off {
+        if self.limits.off || self.ended {
             return;
         }
         if self.lagged > 0 && !matches!(event, Event::Lagged(_)) {
             let lagged = std::mem::take(&mut self.lagged);
             self.push_event(Event::Lagged(lagged));
         }
+        self.ended = matches!(event, Event::Stopped(_));
         self.forget_taken();
         self.sizes.push_back(None);
         let _ = self.events.send(event);
@@ -181,14 +185,11 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Payload, ServerMessage};
+    use crate::error::Error;
+    use crate::message::{ServerMessage, Stopped};
 
     fn message() -> Event {
-        Event::ServerMessage(ServerMessage {
-            payload: Payload::from("x"),
-            sequence_id: None,
-            metadata: None,
-        })
+        Event::ServerMessage(ServerMessage::new("x"))
     }
 
     fn queue(overflow: Overflow) -> (Queue, Receiver<Event>) {
@@ -232,6 +233,24 @@ mod tests {
         q.push(message(), 1);
         q.push(message(), 1);
         assert_eq!(q.room(|| false), Room::Wait);
+    }
+
+    #[test]
+    fn nothing_follows_stopped() {
+        let (mut q, events) = queue(Overflow::DropNewest);
+        for _ in 0..3 {
+            match q.room(|| false) {
+                Room::Yes => q.push(message(), 1),
+                _ => assert!(q.note_dropped()),
+            }
+        }
+        q.push_event(Event::Stopped(Stopped { cause: Error::closed() }));
+        let all: Vec<_> = events.try_iter().collect();
+        assert!(matches!(all[..], [_, _, Event::Lagged(1), Event::Stopped(_)]));
+        // There is room again, but a message that was gathered before the stop comes too late.
+        assert_eq!(q.room(|| false), Room::Drop);
+        q.push_event(Event::Lagged(1));
+        assert!(events.is_empty());
     }
 
     #[test]

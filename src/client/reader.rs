@@ -26,6 +26,9 @@ use crate::transport::{Incoming, Link, LinkReader};
 const FULL_FIRST: Duration = Duration::from_micros(200);
 const FULL_LAST: Duration = Duration::from_millis(10);
 
+/// A full queue is worth a warning so often.
+const WARN_EVERY: Duration = Duration::from_secs(10);
+
 /// The keep-alive of a client: how often it asks for a sign of life, and when it gives up.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Beats {
@@ -55,6 +58,8 @@ pub(super) struct Reader {
     gathered: Vec<(Event, Option<u64>, usize)>,
     /// Acks that came in one read and are not told yet. Never both: what came first goes first.
     acks: Vec<Answer>,
+    /// When it was last said that the queue is full.
+    warned: Option<Instant>,
     /// The current link's read half; taken out while it is read.
     read_half: Option<LinkReader>,
     /// Disconnects `Shared::done` when everything above is dropped: keep this field last.
@@ -96,6 +101,7 @@ impl Reader {
             link_cut: false,
             gathered: Vec::new(),
             acks: Vec::new(),
+            warned: None,
             read_half: None,
             _alive: alive,
         }
@@ -156,17 +162,23 @@ impl Reader {
                 self.tell_ready(Ok(()));
             }
             Event::Stopped(stopped) => {
-                log::info!("stopped: {}", stopped.cause);
+                match stopped.cause.is_closed() {
+                    true => log::info!("stopped"),
+                    false => log::error!("stopped: {}", told(&stopped.cause)),
+                }
                 self.tell_ready(Err(stopped.cause.clone()));
             }
-            Event::Recovering(e) => log::warn!("link lost, recovering: {}", e.cause),
+            Event::Recovering(e) => log::warn!("link lost, recovering: {}", told(&e.cause)),
             Event::Recovered(e) => {
                 log::info!("recovered; {} messages replayed", e.replayed);
                 self.inbox.take_replayed();
             }
-            Event::Disconnected(e) => log::warn!("disconnected: {}", e.cause),
+            Event::Disconnected(e) => log::warn!("disconnected: {}", told(&e.cause)),
             Event::Reconnecting(e) => {
-                log::info!("attempt {} in {:?}: {}", e.attempt, e.delay, e.cause);
+                log::info!("attempt {} in {:?}: {}", e.attempt, e.delay, told(&e.cause));
+            }
+            Event::RejoinFailed(e) => {
+                log::warn!("group `{}` not joined again: {}", e.group, told(&e.error));
             }
             _ => {}
         }
@@ -214,7 +226,7 @@ impl Reader {
                 self.step(|session, _| session.stop(Error::closed()));
             }
             Err(error) => {
-                log::debug!("connecting failed: {error}");
+                log::debug!("connecting failed: {}", told(&error));
                 self.step(|session, now| session.dial_failed(now, error));
             }
         }
@@ -426,8 +438,8 @@ impl Reader {
                 Frame::Text(text) => Payload::Text(text),
                 Frame::Binary(bytes) => Payload::Binary(bytes),
             };
-            let message = ServerMessage { payload, sequence_id: None, metadata: None };
-            return self.gather(Event::ServerMessage(message), None, size);
+            let message = Event::ServerMessage(ServerMessage::new(payload));
+            return self.gather(message, None, size);
         };
         let decoded = decoder.decode(frame);
         if !matches!(decoded, Ok(Downstream::Connected { .. })) {
@@ -518,6 +530,7 @@ impl Reader {
             self.shared.counters.queue_high_water.store(high, Ordering::Relaxed);
         } else if self.queue.note_dropped() {
             add(&self.shared.counters.dropped, 1);
+            self.warn_full("messages are dropped");
         }
         if id.is_some() {
             self.handled(size);
@@ -548,6 +561,9 @@ impl Reader {
                     break false;
                 }
             }
+            if pause.is_none() && self.shared.lock().session.pending() > 0 {
+                self.warn_full("nothing is read, acks included, until somebody takes events");
+            }
             // The first time only the flag is raised: a call that came in between is seen by
             // another look, one that comes later nudges.
             self.shared.reader_waits.store(true, Ordering::SeqCst);
@@ -562,6 +578,14 @@ impl Reader {
             self.shared.reader_waits.store(false, Ordering::SeqCst);
         }
         enters
+    }
+
+    /// Now and then: a consumer that is too slow fills the queue again and again.
+    fn warn_full(&mut self, what: &str) {
+        if self.warned.is_none_or(|at| self.now.duration_since(at) >= WARN_EVERY) {
+            self.warned = Some(self.now);
+            log::warn!("the event queue is full: {what}");
+        }
     }
 
     /// One wait for room. True if the client is ending.
@@ -591,6 +615,15 @@ impl Reader {
             self.tick();
         }
         self.link_cut || self.shared.lock().session.ended().is_some()
+    }
+}
+
+/// An error with its causes, for a log. What a URL provider of the program says may hold a token,
+/// so that is left out.
+fn told(error: &Error) -> String {
+    match error.kind() {
+        ErrorKind::UrlProvider => error.to_string(),
+        _ => format!("{error:#}"),
     }
 }
 

@@ -41,10 +41,10 @@ pub struct Request<'a> {
 
 #[derive(Debug)]
 pub(super) enum What<'a> {
-    Join(&'a str),
-    Leave(&'a str),
-    Publish(&'a str, Payload),
-    Event(&'a str, Payload),
+    Join(Cow<'a, str>),
+    Leave(Cow<'a, str>),
+    Publish(Cow<'a, str>, Payload),
+    Event(Cow<'a, str>, Payload),
 }
 
 impl<'a> Request<'a> {
@@ -114,13 +114,15 @@ impl<'a> Request<'a> {
     /// wait in order, in memory.
     ///
     /// # Errors
-    /// `InvalidRequest`, `Timeout` (nothing was sent in both cases).
+    /// `InvalidRequest`, `Timeout`, `Closed`, or what ended the client (nothing was sent).
     pub fn start(self) -> Result<PendingAck> {
         self.begin(true)
     }
 
     /// Sends without asking for an ack: returns when the frame is in the out-buffer, and no
-    /// outcome is ever reported. Without a connection it waits for one like any call.
+    /// outcome is ever reported. Without a connection it waits for one like any call. (Joining and
+    /// leaving do not wait for a connection: the client follows them, so that membership can be
+    /// restored.)
     ///
     /// What is still in the out-buffer when the connection is lost is lost with it; the event that
     /// reports the loss counts it. [`Client::close`] flushes.
@@ -179,7 +181,7 @@ impl<'a> Request<'a> {
     /// What the service would answer by closing the connection is refused here.
     fn check(&self) -> Result<()> {
         let is_publication = matches!(self.what, What::Publish(..));
-        match self.what {
+        match &self.what {
             What::Join(group) | What::Leave(group) | What::Publish(group, _) => {
                 rule("group name", rules::group(group))?;
             }
@@ -203,9 +205,9 @@ impl<'a> Request<'a> {
     }
 
     fn kind(&self) -> CallKind {
-        match self.what {
-            What::Join(group) => CallKind::Join(Arc::from(group)),
-            What::Leave(group) => CallKind::Leave(Arc::from(group)),
+        match &self.what {
+            What::Join(group) => CallKind::Join(Arc::from(&**group)),
+            What::Leave(group) => CallKind::Leave(Arc::from(&**group)),
             What::Publish(..) | What::Event(..) => CallKind::Message,
         }
     }
@@ -213,10 +215,10 @@ impl<'a> Request<'a> {
     fn encode(self, ack_id: Option<u64>) -> Result<Frame> {
         let metadata = self.metadata.map(Cow::Owned);
         let message = match self.what {
-            What::Join(group) => Upstream::JoinGroup { group: Cow::Borrowed(group), ack_id },
-            What::Leave(group) => Upstream::LeaveGroup { group: Cow::Borrowed(group), ack_id },
+            What::Join(group) => Upstream::JoinGroup { group, ack_id },
+            What::Leave(group) => Upstream::LeaveGroup { group, ack_id },
             What::Publish(group, payload) => Upstream::SendToGroup(SendToGroup {
-                group: Cow::Borrowed(group),
+                group,
                 ack_id,
                 no_echo: self.no_echo,
                 ttl_seconds: self.ttl_seconds,
@@ -224,7 +226,7 @@ impl<'a> Request<'a> {
                 content: SendContent::Payload(payload),
             }),
             What::Event(name, payload) => {
-                Upstream::Event(SendEvent { event: Cow::Borrowed(name), ack_id, metadata, payload })
+                Upstream::Event(SendEvent { event: name, ack_id, metadata, payload })
             }
         };
         let frame = self.client.shared().encode(&message)?;

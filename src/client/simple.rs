@@ -33,8 +33,7 @@ impl SimpleClient {
     /// Connects with a client access URL and default settings; blocks for at most 30 s.
     ///
     /// # Errors
-    /// `Config` for a bad URL, else the step that failed: `NameLookup`, `Connect`, `Tls`,
-    /// `Upgrade`, `Subprotocol`.
+    /// As [`Client::connect`](crate::Client::connect), without `NotConnected`.
     pub fn connect(url: impl Into<UrlSource>) -> Result<Self> {
         Self::builder(url).connect()
     }

@@ -145,6 +145,12 @@ impl Shape {
 }
 
 fn parse(url: &str) -> Result<Url> {
+    if url.trim_start().to_ascii_lowercase().starts_with("endpoint=") {
+        return Err(Error::config(
+            "this is a connection string, not a client access URL; parse it as a \
+             `ConnectionString` and give that to `UrlSource::connection_string`",
+        ));
+    }
     // The parser's error names the fault and does not repeat the text, which holds a token.
     let url = Url::parse(url.trim()).map_err(|e| {
         Error::config(

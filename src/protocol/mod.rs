@@ -168,6 +168,20 @@ pub struct SendToGroup<'a> {
     pub content: SendContent<'a>,
 }
 
+impl<'a> SendToGroup<'a> {
+    /// A publication without options.
+    pub fn new(group: impl Into<Cow<'a, str>>, payload: impl Into<Payload>) -> Self {
+        Self {
+            group: group.into(),
+            ack_id: None,
+            no_echo: false,
+            ttl_seconds: None,
+            metadata: None,
+            content: SendContent::Payload(payload.into()),
+        }
+    }
+}
+
 /// What a publication carries.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs)]
@@ -189,6 +203,13 @@ pub struct SendEvent<'a> {
     pub ack_id: Option<u64>,
     pub metadata: Option<Cow<'a, Metadata>>,
     pub payload: Payload,
+}
+
+impl<'a> SendEvent<'a> {
+    /// An event without options.
+    pub fn new(event: impl Into<Cow<'a, str>>, payload: impl Into<Payload>) -> Self {
+        Self { event: event.into(), ack_id: None, metadata: None, payload: payload.into() }
+    }
 }
 
 /// See [`Upstream::StreamEnd`].

@@ -365,7 +365,7 @@ pub(crate) fn ended_error(cause: &Error, written: bool) -> Error {
         return Error::closed().maybe_delivered(written);
     }
     Error::new(cause.kind(), "the client has stopped")
-        .with_close_code(cause.close_code())
+        .with_facts_of(cause)
         .with_source(cause.clone())
         .maybe_delivered(written)
 }

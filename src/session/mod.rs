@@ -282,8 +282,9 @@ impl<W> Session<W> {
         self.ended.as_ref()
     }
 
+    /// Of the present connection.
     pub(crate) fn identity(&self) -> Option<&Identity> {
-        self.identity.as_ref()
+        self.identity.as_ref().filter(|_| !self.is_stopped())
     }
 
     /// Calls that wait for an ack, or to be sent.

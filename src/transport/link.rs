@@ -332,11 +332,11 @@ impl Link {
         self.deferred.store(true, Ordering::SeqCst);
     }
 
-    /// Writes what was deferred; never waits for a stuck peer.
-    pub(crate) fn flush_deferred(&self) {
-        if self.deferred.load(Ordering::SeqCst) && self.deferred.swap(false, Ordering::SeqCst) {
-            self.flush(Instant::now());
-        }
+    /// Writes what was deferred; never waits for a stuck peer. False: a rest is left.
+    pub(crate) fn flush_deferred(&self) -> bool {
+        let any =
+            self.deferred.load(Ordering::SeqCst) && self.deferred.swap(false, Ordering::SeqCst);
+        !any || self.flush(Instant::now()) != Flushed::Rest
     }
 
     /// Becomes the writer, with something to write; else tells why that is not needed.
@@ -629,13 +629,19 @@ mod tests {
     use std::net::TcpListener;
 
     fn pair() -> (Arc<Link>, TcpStream) {
+        let (link, _reader, peer) = both_halves();
+        (link, peer)
+    }
+
+    fn both_halves() -> (Arc<Link>, LinkReader, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let ours = TcpStream::connect(listener.local_addr().expect("addr")).expect("connect");
         let (theirs, _) = listener.accept().expect("accept");
         SockRef::from(&ours).set_send_buffer_size(64 * 1024).expect("size");
         let wire = Wire::plain(ours);
         let link = Link::open(wire, Vec::new(), Role::Server, &LinkOptions::default());
-        (link.expect("open").0, theirs)
+        let (link, reader) = link.expect("open");
+        (link, reader, theirs)
     }
 
     fn soon(ms: u64) -> Instant {
@@ -663,6 +669,33 @@ mod tests {
         let all = reader.join().expect("joined").expect("read");
         assert_eq!(all.len(), 10 + big.len() + 3);
         assert!(all[10..10 + big.len()].iter().all(|b| *b == 7));
+    }
+
+    #[test]
+    fn the_reader_goes_on_with_a_rest_that_it_left_itself() {
+        let (link, mut reader, mut peer) = both_halves();
+        let len = 16 << 20;
+        link.append(Op::Binary, &vec![7u8; len]);
+        link.defer_flush();
+        let (looked, look) = std::sync::mpsc::channel();
+        let unwritten = Arc::clone(&link);
+        let reading = std::thread::spawn(move || {
+            // Nothing comes in and nothing else is due, so only the rest can wake it.
+            while reader.wake_at(None, Instant::now()).is_ok() && reader.next(true).is_ok() {
+                looked.send(!unwritten.is_unwritten()).expect("somebody looks");
+            }
+        });
+        let watchdog = Duration::from_secs(60);
+        assert_eq!(look.recv_timeout(watchdog), Ok(false));
+        assert!(link.has_rest());
+        let all = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).map(|_| all.len())
+        });
+        while !look.recv_timeout(watchdog).expect("the reader goes on") {}
+        link.shutdown();
+        reading.join().expect("joined");
+        assert_eq!(all.join().expect("joined").expect("read"), 10 + len);
     }
 
     #[test]

@@ -202,10 +202,10 @@ struct ReadHalf {
 impl ReadHalf {
     /// Everything of the last read is handled now; what that caused goes out in one write.
     fn before_blocking(&self) -> io::Result<()> {
-        if !self.may_block {
+        // With a rest left the reader comes back at once, and then waits no longer than it may.
+        if !self.may_block || !self.link.flush_deferred() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        self.link.flush_deferred();
         Ok(())
     }
 }

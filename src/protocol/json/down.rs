@@ -75,9 +75,6 @@ fn second_look(names: &mut Names, text: &Text, why: Why) -> Result<Downstream, M
         data_type: Raw<'a>,
         sequence_id: Raw<'a>,
     }
-    fn lenient<'a, T: Deserialize<'a> + Default>(raw: Raw<'a>) -> T {
-        raw.json().and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
-    }
     let Ok(probe) = object::<Probe<'_>>(text) else { return Err(Malformed::new(why)) };
     let flat = Flat {
         kind: lenient(probe.r#type),
@@ -91,6 +88,11 @@ fn second_look(names: &mut Names, text: &Text, why: Why) -> Result<Downstream, M
         Ok(known @ (Downstream::Unknown { .. } | Downstream::Pong)) => Ok(known),
         _ => Err(Malformed { sequence_id, ..Malformed::new(why) }),
     }
+}
+
+/// The value, or none if it is of another type.
+fn lenient<'a, T: Deserialize<'a> + Default>(raw: Raw<'a>) -> T {
+    raw.json().and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
 }
 
 fn build(names: &mut Names, text: &Text, flat: Flat<'_>) -> Result<Downstream, Why> {
@@ -110,7 +112,10 @@ fn rare(text: &Text, flat: Flat<'_>) -> Result<Downstream, Why> {
     }
     let more = || object::<Rare<'_>>(text);
     Ok(match &*flat.kind {
-        "system" => return system(more()?, sequence_id),
+        "system" => match more() {
+            Ok(more) => return system(more, sequence_id),
+            Err(why) => unknown_event(text, sequence_id).ok_or(why)?,
+        },
         "streamAck" => {
             let more = more()?;
             Downstream::StreamAck {
@@ -144,6 +149,18 @@ fn rare(text: &Text, flat: Flat<'_>) -> Result<Downstream, Why> {
         }
         other => unknown("type", other, sequence_id),
     })
+}
+
+/// A system event that we do not know may have fields of other types.
+fn unknown_event(text: &Text, sequence_id: Option<u64>) -> Option<Downstream> {
+    #[derive(Deserialize, Default)]
+    #[serde(default, bound(deserialize = "'de: 'a"))]
+    struct Probe<'a> {
+        event: Raw<'a>,
+    }
+    let event: Str<'_> = lenient(object::<Probe<'_>>(text).ok()?.event);
+    let known = matches!(&*event, "" | "connected" | "disconnected");
+    (!known).then(|| unknown("event", &event, sequence_id))
 }
 
 fn group_state_parts(more: &Rare<'_>) -> Result<(String, Vec<GroupStateItem>), Why> {

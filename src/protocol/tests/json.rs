@@ -133,6 +133,13 @@ fn a_new_kind_is_unknown_even_if_its_fields_have_other_types() {
     let frame = r#"{"type":"message","from":"hub","group":[],"sequenceId":9}"#;
     let what = "from hub".to_owned();
     assert_eq!(down(frame).unwrap(), Downstream::Unknown { what, sequence_id: Some(9) });
+    for other in [r#""message":{"text":"x"}"#, r#""group":{"id":1}"#, r#""userId":[]"#] {
+        let frame = format!(r#"{{"type":"system","event":"later",{other},"sequenceId":9}}"#);
+        let what = "event later".to_owned();
+        assert_eq!(down(&frame).unwrap(), Downstream::Unknown { what, sequence_id: Some(9) });
+        let known = frame.replace("later", "connected");
+        assert_eq!(down(&known).unwrap_err().sequence_id, Some(9));
+    }
 }
 
 #[test]

@@ -122,8 +122,12 @@ impl Stream {
     }
 
     pub(super) fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        // The library would find out the same, at the price of an error with a history.
-        if self.0.get_ref().is_empty() && self.0.buffered_read_size().is_ok_and(|n| n == 0) {
+        // OpenSSL would find out the same, at the price of an error with a history. (Others may
+        // hold records that they have taken and not decrypted yet.)
+        if cfg!(not(any(windows, target_vendor = "apple")))
+            && self.0.get_ref().is_empty()
+            && self.0.buffered_read_size().is_ok_and(|n| n == 0)
+        {
             return Err(ErrorKind::WouldBlock.into());
         }
         self.0.read(buf)
