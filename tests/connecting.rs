@@ -256,6 +256,7 @@ fn wrong_settings_name_the_setting() {
         (Client::builder(url).read_buffer_size(1), "read_buffer_size"),
         (Client::builder(url).root_certificate_pem("nonsense"), "certificate"),
         (Client::builder(url).connect_timeout(Duration::ZERO), "time limits"),
+        (Client::builder("Endpoint=https://h;AccessKey=k;Version=1.0;"), "connection string"),
     ];
     for (builder, name) in cases {
         let error = builder.connect().expect_err(name);

@@ -151,6 +151,11 @@ fn an_expired_token_stops_a_fixed_url_and_is_renewed_by_a_provider() {
         _ => None,
     });
     assert_eq!(stopped.expect("stopped").http_status(), Some(401));
+    // So do calls that come later.
+    for later in [fixed.send_to_group("g", "x").map(drop), fixed.recv().map(drop)] {
+        assert_eq!(later.expect_err("the client has ended").http_status(), Some(401));
+    }
+    assert_eq!(fixed.connection_id(), None);
     lifecycle_until_connected(&renewed);
 }
 
