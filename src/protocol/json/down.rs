@@ -1,5 +1,10 @@
 //! Service to client.
 
+mod encode;
+
+pub(in super::super) use encode::encode;
+pub(super) use encode::response_fields;
+
 use std::borrow::Cow;
 
 use serde::Deserialize;
@@ -8,7 +13,6 @@ use super::super::{
     Downstream, Frame, GroupStateItem, InvokeResponse, Malformed, NamedError, Names,
 };
 use super::read::{DataType, Raw, Str, Why, object, payload, text};
-use super::write::{Writer, map_size, payload_size};
 use crate::message::{
     GroupMessage, Metadata, Payload, ServerMessage, StreamFailure, StreamPart, Text,
 };
@@ -319,128 +323,4 @@ fn state_item(raw: Raw<'_>) -> Result<GroupStateItem, Why> {
         state: string_map(item.state)?,
         updated_at: item.updated_at.ok_or("updatedAt is missing")?,
     })
-}
-
-/// Writes a frame.
-pub(in super::super) fn encode(message: &Downstream) -> Frame {
-    let mut w = Writer::new(variable_size(message));
-    w.opt_plain("sequenceId", message.sequence_id());
-    match message {
-        Downstream::Connected { connection_id, user_id, reconnection_token } => {
-            w.str("type", "system").str("event", "connected");
-            w.opt_str("userId", user_id.as_deref()).str("connectionId", connection_id);
-            w.opt_str("reconnectionToken", reconnection_token.as_ref().map(Secret::expose));
-        }
-        Downstream::Disconnected { message } => {
-            w.str("type", "system").str("event", "disconnected");
-            w.opt_str("message", message.as_deref());
-        }
-        Downstream::Ack { ack_id, success, error } => {
-            w.str("type", "ack").plain("ackId", ack_id).plain("success", success);
-            w.error(error.as_ref().filter(|_| !success));
-        }
-        Downstream::GroupMessage(m) => group_message(&mut w, m),
-        Downstream::ServerMessage(m) => {
-            w.str("type", "message").str("from", "server").payload(&m.payload);
-            w.map("metadata", m.metadata.as_deref());
-        }
-        Downstream::Pong => {
-            w.str("type", "pong");
-        }
-        Downstream::InvokeResponse(m) => {
-            w.str("type", "invokeResponse");
-            response_fields(&mut w, m);
-        }
-        Downstream::CancelInvocation { invocation_id } => {
-            w.str("type", "cancelInvocation").str("invocationId", invocation_id);
-        }
-        Downstream::GroupStateSnapshot { group, items, .. } => {
-            group_state(w.str("type", "groupStateSnapshot"), group, items);
-        }
-        Downstream::GroupStateUpdate { group, items, .. } => {
-            group_state(w.str("type", "groupStateUpdate"), group, items);
-        }
-        Downstream::Unknown { what, .. } => unknown_again(&mut w, what),
-        stream => stream_control(&mut w, stream),
-    }
-    w.finish()
-}
-
-fn variable_size(message: &Downstream) -> usize {
-    match message {
-        Downstream::GroupMessage(m) => {
-            let stream = m.stream.as_ref().map_or(0, |s| s.stream_id.len() + 128);
-            let user = m.from_user_id.as_ref().map_or(0, |u| u.len());
-            let names = m.group.len() + user;
-            names + payload_size(&m.payload) + map_size(m.metadata.as_deref()) + stream
-        }
-        Downstream::ServerMessage(m) => payload_size(&m.payload) + map_size(m.metadata.as_deref()),
-        Downstream::InvokeResponse(m) => m.payload.as_ref().map_or(0, payload_size),
-        Downstream::Connected { .. } => 512, // the token
-        _ => 0,
-    }
-}
-
-fn group_message(w: &mut Writer, m: &GroupMessage) {
-    w.str("type", "message").str("from", "group").str("group", &m.group);
-    w.opt_str("fromUserId", m.from_user_id.as_deref());
-    w.payload(&m.payload).map("metadata", m.metadata.as_deref());
-    let Some(part) = &m.stream else { return };
-    w.object("stream", |w| {
-        w.str("streamId", &part.stream_id).plain("streamSequenceId", part.stream_sequence_id);
-        w.opt_plain("endOfStream", part.end_of_stream.then_some(true));
-        if let Some(error) = &part.error {
-            w.object("error", |w| {
-                w.str("name", &error.name).opt_str("message", error.message.as_deref());
-                w.opt_str("userErrorCode", error.user_error_code.as_deref());
-            });
-        }
-    });
-}
-
-/// The same both ways, so far as anybody knows.
-pub(super) fn response_fields(w: &mut Writer, m: &InvokeResponse) {
-    w.str("invocationId", &m.invocation_id).plain("success", m.success);
-    if let Some(payload) = &m.payload {
-        w.payload(payload);
-    }
-    w.error(m.error.as_ref().filter(|_| !m.success));
-}
-
-fn group_state(w: &mut Writer, group: &str, items: &[GroupStateItem]) {
-    w.str("group", group).array("items", items, |w, item| {
-        w.str("connectionId", &item.connection_id).opt_str("userId", item.user_id.as_deref());
-        w.map("state", item.state.as_ref()).plain("updatedAt", item.updated_at);
-    });
-}
-
-/// Makes a frame that reads as the same `what`, so that an emulator can send what is unknown.
-fn unknown_again(w: &mut Writer, what: &str) {
-    match what.split_once(' ') {
-        Some(("from", from)) => w.str("type", "message").str("from", from),
-        Some(("event", event)) => w.str("type", "system").str("event", event),
-        Some(("dataType", name)) => {
-            w.str("type", "message").str("from", "server").str("dataType", name)
-        }
-        Some(("type", kind)) => w.str("type", kind),
-        _ => w.str("type", what),
-    };
-}
-
-fn stream_control(w: &mut Writer, message: &Downstream) {
-    match message {
-        Downstream::StreamAck { stream_id, expected_sequence_id } => {
-            w.str("type", "streamAck").str("streamId", stream_id);
-            w.plain("expectedSequenceId", expected_sequence_id);
-        }
-        Downstream::StreamNack { stream_id, expected_sequence_id, name, message } => {
-            w.str("type", "streamNack").str("streamId", stream_id);
-            w.plain("expectedSequenceId", expected_sequence_id);
-            w.str("name", name).opt_str("message", message.as_deref());
-        }
-        Downstream::StreamClosed { stream_id, error } => {
-            w.str("type", "streamClosed").str("streamId", stream_id).error(error.as_ref());
-        }
-        _ => {}
-    }
 }

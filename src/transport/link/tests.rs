@@ -1,0 +1,87 @@
+use super::*;
+use socket2::SockRef;
+use std::io::Read;
+use std::net::TcpListener;
+
+fn pair() -> (Arc<Link>, TcpStream) {
+    let (link, _reader, peer) = both_halves();
+    (link, peer)
+}
+
+fn both_halves() -> (Arc<Link>, LinkReader, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let ours = TcpStream::connect(listener.local_addr().expect("addr")).expect("connect");
+    let (theirs, _) = listener.accept().expect("accept");
+    SockRef::from(&ours).set_send_buffer_size(64 * 1024).expect("size");
+    let wire = Wire::plain(ours);
+    let link = Link::open(wire, Vec::new(), Role::Server, &LinkOptions::default());
+    let (link, reader) = link.expect("open");
+    (link, reader, theirs)
+}
+
+fn soon(ms: u64) -> Instant {
+    Instant::now() + Duration::from_millis(ms)
+}
+
+#[test]
+fn a_writer_leaves_at_its_deadline_and_the_next_one_goes_on() {
+    let (link, mut peer) = pair();
+    let big = vec![7u8; 16 << 20];
+    link.append(Op::Binary, &big);
+    assert_eq!(link.flush(soon(10)), Flushed::Rest);
+    assert!(link.has_rest());
+    assert!(link.wait_for_room(soon(10)).is_err());
+    let reader = std::thread::spawn(move || {
+        let mut all = Vec::new();
+        peer.read_to_end(&mut all).map(|_| all)
+    });
+    assert_eq!(link.flush(soon(60_000)), Flushed::All);
+    link.append_unwaited(Op::Text, b"x");
+    assert_eq!(link.unsent(), 1);
+    assert_eq!(link.flush(soon(60_000)), Flushed::All);
+    assert_eq!(link.unsent(), 0);
+    link.shutdown();
+    let all = reader.join().expect("joined").expect("read");
+    assert_eq!(all.len(), 10 + big.len() + 3);
+    assert!(all[10..10 + big.len()].iter().all(|b| *b == 7));
+}
+
+#[test]
+fn the_reader_goes_on_with_a_rest_that_it_left_itself() {
+    let (link, mut reader, mut peer) = both_halves();
+    let len = 16 << 20;
+    link.append(Op::Binary, &vec![7u8; len]);
+    link.defer_flush();
+    let (looked, look) = std::sync::mpsc::channel();
+    let unwritten = Arc::clone(&link);
+    let reading = std::thread::spawn(move || {
+        // Nothing comes in and nothing else is due, so only the rest can wake it.
+        while reader.wake_at(None, Instant::now()).is_ok() && reader.next(true).is_ok() {
+            looked.send(!unwritten.is_unwritten()).expect("somebody looks");
+        }
+    });
+    let watchdog = Duration::from_secs(60);
+    assert_eq!(look.recv_timeout(watchdog), Ok(false));
+    assert!(link.has_rest());
+    let all = std::thread::spawn(move || {
+        let mut all = Vec::new();
+        peer.read_to_end(&mut all).map(|_| all.len())
+    });
+    while !look.recv_timeout(watchdog).expect("the reader goes on") {}
+    link.shutdown();
+    reading.join().expect("joined");
+    assert_eq!(all.join().expect("joined").expect("read"), 10 + len);
+}
+
+#[test]
+fn nothing_leaves_after_a_close_frame() {
+    let (link, mut peer) = pair();
+    link.append_close(1000, &"é".repeat(80));
+    link.append_unwaited(Op::Text, b"late");
+    assert!(link.drain(soon(10_000)));
+    assert_eq!(link.unsent(), 1);
+    link.shutdown();
+    let mut all = Vec::new();
+    peer.read_to_end(&mut all).expect("read");
+    assert_eq!(all[..4], [0x88, 2 + 122, 3, 232]);
+}
