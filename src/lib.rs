@@ -182,12 +182,12 @@
 //! ends a session at once: the service does not want it back. After 1002, 1003, 1007 or 1009 (we
 //! broke a rule) calls in flight fail as [`Refused`](ErrorKind::Refused) and are never sent again.
 //!
-//! The client gives up ([`Event::Stopped`]) when the service refuses a fixed URL (HTTP 400, 401,
-//! 403, 404), or three URLs of a provider in a row, answers with a redirect, or does not grant the
+//! The client gives up ([`Event::Stopped`]) when the service refuses a fixed URL (HTTP 4xx,
+//! except 408, 425 and 429), or three URLs of a provider in a row, answers with a redirect, or does not grant the
 //! subprotocol; when the first connection fails (`connect` then returns the error: it makes one
 //! attempt); and when [`max_reconnect_attempts`](ClientBuilder::max_reconnect_attempts) is
-//! reached or [`auto_reconnect`](ClientBuilder::auto_reconnect) is off. HTTP 429, 5xx and network
-//! failures are tried again, not before a `Retry-After`.
+//! reached or [`auto_reconnect`](ClientBuilder::auto_reconnect) is off. HTTP 408, 425, 429, 5xx and
+//! network failures are tried again, not before a `Retry-After`.
 //!
 //! [`SimpleClient`] cannot recover anything. It stops at a loss, unless
 //! [`auto_reconnect`](SimpleClientBuilder::auto_reconnect) is on.

@@ -6,8 +6,8 @@
 //! | 1000, 1008, 1011 | the session is over: a new connection |
 //! | 1002, 1003, 1007, 1009 | we broke a rule: a new connection; calls in flight fail as refused |
 //! | a message that breaks our own limits | a new connection: a recovery would only bring it again |
-//! | HTTP 400, 401, 403, 404 | fixed URL: stopped; URL provider: asked again, 3 times in a row |
-//! | HTTP 429, 5xx, network failure | backoff; inside the recovery window recovery goes on |
+//! | HTTP 4xx | fixed URL: stopped; URL provider: asked again, 3 times in a row |
+//! | HTTP 408, 425, 429, 5xx, network failure | backoff; inside the recovery window recovery goes on |
 //! | HTTP 3xx, subprotocol not granted | stopped, also when it was a recovery that met it |
 //!
 //! What becomes of calls when a session is over: joins and leaves are issued again on the new
@@ -264,7 +264,7 @@ impl<W> Session<W> {
                 self.end_session(Loss::of(error.clone()), Fate::Over);
                 self.stop(error);
             }
-            Some(400 | 401 | 403 | 404) => self.give_up_recovery(now, Loss::of(error)),
+            Some(status) if is_refusal(status) => self.give_up_recovery(now, Loss::of(error)),
             _ => self.recovery_failed_once(now, error.retry_after()),
         }
     }
@@ -338,7 +338,7 @@ impl<W> Session<W> {
         let fatal = match refusal_status(&error) {
             _ if !self.was_connected => true,
             _ if never_retried(&error) => true,
-            Some(400 | 401 | 403 | 404) => {
+            Some(status) if is_refusal(status) => {
                 self.refusals += 1;
                 !self.config.url_provider || self.refusals >= MAX_REFUSALS
             }
@@ -478,6 +478,12 @@ fn never_retried(error: &Error) -> bool {
 /// The status by which the service refused the upgrade. A proxy's refusal is a network failure.
 pub(super) fn refusal_status(error: &Error) -> Option<u16> {
     error.http_status().filter(|_| error.kind() == ErrorKind::Upgrade)
+}
+
+/// The fault is ours (RFC 9110 §15.5), so the same request would meet it again: except where it was
+/// only too slow (408), too early (425) or one of too many (429).
+fn is_refusal(status: u16) -> bool {
+    matches!(status, 400..=499) && !matches!(status, 408 | 425 | 429)
 }
 
 fn not_connected(cause: Error) -> Error {

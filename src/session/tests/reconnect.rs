@@ -125,13 +125,25 @@ fn retry_after_is_a_lower_bound_within_reason() {
 
 #[test]
 fn a_fixed_url_that_is_refused_stops_the_client() {
-    for status in [400, 401, 403, 404] {
+    for status in [400, 401, 403, 404, 405, 410, 426] {
         let mut s = Scenario::connected();
         s.lose(Some(1008));
         s.until_dial();
         s.take();
         s.dial_fails(Some(status));
         assert_eq!(s.take(), ["cut", "event Stopped"], "{status}");
+    }
+}
+
+#[test]
+fn what_may_pass_by_itself_is_tried_again() {
+    for status in [408, 425, 429, 500, 503] {
+        let mut s = Scenario::connected();
+        s.lose(Some(1008));
+        s.until_dial();
+        s.take();
+        s.dial_fails(Some(status));
+        assert_eq!(s.take(), ["event Reconnecting 2"], "{status}");
     }
 }
 

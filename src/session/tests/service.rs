@@ -156,7 +156,7 @@ fn a_session_refused_by_1008_later_in_the_recovery_gives_way_to_a_new_connection
 
 #[test]
 fn a_recovery_refused_by_http_gives_way_to_a_new_connection() {
-    for status in [400, 401, 403, 404] {
+    for status in [400, 401, 403, 404, 405, 410, 426] {
         let mut s = Scenario::connected();
         s.lose(Some(1012));
         s.take();
