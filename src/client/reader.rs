@@ -263,7 +263,7 @@ impl Reader {
             let incoming = half.next(first);
             if first {
                 self.now = Instant::now();
-                if !matches!(incoming, Ok(Incoming::TimedOut)) {
+                if half.heard() || !matches!(incoming, Ok(Incoming::TimedOut)) {
                     self.keep_alive.heard(self.now);
                 }
             }

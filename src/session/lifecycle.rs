@@ -180,6 +180,7 @@ impl<W> Session<W> {
             gap_possible,
         };
         self.identity = Some(identity);
+        self.tried_recovery = None;
         self.service_message = None;
         self.attempt = 0;
         self.refusals = 0;

@@ -84,6 +84,8 @@ pub(crate) struct Session<W> {
     /// The session that the service knows us by; kept while it can be recovered.
     identity: Option<Identity>,
     recovery: Option<Recovery>,
+    /// When this session was last dialed for recovery.
+    tried_recovery: Option<Instant>,
     calls: Calls<W>,
     groups: BTreeMap<Arc<str>, JoinedGroup>,
     outputs: VecDeque<Output<W>>,
@@ -118,6 +120,7 @@ impl<W> Session<W> {
             phase: Phase::New,
             identity: None,
             recovery: None,
+            tried_recovery: None,
             groups: BTreeMap::new(),
             outputs: VecDeque::new(),
             rng: StdRng::seed_from_u64(seed),
@@ -160,7 +163,7 @@ impl<W> Session<W> {
     /// reader may not have noticed while it hears nothing. Rejoins are left to the reader, since
     /// only it may cause events.
     pub(crate) fn make_room(&mut self, now: impl FnOnce() -> Instant) {
-        if !self.calls.is_full() {
+        if !self.calls.is_full() && !self.calls.any_waiting() {
             return;
         }
         let overdue = self.calls.overdue(now());

@@ -1,6 +1,7 @@
 //! Recovery: the link was dropped, the service keeps the session for a while.
 //!
-//! The first try comes at once, then about one a second, each with a limit, until the end of the
+//! The first try comes at once (but not within a second of the last one, of whatever loss), then
+//! about one a second, each with a limit, until the end of the
 //! window. Our first frame on the new link is a ping; the first inbound frame other than Close
 //! proves that the session is ours again, then calls are sent again, and the pong ends the count of
 //! replayed messages. Whether a `connected` comes or not makes no difference.
@@ -30,6 +31,7 @@ impl<W> Session<W> {
     pub(super) fn dial_recover(&mut self, now: Instant) {
         let Some(recovery) = &mut self.recovery else { return };
         recovery.last_try = now;
+        self.tried_recovery = Some(now);
         let until = recovery.window_end.min(now + self.config.recovery_attempt);
         self.phase = Phase::Dialing { until };
         self.outputs.push_back(Output::Dial(Dial { recover: self.identity.clone(), until }));
@@ -95,12 +97,16 @@ impl<W> Session<W> {
         // What `Recovering` has reported is not reported again.
         let loss = Loss { unsent: 0, ..loss };
         let window_end = now + self.config.recovery_window;
-        let tried = self.recovery.take().map(|recovery| recovery.last_try);
+        // A service that accepts and drops is not dialed without a pause, whether `Recovered` was
+        // reached in between or not.
+        let interval = self.config.recovery_interval;
+        let just_tried =
+            self.tried_recovery.filter(|at| now.saturating_duration_since(*at) < interval);
+        let unfinished = self.recovery.take().map(|recovery| recovery.last_try);
+        let tried = unfinished.or(just_tried);
         let last_try = tried.unwrap_or(now);
         self.recovery = Some(Recovery { window_end, last_try, not_before: None, loss });
         if tried.is_some() {
-            // `Recovered` was not reached: a service that accepts and drops is not dialed without
-            // a pause.
             self.recovery_failed_once(now, None);
         } else {
             self.dial_recover(now);

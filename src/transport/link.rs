@@ -105,6 +105,8 @@ struct Out {
     moved: Option<Instant>,
     /// Ends of the frames that nobody waits for and that are not yet written.
     unsent: VecDeque<u64>,
+    /// How many more such frames came too late to be appended.
+    dropped: u64,
     closing: bool,
     failed: Option<Error>,
 }
@@ -136,6 +138,7 @@ impl Link {
                 progress: Instant::now(),
                 moved: None,
                 unsent: VecDeque::new(),
+                dropped: 0,
                 closing: false,
                 failed: None,
             }),
@@ -162,11 +165,10 @@ impl Link {
     fn append_frame(&self, op: Op, payload: &[u8], unwaited: bool) {
         let mask = (self.role == Role::Client).then(rand::random);
         let mut out = lock(&self.out);
-        if out.closing {
-            if unwaited {
-                // Behind a Close it will never leave, whatever is written.
-                out.unsent.push_back(u64::MAX);
-            }
+        if out.closing || out.failed.is_some() {
+            // It will never leave, whatever is written. (So it takes no memory: the reader may wait
+            // for room in the queue and see the end of the link late.)
+            out.dropped += u64::from(unwaited);
             return;
         }
         out.note_start();
@@ -194,7 +196,7 @@ impl Link {
     /// Frames that the read half made by itself: pongs and the answer to a Close.
     pub(super) fn append_raw(&self, frame: &[u8]) {
         let mut out = lock(&self.out);
-        if out.closing {
+        if out.closing || out.failed.is_some() {
             return;
         }
         out.note_start();
@@ -310,7 +312,8 @@ impl Link {
 
     /// How many frames that nobody waits for have not left this process.
     pub(crate) fn unsent(&self) -> u64 {
-        lock(&self.out).unsent.len() as u64
+        let out = lock(&self.out);
+        out.unsent.len() as u64 + out.dropped
     }
 
     /// Waits until all that was appended before this call is written. False: it was not in time,

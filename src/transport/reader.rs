@@ -64,7 +64,8 @@ impl LinkReader {
         // tungstenite makes its buffer of this vector, and each later one as large as this one was
         // at first. A small one would mean a system call for every message.
         leftover.reserve_exact(options.read_buffer_size.saturating_sub(leftover.len()));
-        let half = ReadHalf { link: Arc::clone(&link), cipher: Vec::new(), may_block: true };
+        let half =
+            ReadHalf { link: Arc::clone(&link), cipher: Vec::new(), may_block: true, heard: false };
         let config = WebSocketConfig::default()
             .read_buffer_size(options.read_buffer_size)
             .write_buffer_size(0)
@@ -95,6 +96,11 @@ impl LinkReader {
             self.armed = wanted;
         }
         Ok(())
+    }
+
+    /// Whether the socket gave anything since the last call, if only a part of a message.
+    pub(crate) fn heard(&mut self) -> bool {
+        std::mem::take(&mut self.ws.get_mut().heard)
     }
 
     /// The next message. With `wait` this blocks, at most for the armed time; without, it asks the
@@ -197,6 +203,8 @@ struct ReadHalf {
     link: Arc<Link>,
     cipher: Vec<u8>,
     may_block: bool,
+    /// The socket gave something since somebody asked.
+    heard: bool,
 }
 
 impl ReadHalf {
@@ -215,7 +223,9 @@ impl Read for ReadHalf {
         let mut socket = &self.link.socket;
         let Some(tls) = &self.link.tls else {
             self.before_blocking()?;
-            return socket.read(buf);
+            let n = socket.read(buf)?;
+            self.heard |= n > 0;
+            return Ok(n);
         };
         loop {
             let mut engine = lock(tls);
@@ -236,6 +246,7 @@ impl Read for ReadHalf {
                 self.cipher.resize(FIRST_CIPHER, 0);
             }
             let n = socket.read(&mut self.cipher)?;
+            self.heard |= n > 0;
             lock(tls).feed(&self.cipher[..n]);
             // A busy connection gets the whole buffer, an idle one does not need it.
             if n == self.cipher.len() && n < CHUNK {

@@ -266,6 +266,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_of_a_cut_token_is_no_more_shown_than_the_whole() {
+        let t = target("ws://h/client/hubs/a?access_token=eyJhbGciOiJ9.payload.signature", None);
+        for echo in [
+            "GET /client/hubs/a?access_token=eyJhbGciOiJ9.pay... HTTP/1.1",
+            "<p>/a?access_token=other.token&amp;x=1</p>",
+            "Bearer eyJhbGciOiJ9.paylo",
+        ] {
+            let shown = t.scrub(echo.to_owned());
+            assert!(shown.contains("***"), "{shown}");
+            for part in ["eyJ", "pay", "other", "token&amp"] {
+                assert!(!shown.contains(part), "{shown}");
+            }
+        }
+        assert_eq!(t.scrub("x=1 é".to_owned()), "x=1 é");
+    }
+
+    #[test]
     fn the_granted_subprotocol_must_be_the_one_asked_for() {
         assert!(check_subprotocol(Some("A"), Some("a")).is_ok());
         assert!(check_subprotocol(None, None).is_ok());

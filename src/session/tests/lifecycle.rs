@@ -254,6 +254,7 @@ fn without_auto_reconnect_a_session_is_recovered_all_the_same() {
     let expected =
         ["event Recovering", "dial recover c1 t1", "ping", "event Recovered 0"].map(String::from);
     assert_eq!(s.take(), expected);
+    s.advance(secs(2));
     s.lose(None);
     s.linked();
     s.take();

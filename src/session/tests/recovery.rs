@@ -201,12 +201,14 @@ fn connected_may_come_after_a_recovery_and_brings_a_new_token() {
     s.prove();
     s.pong(0);
     assert_eq!(s.only("event"), ["event Recovering", "event Recovered 0"], "no second Connected");
+    s.advance(secs(2));
     s.lose(None);
     assert_eq!(s.only("dial"), ["dial recover c1 t2"]);
     s.linked();
     s.prove();
     s.session.connected(s.now, identity("c1", None)); // without one the old token stays
     s.pong(0);
+    s.advance(secs(2));
     s.lose(None);
     assert_eq!(s.only("dial"), ["dial recover c1 t2"]);
 }
@@ -295,6 +297,27 @@ fn a_link_lost_between_acceptance_and_pong_starts_a_new_window_but_not_at_once()
     assert_eq!(s.now - lost_at, secs(30));
     let Some(Event::Disconnected(e)) = s.events.iter().rev().nth(1) else { panic!() };
     assert_eq!(e.maybe_lost, 1, "the call; what Recovering has told is not told again");
+}
+
+#[test]
+fn a_link_lost_right_after_the_pong_is_not_dialed_without_a_pause() {
+    let mut s = Scenario::connected();
+    for round in 0..3 {
+        s.lose(None);
+        if round > 0 {
+            let pause = s.until_dial();
+            assert!(ms(700) <= pause && pause <= ms(1_200), "no storm of recoveries: {pause:?}");
+        }
+        s.linked();
+        s.prove();
+        s.advance(ms(50));
+        s.pong(0);
+        s.take();
+    }
+    // A link that held gets its first try at once again.
+    s.advance(secs(3));
+    s.lose(None);
+    assert_eq!(s.take(), ["event Recovering", "dial recover c1 t1"]);
 }
 
 #[test]

@@ -74,6 +74,20 @@ fn the_reader_goes_on_with_a_rest_that_it_left_itself() {
 }
 
 #[test]
+fn a_failed_link_takes_no_memory_and_counts_what_it_drops() {
+    let (link, _peer) = pair();
+    link.append_unwaited(Op::Text, b"before");
+    link.fail(Error::closed());
+    for _ in 0..1000 {
+        link.append_unwaited(Op::Binary, &[7; 1000]);
+        assert_eq!(link.flush(soon(1000)), Flushed::ByOther);
+    }
+    assert_eq!(link.unsent(), 1001);
+    assert!(lock(&link.out).pending.len() < 100);
+    assert!(link.has_room());
+}
+
+#[test]
 fn nothing_leaves_after_a_close_frame() {
     let (link, mut peer) = pair();
     link.append_close(1000, &"é".repeat(80));
