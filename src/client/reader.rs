@@ -44,6 +44,9 @@ pub(super) struct Reader {
     keep_alive: KeepAlive,
     /// When the session's `tick` is due, as of the last look at it.
     session_wake: Option<Instant>,
+    /// On a recovery link: the first frame must come by then, and later the pong.
+    proof_until: Option<Instant>,
+    pong_until: Option<Instant>,
     next_dial: Option<Dial>,
     /// The session has let go of the link (a time limit passed, or it stopped).
     link_cut: bool,
@@ -91,6 +94,8 @@ impl Reader {
             inbox: Inbox::default(),
             keep_alive,
             session_wake: None,
+            proof_until: None,
+            pong_until: None,
             next_dial: None,
             link_cut: false,
             gathered: Vec::new(),
@@ -207,15 +212,14 @@ impl Reader {
     }
 
     fn tick(&mut self) {
-        let replayed = self.inbox.replayed();
-        self.step(|session, now| session.tick(now, replayed));
+        self.step(|session, now| session.tick(now));
     }
 
     // --- dialing -------------------------------------------------------------------------------
 
     fn dial(&mut self, plan: &Dial) {
         match self.dialer.open(plan, &self.shared.stop) {
-            Ok((link, read_half)) => self.linked(link, read_half),
+            Ok((link, read_half)) => self.linked(link, read_half, plan.until),
             Err(_) if self.shared.stop.is_stopped() => {
                 self.step(|session, _| session.stop(Error::closed()));
             }
@@ -226,7 +230,7 @@ impl Reader {
         }
     }
 
-    fn linked(&mut self, link: Arc<Link>, read_half: LinkReader) {
+    fn linked(&mut self, link: Arc<Link>, read_half: LinkReader, until: Instant) {
         let now = Instant::now();
         self.now = now;
         self.keep_alive = KeepAlive::new(self.beat.interval, self.beat.dead_after, now);
@@ -236,7 +240,9 @@ impl Reader {
         let mut state = self.shared.lock();
         state.link = Some(link);
         state.session.linked(now);
-        if state.session.is_replaying() {
+        self.pong_until = None;
+        self.proof_until = state.session.is_proving().then_some(until);
+        if self.proof_until.is_some() {
             self.inbox.count_replayed();
         } else {
             // What is still to be acknowledged belongs to the session that is over.
@@ -293,7 +299,8 @@ impl Reader {
     }
 
     fn next_wake(&self) -> Option<Instant> {
-        [self.session_wake, self.inbox.next_wake(), self.keep_alive.next_wake()]
+        let recovery = self.proof_until.or(self.pong_until);
+        [self.session_wake, self.inbox.next_wake(), self.keep_alive.next_wake(), recovery]
             .into_iter()
             .flatten()
             .min()
@@ -304,6 +311,13 @@ impl Reader {
         let now = self.now;
         if self.session_wake.is_some_and(|at| at <= now) {
             self.tick();
+        }
+        if self.proof_until.take_if(|at| *at <= now).is_some() {
+            self.step(|session, now| session.recovery_stalled(now));
+        }
+        if self.pong_until.take_if(|at| *at <= now).is_some() {
+            let replayed = self.inbox.take_replayed();
+            self.step(|session, now| session.recovered(now, replayed));
         }
         if let Some(id) = self.inbox.due(now) {
             self.acknowledge(id);

@@ -13,7 +13,7 @@ use super::stats::{Counters, Stats, add};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Ack, Event};
 use crate::protocol::{self, Frame, Protocol, Upstream};
-use crate::session::{self, CallKind, Dial, Key, NewCall, Output, Session};
+use crate::session::{self, Dial, Key, Output, Session};
 use crate::transport::{Flushed, Link, Op, Stop};
 
 /// After its link is cut the reader ends at once; a machine that hangs may take longer.
@@ -48,16 +48,8 @@ pub(super) struct State {
     pub(super) link: Option<Arc<Link>>,
 }
 
-/// A call, checked and encoded.
-#[derive(Debug)]
-pub(super) struct Prepared {
-    pub(super) kind: CallKind,
-    pub(super) key: Key,
-    pub(super) frame: Frame,
-    pub(super) deadline: Instant,
-    /// Nobody waits for the outcome yet, so the reader keeps the deadline.
-    pub(super) watched: bool,
-}
+/// A call of this client, checked and encoded.
+pub(super) type Call = session::Call<Waiter>;
 
 /// What is left to do when the lock is free again.
 #[derive(Debug, Default)]
@@ -143,7 +135,7 @@ impl Shared {
         let mut after = After::default();
         while let Some(output) = state.session.output() {
             match output {
-                Output::Send { frame, unwaited } => {
+                Output::Send { frame, unwaited, patience: _ } => {
                     let Some(link) = &state.link else { continue };
                     self.append(link, &frame, unwaited);
                     after.flush.get_or_insert_with(|| Arc::clone(link));
@@ -230,55 +222,65 @@ impl Shared {
 
     /// Registers calls and sends those that may go now, in order; each outcome comes to its
     /// `PendingAck`. One deadline for all: the first call's.
-    pub(super) fn start(self: &Arc<Self>, calls: Vec<Prepared>) -> Result<Vec<PendingAck>> {
+    pub(super) fn start(self: &Arc<Self>, calls: Vec<Call>) -> Result<Vec<PendingAck>> {
         let Some(deadline) = calls.first().map(|call| call.deadline) else {
             return Ok(Vec::new());
         };
-        let (pending, after) = self.with_room(deadline, |session| {
-            match calls.iter().find_map(|call| session.refuses(call.key)) {
-                Some(refused) => Err(refused),
-                None => Ok(calls.into_iter().map(|call| self.register(session, call)).collect()),
-            }
-        })?;
-        self.finish(after, deadline);
-        pending
-    }
-
-    /// The same for a single call.
-    pub(super) fn start_one(self: &Arc<Self>, call: Prepared) -> Result<PendingAck> {
-        let deadline = call.deadline;
         let (pending, after) =
-            self.with_room(deadline, |session| match session.refuses(call.key) {
-                Some(refused) => Err(refused),
-                None => Ok(self.register(session, call)),
+            self.with_room(Instant::now(), deadline, |session, now| {
+                match calls.iter().find_map(|call| session.refuses(call.key)) {
+                    Some(refused) => Err(refused),
+                    None => Ok(calls
+                        .into_iter()
+                        .map(|call| self.register(session, now, call))
+                        .collect()),
+                }
             })?;
         self.finish(after, deadline);
         pending
     }
 
-    fn register(self: &Arc<Self>, session: &mut Session<Waiter>, call: Prepared) -> PendingAck {
+    /// The same for a single call.
+    pub(super) fn start_one(self: &Arc<Self>, now: Instant, call: Call) -> Result<PendingAck> {
+        let deadline = call.deadline;
+        let (pending, after) =
+            self.with_room(now, deadline, |session, now| match session.refuses(call.key) {
+                Some(refused) => Err(refused),
+                None => Ok(self.register(session, now, call)),
+            })?;
+        self.finish(after, deadline);
+        pending
+    }
+
+    fn register(
+        self: &Arc<Self>,
+        session: &mut Session<Waiter>,
+        now: Instant,
+        mut call: Call,
+    ) -> PendingAck {
         let (pending, waiter) = PendingAck::new(Arc::clone(self), call.key, call.deadline);
-        session.call(NewCall {
-            key: call.key,
-            kind: call.kind,
-            frame: call.frame,
-            waiter: Some(waiter),
-            deadline: call.deadline,
-            watched: call.watched,
-        });
+        call.waiter = Some(waiter);
+        session.call(now, call);
         pending
     }
 
     /// Sends frames that nobody waits for; without a link, or behind waiting calls, they wait.
-    pub(super) fn fire(self: &Arc<Self>, frames: &[Frame], deadline: Instant) -> Result<()> {
+    /// Their deadline is the given one.
+    pub(super) fn fire(
+        self: &Arc<Self>,
+        now: Instant,
+        deadline: Instant,
+        calls: impl IntoIterator<Item = Call>,
+    ) -> Result<()> {
         let mut waiting = Vec::new();
         let mut refused = None;
-        let ((), after) = self.with_room(deadline, |session| {
-            for frame in frames {
-                match session.fire(frame) {
-                    Ok(true) => {}
-                    Ok(false) => {
-                        waiting.push(self.register(session, self.unacked(frame, deadline)))
+        let ((), after) = self.with_room(now, deadline, |session, now| {
+            for call in calls {
+                match session.fire(now, call) {
+                    Ok(None) => {}
+                    Ok(Some(mut call)) => {
+                        call.key = Key::Unacked(self.next_id(None));
+                        waiting.push(self.register(session, now, call));
                     }
                     Err(error) => {
                         refused = Some(error);
@@ -296,21 +298,13 @@ impl Shared {
         outcome.and(refused.map_or(Ok(()), Err))
     }
 
-    fn unacked(&self, frame: &Frame, deadline: Instant) -> Prepared {
-        Prepared {
-            kind: CallKind::Message,
-            key: Key::Unacked(self.next_id(None)),
-            frame: frame.clone(),
-            deadline,
-            watched: false,
-        }
-    }
-
-    /// Runs something on the session once the link's out-buffer has room.
+    /// Runs something on the session once the link's out-buffer has room. `now`: the caller has
+    /// just read the clock, and each reading costs as much as the lock.
     fn with_room<R>(
         &self,
+        mut now: Instant,
         deadline: Instant,
-        act: impl FnOnce(&mut Session<Waiter>) -> R,
+        act: impl FnOnce(&mut Session<Waiter>, Instant) -> R,
     ) -> Result<(R, After)> {
         loop {
             let mut state = self.lock();
@@ -321,10 +315,11 @@ impl Shared {
                 let link = Arc::clone(link);
                 drop(state);
                 link.wait_for_room(deadline)?;
+                now = Instant::now();
                 continue;
             }
-            state.session.make_room(Instant::now);
-            let result = act(&mut state.session);
+            state.session.make_room(now);
+            let result = act(&mut state.session, now);
             return Ok((result, self.apply(&mut state)));
         }
     }
@@ -366,13 +361,11 @@ impl Shared {
         &self.nudge.1
     }
 
-    /// Takes a call back at its deadline and tells that, unless it has just ended otherwise.
+    /// Takes a call back at its deadline, unless it has just ended otherwise.
     pub(super) fn withdraw(&self, key: Key) {
-        let (withdrawn, after) = self.step(|session| session.withdraw(key));
-        self.finish(after, Instant::now());
-        if let Some((Some(waiter), written)) = withdrawn {
-            waiter.tell(Err(session::timed_out(written)));
-        }
+        let now = Instant::now();
+        let ((), after) = self.step(|session| session.withdraw(now, key));
+        self.finish(after, now);
     }
 
     /// Goes on with what another writer left behind. False if all is written.

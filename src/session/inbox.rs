@@ -43,6 +43,7 @@ impl Inbox {
         self.replayed.get_or_insert(0);
     }
 
+    #[allow(dead_code)]
     pub(crate) fn is_counting(&self) -> bool {
         self.replayed.is_some()
     }
@@ -51,6 +52,7 @@ impl Inbox {
         self.replayed.take().unwrap_or(0)
     }
 
+    #[allow(dead_code)]
     pub(crate) fn replayed(&self) -> u64 {
         self.replayed.unwrap_or(0)
     }

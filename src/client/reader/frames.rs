@@ -11,7 +11,7 @@ use super::Reader;
 use crate::error::{Error, ErrorKind};
 use crate::message::{Event, Payload, ServerMessage};
 use crate::protocol::{Downstream, Frame};
-use crate::session::{Beat, Identity, Verdict};
+use crate::session::{Beat, Identity, RECOVERY_PONG, Verdict};
 
 /// While the queue is full the reader looks again after so long, doubling up to the second.
 const FULL_FIRST: Duration = Duration::from_micros(200);
@@ -41,9 +41,9 @@ impl Reader {
             return;
         }
         let mut acks = std::mem::take(&mut self.acks);
-        self.step(|session, _| {
+        self.step(|session, now| {
             for (id, success, error) in acks.drain(..) {
-                session.ack(id, success, error);
+                session.ack(now, id, success, error);
             }
         });
         self.acks = acks;
@@ -123,15 +123,18 @@ impl Reader {
 
     /// On a recovery link the first frame, whatever it is, shows that the session is ours again.
     pub(super) fn prove(&mut self) {
-        if self.inbox.is_counting() {
+        if self.proof_until.take().is_some() {
+            self.pong_until = Some(self.now + RECOVERY_PONG);
             self.step(|session, now| session.proved(now));
         }
     }
 
     pub(super) fn note_pong(&mut self) {
         self.shared.note_pong();
-        let replayed = self.inbox.take_replayed();
-        self.step(|session, _| session.pong(replayed));
+        if self.pong_until.take().is_some() {
+            let replayed = self.inbox.take_replayed();
+            self.step(|session, now| session.recovered(now, replayed));
+        }
     }
 
     /// A frame that is not delivered still counts for the service.

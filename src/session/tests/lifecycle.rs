@@ -328,7 +328,6 @@ fn limits_too_long_for_the_clock_are_long_ones() {
         c.connect_timeout = std::time::Duration::MAX;
         c.step_timeout = std::time::Duration::MAX;
         c.recovery_window = std::time::Duration::MAX;
-        c.recovery_pong = std::time::Duration::MAX;
         c.backoff_max = std::time::Duration::MAX;
         c.backoff_min = std::time::Duration::MAX;
         c.call_timeout = std::time::Duration::MAX;

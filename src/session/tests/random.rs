@@ -12,7 +12,7 @@ use super::scenario::{frame, identity, loss, text};
 use super::{ms, secs};
 use crate::error::{Error, ErrorKind};
 use crate::message::Event;
-use crate::session::{CallKind, Config, Inbox, Key, Loss, NewCall, Output, Session};
+use crate::session::{Call, CallKind, Config, Inbox, Key, Loss, Output, Session};
 
 const RUNS: u64 = 2_000;
 const OPERATIONS: usize = 200;
@@ -32,6 +32,7 @@ struct World {
     /// Calls that have not ended, by waiter, which is the id.
     open: BTreeSet<u64>,
     ended: BTreeSet<u64>,
+    deadlines: BTreeMap<u64, Instant>,
     /// What has been sent under each id, ever.
     sent: BTreeMap<u64, String>,
     /// Ids that were written on the present link and have not ended.
@@ -66,6 +67,7 @@ impl World {
             next_id: 1,
             open: BTreeSet::new(),
             ended: BTreeSet::new(),
+            deadlines: BTreeMap::new(),
             sent: BTreeMap::new(),
             on_link: BTreeSet::new(),
             inbox: Inbox::default(),
@@ -107,18 +109,17 @@ impl World {
         let (kind, what) = match (key, self.rng.random_range(0..4)) {
             (Key::Ack(_), 0) => (CallKind::Join(group.as_str().into()), "join"),
             (Key::Ack(_), 1) => (CallKind::Leave(group.as_str().into()), "leave"),
+            (_, 2) => (CallKind::Event, "event"),
             _ => (CallKind::Message, "say"),
         };
         let padding = "x".repeat(self.rng.random_range(0..30));
         self.open.insert(id);
-        self.session.call(NewCall {
-            key,
-            kind,
-            frame: frame(&format!("{id} {what} {group} {padding}")),
-            waiter: Some(id),
-            deadline: self.now + ms(self.rng.random_range(1..40_000)),
-            watched: self.rng.random_bool(0.5),
-        });
+        let frame = frame(&format!("{id} {what} {group} {padding}"));
+        let deadline = self.now + ms(self.rng.random_range(1..40_000));
+        self.deadlines.insert(id, deadline);
+        let mut call = Call::new(key, kind, frame, deadline);
+        call.waiter = Some(id);
+        self.session.call(self.now, call);
     }
 
     /// An answer for a random id: in flight, waiting, ended, or never heard of.
@@ -132,7 +133,7 @@ impl World {
         };
         let name = ["", "", "Duplicate", "Forbidden"][self.rng.random_range(0..4)];
         let error = (!name.is_empty()).then(|| (name.to_owned(), String::new()));
-        self.session.ack(id, error.is_none(), error);
+        self.session.ack(self.now, id, error.is_none(), error);
         if !self.open.contains(&id) {
             self.on_link.remove(&id); // a rejoin, which completes nobody
         }
@@ -140,10 +141,10 @@ impl World {
 
     fn withdraw(&mut self) {
         let id = self.rng.random_range(0..self.next_id + 1);
-        let open = self.open.contains(&id);
-        if open && let Some((_, written)) = self.session.withdraw(key(id)) {
-            assert_eq!(written, self.sent.contains_key(&id));
-            self.end(id);
+        if self.open.contains(&id) {
+            self.session.withdraw(self.now, key(id));
+            self.drain();
+            assert!(!self.open.contains(&id));
         }
     }
 
@@ -163,7 +164,9 @@ impl World {
             // On a new link `connected` is likely, on one for recovery any frame.
             let likely = if self.session.is_open() || self.session.is_proving() { 0 } else { 6 };
             match self.rng.random_range(likely..10) {
-                0..3 => self.session.pong(0),
+                0 if self.rng.random_bool(0.1) => self.session.suspend(),
+                1 if self.rng.random_bool(0.2) => self.session.recovery_stalled(self.now),
+                0..3 => self.session.recovered(self.now, 0),
                 3..6 => self.session.proved(self.now),
                 _ => {
                     let old = self.session.identity().map(|i| i.connection_id.to_string());
@@ -239,7 +242,10 @@ impl World {
         self.now = self.now.max(at);
         let ack = self.inbox.due(self.now);
         self.note_sequence_ack(ack);
-        self.session.tick(self.now, 0);
+        if self.rng.random_bool(0.3) {
+            return; // the reader is late, whatever comes first
+        }
+        self.session.tick(self.now);
         let next = self.session.next_wake();
         self.drain();
         assert!(next.is_none_or(|at| at > self.now) || self.may_wake_now(), "a tick left undone");
@@ -247,7 +253,7 @@ impl World {
 
     /// A delay of zero by jitter or by the end of the recovery window is due in the same instant.
     fn may_wake_now(&mut self) -> bool {
-        self.session.tick(self.now, 0);
+        self.session.tick(self.now);
         self.drain();
         self.session.next_wake().is_none_or(|at| at > self.now)
     }
@@ -255,9 +261,15 @@ impl World {
     fn drain(&mut self) {
         while let Some(output) = self.session.output() {
             match output {
-                Output::Send { frame, unwaited } => self.check_send(&text(&frame), unwaited),
+                Output::Send { frame, unwaited, .. } => self.check_send(&text(&frame), unwaited),
                 Output::Ping => assert!(self.linked),
-                Output::Complete { waiter, .. } => self.end(waiter),
+                Output::Complete { waiter, result } => {
+                    if let Some(error) = result.err().filter(Error::is_timeout) {
+                        let written = self.sent.contains_key(&waiter);
+                        assert_eq!(error.may_have_been_delivered(), written);
+                    }
+                    self.end(waiter);
+                }
                 Output::Event(event) => self.check_event(&event),
                 Output::CloseLink { .. } => {
                     assert!(self.linked && !self.closing);
@@ -280,6 +292,10 @@ impl World {
     fn check_send(&mut self, text: &str, unwaited: bool) {
         assert!(self.linked && self.session.is_open() && !self.closing, "no place to send to");
         let id: u64 = text.split(' ').next().and_then(|n| n.parse().ok()).expect("an id");
+        // (A join that has ended is sent again by the rejoin, under another deadline.)
+        if self.open.contains(&id) {
+            assert!(self.now < self.deadlines[&id], "sent after its deadline");
+        }
         if unwaited {
             assert!(self.sent.insert(id, text.into()).is_none(), "fire and forget goes once");
             return;
@@ -330,24 +346,22 @@ impl World {
         self.session.linked(self.now);
         self.session.connected(self.now, identity("late", Some("t")));
         self.session.proved(self.now);
-        self.session.pong(1);
+        self.session.recovered(self.now, 1);
+        self.session.recovery_stalled(self.now);
         self.session.lost(self.now, loss());
         self.session.dial_failed(self.now, Error::closed());
-        self.session.tick(self.now + secs(100), 0);
+        self.session.tick(self.now + secs(100));
         self.session.close(self.now);
         self.session.stop(Error::closed());
         assert!(self.session.output().is_none());
-        assert!(self.session.fire(&frame("late")).is_err());
+        let until = self.now + secs(1);
+        let fire = Call::new(Key::Unacked(0), CallKind::Message, frame("late"), until);
+        assert!(self.session.fire(self.now, fire).is_err());
         let id = self.next_id;
         self.open.insert(id);
-        self.session.call(NewCall {
-            key: Key::Ack(id),
-            kind: CallKind::Message,
-            frame: frame("late"),
-            waiter: Some(id),
-            deadline: self.now,
-            watched: true,
-        });
+        let mut call = Call::new(Key::Ack(id), CallKind::Message, frame("late"), until);
+        call.waiter = Some(id);
+        self.session.call(self.now, call);
         self.drain();
         assert!(self.open.is_empty() && self.session.next_wake().is_none());
     }
