@@ -121,22 +121,19 @@ impl<W> Calls<W> {
         self.insert(call);
     }
 
-    /// Adds a call that is written now, if nothing waits before it and it fits; else gives it
-    /// back.
-    pub(super) fn add_written(
-        &mut self,
-        now: Instant,
-        mut call: Call<W>,
-    ) -> Result<ToSend<W>, Call<W>> {
-        let size = call.size();
-        if !self.waiting.is_empty() || !matches!(call.key, Key::Ack(_)) || !self.fits(size) {
-            return Err(call);
-        }
-        call.place = self.note_written(size);
+    /// Whether a new call may be written before it is in the table: nothing waits before it, and it
+    /// fits.
+    pub(super) fn may_go_now(&self, call: &Call<W>) -> bool {
+        self.waiting.is_empty() && matches!(call.key, Key::Ack(_)) && self.fits(call.size())
+    }
+
+    /// Adds a call that is written now.
+    pub(super) fn add_written(&mut self, now: Instant, mut call: Call<W>) -> ToSend<W> {
+        call.place = self.note_written(call.size());
         call.patience = patience::of(&call, now);
         let sent = ToSend { frame: call.frame.clone(), patience: call.patience, ended: None };
         self.insert(call);
-        Ok(sent)
+        sent
     }
 
     /// A single frame above the byte limit goes when nothing else is under way.
@@ -215,7 +212,7 @@ impl<W> Calls<W> {
 
     /// Written calls in the order of their writing, to be sent again on a recovered session, and
     /// the keys of those for which that is no longer safe.
-    pub(super) fn to_resend(&mut self, now: Instant) -> (Vec<ToSend<W>>, Vec<Key>) {
+    pub(super) fn resend(&mut self, now: Instant) -> (Vec<ToSend<W>>, Vec<Key>) {
         let (again, stale): (Vec<_>, Vec<_>) = self
             .written_in_order()
             .into_iter()

@@ -170,16 +170,12 @@ impl<W> Session<W> {
             return self.complete(call.waiter, Err(error));
         }
         self.groups.began(&call.kind);
-        let call = match self.is_open() {
-            true => self.calls.add_written(now, call),
-            false => Err(call),
-        };
-        match call {
-            Ok(sent) => self.send(now, sent),
-            Err(call) => {
-                self.calls.add(call);
-                self.admit(now);
-            }
+        if self.is_open() && self.calls.may_go_now(&call) {
+            let sent = self.calls.add_written(now, call);
+            self.send(now, sent);
+        } else {
+            self.calls.add(call);
+            self.admit(now);
         }
     }
 

@@ -57,7 +57,7 @@ impl<W> Session<W> {
         if self.calls.any_rejoins() {
             self.rejoin_until = Some(now + self.config.call_timeout);
         }
-        let (again, stale) = self.calls.to_resend(now);
+        let (again, stale) = self.calls.resend(now);
         for sent in again {
             self.send(now, sent);
         }

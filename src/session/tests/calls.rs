@@ -283,22 +283,3 @@ fn a_deadline_holds_while_there_is_no_connection() {
     assert_eq!(s.kind(1), ErrorKind::Timeout);
     assert!(!s.error(1).may_have_been_delivered());
 }
-
-#[test]
-fn groups_follow_the_acks_of_joins_and_leaves() {
-    let mut s = Scenario::connected();
-    let groups = |s: &Scenario| s.session.groups().map(|g| g.to_string()).collect::<Vec<_>>();
-    s.join(1, "a");
-    s.join(2, "b");
-    s.join(3, "c");
-    s.ack(1);
-    s.refuse(2, "Forbidden");
-    s.refuse(3, "Duplicate");
-    assert_eq!(groups(&s), ["a", "c"]);
-    s.leave(4, "a");
-    assert_eq!(groups(&s), ["a", "c"]);
-    s.ack(4);
-    s.leave(5, "c");
-    s.refuse(5, "InternalServerError");
-    assert_eq!(groups(&s), ["c"]);
-}

@@ -4,7 +4,10 @@
 //! the JavaScript client, `p` for Python, `c` for C#, `v` for Java.
 
 mod calls;
+mod deadlines;
+mod events;
 mod grammar;
+mod groups;
 mod inbox;
 mod lifecycle;
 mod random;

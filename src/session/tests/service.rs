@@ -87,6 +87,27 @@ fn c04_a_message_beyond_our_limits_is_not_fetched_again_by_a_recovery() {
 }
 
 #[test]
+fn a_session_that_ends_with_an_error_of_ours_reports_it_and_makes_a_new_connection() {
+    for proving in [false, true] {
+        let mut s = Scenario::connected();
+        s.call(1);
+        if proving {
+            s.lose(None);
+            s.linked();
+        }
+        s.take();
+        let error = Error::new(ErrorKind::Disconnected, "the sequence id 7000000 cannot be right");
+        s.lose_with(Loss { violation: true, ..Loss::of(error) });
+        let expected = ["event Disconnected", "done 1 OutcomeUnknown", "event Reconnecting 1"];
+        assert_eq!(s.take(), expected);
+        let cause = format!("{:#}", disconnected(&s).cause);
+        assert!(cause.contains("7000000 cannot be right"), "{cause}");
+        s.until_dial();
+        assert_eq!(s.take(), ["dial new"]);
+    }
+}
+
+#[test]
 fn what_the_service_said_before_it_closed_is_reported_once() {
     let mut s = Scenario::connected();
     s.session.service_said(Some("closed by the app".into()));
