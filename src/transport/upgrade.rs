@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use tungstenite::handshake::client::generate_key;
 use tungstenite::handshake::derive_accept_key;
 
-use super::dial::{DialOptions, Target, timed_out};
-use super::wire::Wire;
+use super::options::DialOptions;
+use super::target::Target;
+use super::wire::{Wire, is_timeout};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A response head longer than this is nobody's.
@@ -32,7 +33,7 @@ pub(super) fn upgrade(
     let key = generate_key();
     let request = request(target, options, &key);
     let broken = |e: io::Error| {
-        let what = if timed_out(&e) {
+        let what = if is_timeout(&e) {
             "got no answer within its time limit"
         } else {
             "failed: the connection broke"
@@ -263,23 +264,6 @@ mod tests {
         assert_eq!(e.http_status(), Some(429));
         assert_eq!(e.retry_after(), Some(Duration::from_secs(7)));
         assert!(e.to_string().ends_with("(it says: no *** for you)"), "{e}");
-    }
-
-    #[test]
-    fn what_is_left_of_a_cut_token_is_no_more_shown_than_the_whole() {
-        let t = target("ws://h/client/hubs/a?access_token=eyJhbGciOiJ9.payload.signature", None);
-        for echo in [
-            "GET /client/hubs/a?access_token=eyJhbGciOiJ9.pay... HTTP/1.1",
-            "<p>/a?access_token=other.token&amp;x=1</p>",
-            "Bearer eyJhbGciOiJ9.paylo",
-        ] {
-            let shown = t.scrub(echo.to_owned());
-            assert!(shown.contains("***"), "{shown}");
-            for part in ["eyJ", "pay", "other", "token&amp"] {
-                assert!(!shown.contains(part), "{shown}");
-            }
-        }
-        assert_eq!(t.scrub("x=1 é".to_owned()), "x=1 é");
     }
 
     #[test]
