@@ -14,7 +14,8 @@ use super::upgrade;
 use super::wire::{Wire, is_timeout};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Opens a connection; blocks at most until the deadline, and ends at once on stop.
+/// Opens a connection; blocks at most until the deadline, and ends at once on stop. Each step has
+/// its own limit too, but for the wait for the answer to the upgrade.
 ///
 /// Gives the upgraded stream and what was read past the upgrade.
 pub(crate) fn dial(
@@ -44,7 +45,10 @@ pub(crate) fn dial(
     };
     let upgraded = through(socket)
         .and_then(|socket| secure(target, options, socket, step()))
-        .and_then(|mut wire| Ok((upgrade::upgrade(&mut wire, target, options, step())?, wire)));
+        .and_then(|mut wire| {
+            let leftover = upgrade::upgrade(&mut wire, target, options, step(), deadline)?;
+            Ok((leftover, wire))
+        });
     match upgraded {
         Ok((leftover, wire)) => Ok((wire, leftover)),
         Err(_) if stop.is_stopped() => Err(Error::closed()),

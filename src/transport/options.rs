@@ -9,7 +9,7 @@ use crate::secret::Secret;
 /// How to connect.
 #[derive(Clone)]
 pub(crate) struct DialOptions {
-    /// The limit of each step.
+    /// The limit of each step; the answer to the upgrade may take all the time that is left.
     pub(crate) step: Duration,
     /// The operating system's buffers, if the program chose a size.
     pub(crate) socket_buffer: Option<usize>,
