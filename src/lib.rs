@@ -219,7 +219,7 @@
 //! | what | default | set by |
 //! | --- | --- | --- |
 //! | `connect`: one attempt, all steps | 30 s | `connect_timeout` |
-//! | each step of it: name look-up, TCP, proxy, TLS, upgrade, `connected` | 10 s | `step_timeout` |
+//! | each step of it: name look-up, TCP, proxy, TLS, the request for the upgrade (its answer may take all that is left of the 30 s: the service waits for a `connect` event handler), `connected` | 10 s | `step_timeout` |
 //! | a call: waiting for a link, writing, the ack, all together | 30 s | `call_timeout`, [`Request::timeout`] |
 //! | `start` and `fire_and_forget` | block only while the connection takes no more data, or (`fire_and_forget`) while there is none; at most the call's limit | the same |
 //! | `close` | 2 s, and up to 1 s more on a machine that hangs | `close_timeout` |

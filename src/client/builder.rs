@@ -139,12 +139,18 @@ macro_rules! common_settings {
     ($builder:ty) => {
         impl $builder {
             /// The limit of one attempt to connect, all steps together. Default: 30 s.
+            ///
+            /// The service answers the upgrade when the `connect` event handler of the hub, if
+            /// there is one, has answered. So that wait is one that only this limits; make it
+            /// longer than the handler may take.
             pub fn connect_timeout(mut self, limit: Duration) -> Self {
                 self.options.session.connect_timeout = limit;
                 self
             }
 
-            /// The limit of each step of connecting: name look-up, TCP, TLS, upgrade, `connected`.
+            /// The limit of each step of connecting: name look-up, TCP, proxy, TLS, writing the
+            /// upgrade request, and after its answer the `connected` message. The wait for the
+            /// answer to the upgrade is limited by [`connect_timeout`](Self::connect_timeout) alone.
             /// Default: 10 s.
             pub fn step_timeout(mut self, limit: Duration) -> Self {
                 self.options.session.step_timeout = limit;

@@ -13,20 +13,24 @@ mod address;
 mod dial;
 mod frame;
 mod link;
+mod options;
 mod proxy;
 mod reader;
 mod stop;
+mod target;
 pub(crate) mod tls;
 mod upgrade;
 mod wire;
 
 pub(crate) use address::{Lookup, Resolver};
-pub(crate) use dial::{DialOptions, Target, dial};
+pub(crate) use dial::dial;
 pub(crate) use frame::Op;
 pub(crate) use link::{Flushed, Link, LinkOptions, Role};
+pub(crate) use options::DialOptions;
 pub(crate) use proxy::{Proxy, ProxyChoice};
 pub(crate) use reader::{Incoming, LinkReader, Lost};
 pub(crate) use stop::{Helper, HelperError, Stop};
+pub(crate) use target::Target;
 pub use tls::TlsBackend;
 pub(crate) use tls::{Root, TlsOptions};
 #[cfg(feature = "emulator")]
