@@ -14,7 +14,7 @@ use super::source::UrlSource;
 use super::stats::Stats;
 use crate::error::{Error, Result};
 use crate::message::{Event, Text};
-use crate::protocol::Frame;
+use crate::protocol::{Frame, Upstream};
 use crate::session::{CallKind, Key};
 
 /// A client that sends and receives plain text and binary frames.
@@ -104,7 +104,7 @@ impl Shared {
         };
         drop(state);
         self.note_ping();
-        self.append_ping(&link);
+        self.append_own(&link, &Upstream::Ping);
         link.flush(Instant::now());
         Ok(())
     }

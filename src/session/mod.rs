@@ -3,8 +3,8 @@
 //! randomness a seed. So each rule is tested in virtual time, without a sleep.
 //!
 //! Callers and the reader thread drive the same [`Session`] under one short lock: they call one of
-//! its methods, then take [`Output`]s until there are none. [`Inbox`] and [`KeepAlive`] are the
-//! parts that only the reader needs, so that receiving takes no lock.
+//! its methods, then take [`Output`]s until there are none. What only the reader needs stands apart,
+//! in the [`Receiver`], so that receiving takes no lock.
 //!
 //! Invariants:
 //! - each call is completed exactly once;
@@ -23,19 +23,25 @@ mod calls;
 mod config;
 mod errors;
 mod groups;
-mod inbox;
+mod hold;
+mod keep_alive;
 mod lifecycle;
 mod loss;
 mod patience;
+mod receiver;
 mod recovery;
+mod replay;
+mod sequence;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use call::{Call, CallKind, Key};
 pub(crate) use config::Config;
 pub(crate) use errors::ended_error;
-pub(crate) use inbox::{Beat, Inbox, KeepAlive, Verdict};
+pub(crate) use hold::{HOLD_BYTES, HOLD_MESSAGES};
+pub(crate) use keep_alive::KeepAliveConfig;
 pub(crate) use loss::Loss;
+pub(crate) use receiver::{Bound, EventQueue, Receiver, Room};
 
 use std::collections::VecDeque;
 use std::sync::Arc;

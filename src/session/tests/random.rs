@@ -12,7 +12,7 @@ use super::scenario::{frame, identity, loss, text};
 use super::{ms, secs};
 use crate::error::{Error, ErrorKind};
 use crate::message::Event;
-use crate::session::{Call, CallKind, Config, Inbox, Key, Loss, Output, Session};
+use crate::session::{Call, CallKind, Config, Key, Loss, Output, Session};
 
 const RUNS: u64 = 2_000;
 const OPERATIONS: usize = 200;
@@ -37,9 +37,6 @@ struct World {
     sent: BTreeMap<u64, String>,
     /// Ids that were written on the present link and have not ended.
     on_link: BTreeSet<u64>,
-    inbox: Inbox,
-    next_sequence: u64,
-    acked: u64,
 }
 
 impl World {
@@ -70,9 +67,6 @@ impl World {
             deadlines: BTreeMap::new(),
             sent: BTreeMap::new(),
             on_link: BTreeSet::new(),
-            inbox: Inbox::default(),
-            next_sequence: 1,
-            acked: 0,
         }
     }
 
@@ -82,8 +76,7 @@ impl World {
             25..45 => self.ack(),
             45..52 => self.withdraw(),
             52..77 => self.proceed(),
-            77..85 => self.receive(),
-            85..88 => self.lose(),
+            77..88 if self.rng.random_bool(0.3) => self.lose(),
             88..98 => self.pass_time(),
             98 => self.session.service_said(Some("so long".into())),
             _ if self.rng.random_bool(0.05) => self.session.close(self.now),
@@ -198,25 +191,6 @@ impl World {
         }
     }
 
-    /// A numbered message, now and then one that came before.
-    fn receive(&mut self) {
-        if !self.linked {
-            return;
-        }
-        let back = self.rng.random_range(0..3).min(self.next_sequence - 1);
-        self.inbox.check(self.next_sequence - back);
-        self.next_sequence += u64::from(back == 0);
-        let ack = self.inbox.handled(50_000, self.now);
-        self.note_sequence_ack(ack);
-    }
-
-    fn note_sequence_ack(&mut self, ack: Option<u64>) {
-        let Some(id) = ack else { return };
-        assert!(id >= self.acked, "the acknowledged sequence id went back");
-        assert!(id < self.next_sequence, "it was never received");
-        self.acked = id;
-    }
-
     fn lose(&mut self) {
         if !std::mem::take(&mut self.linked) {
             return;
@@ -240,8 +214,6 @@ impl World {
             _ => self.now + ms(self.rng.random_range(0..20_000)),
         };
         self.now = self.now.max(at);
-        let ack = self.inbox.due(self.now);
-        self.note_sequence_ack(ack);
         if self.rng.random_bool(0.3) {
             return; // the reader is late, whatever comes first
         }
@@ -320,9 +292,6 @@ impl World {
         }
         if matches!(event, Event::Connected(_)) {
             self.on_link.clear(); // a service may replace the connection on its link
-            self.inbox.reset();
-            self.next_sequence = 1;
-            self.acked = 0;
         }
     }
 
