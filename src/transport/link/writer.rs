@@ -54,6 +54,8 @@ pub(crate) enum Flushed {
     ByOther,
     /// The deadline passed; a rest is left.
     Rest,
+    /// The link is dead.
+    Failed,
 }
 
 impl Link {
@@ -103,7 +105,7 @@ impl Link {
         let mut out = lock(&self.out);
         loop {
             if out.failed.is_some() {
-                return Err(Flushed::ByOther);
+                return Err(Flushed::Failed);
             }
             if let Some(mut work) = out.work.take() {
                 return match work.is_empty() && !self.next_batch(&mut out, &mut work) {
@@ -227,7 +229,7 @@ impl Link {
                 ErrorKind::Disconnected,
                 "the peer took no data for 10 s; the connection counts as dead",
             ));
-            return Some(Flushed::ByOther);
+            return Some(Flushed::Failed);
         }
         let relieved = out.relief && out.takers > 0;
         if out.failed.is_none() && now < deadline && !relieved {
@@ -247,7 +249,7 @@ impl Link {
         self.fail(
             Error::new(ErrorKind::Disconnected, "writing to the connection failed").with_source(e),
         );
-        Flushed::ByOther
+        Flushed::Failed
     }
 }
 
