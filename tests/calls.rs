@@ -395,8 +395,8 @@ fn a_batch_with_an_ack_id_twice_is_refused_as_a_whole() {
     // Also an id that is generated for another call of the batch.
     let next = client.send_to_group("g", "x").expect("ack").ack_id + 1;
     let batches = [
-        vec![call(900), call(901), call(900)],
         vec![client.to_group("g", "x"), call(next)],
+        vec![call(900), call(901), call(900)],
         vec![call(905), call(904), call(905)],
     ];
     let executed = emulator.stats().publications;

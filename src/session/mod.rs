@@ -20,6 +20,7 @@
 
 mod call;
 mod calls;
+mod closing;
 mod config;
 mod errors;
 mod groups;
