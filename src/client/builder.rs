@@ -55,8 +55,13 @@ impl ClientBuilder {
         self
     }
 
-    /// How many calls may be sent and unacked, 1 to 1000. Default: 512. Further ones wait in
-    /// order. (The service recognises a repetition among its last 1000 ack ids.)
+    /// How many calls may be sent and unacked, 1 to 1000. Default: 256. Further ones wait in
+    /// order.
+    ///
+    /// The service recognises a repetition among its last 1000 ack ids. It also cuts a connection
+    /// of a plain subprotocol for which 1000 frames are unsent, and a call may bring two: its ack,
+    /// and the echo of a publication to a group of which the client is a member. Fire and forget
+    /// has no such limit.
     pub fn max_in_flight(mut self, calls: usize) -> Self {
         self.options.session.max_in_flight = calls;
         self
@@ -158,7 +163,8 @@ macro_rules! common_settings {
             }
 
             /// The deadline of a call: waiting for a connection, writing and the ack together.
-            /// Default: 30 s.
+            /// Default: 30 s. The ack of an event comes when the app server's handler is through,
+            /// so this bounds the handler too.
             pub fn call_timeout(mut self, limit: Duration) -> Self {
                 self.options.session.call_timeout = limit;
                 self

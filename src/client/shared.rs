@@ -295,27 +295,7 @@ impl Shared {
         }
     }
 
-    /// Registers calls and sends those that may go now, in order; each outcome comes to its
-    /// `PendingAck`. One deadline for all: the first call's.
-    pub(super) fn start(self: &Arc<Self>, calls: Vec<Call>) -> Result<Vec<PendingAck>> {
-        let Some(deadline) = calls.first().map(|call| call.deadline) else {
-            return Ok(Vec::new());
-        };
-        let (pending, after) =
-            self.with_room(Instant::now(), deadline, |session, now| {
-                match calls.iter().find_map(|call| session.refuses(call.key)) {
-                    Some(refused) => Err(refused),
-                    None => Ok(calls
-                        .into_iter()
-                        .map(|call| self.register(session, now, call))
-                        .collect()),
-                }
-            })?;
-        self.finish(after, deadline);
-        pending
-    }
-
-    /// The same for a single call.
+    /// Registers a call and sends it if it may go now; its outcome comes to its `PendingAck`.
     pub(super) fn start_one(self: &Arc<Self>, now: Instant, call: Call) -> Result<PendingAck> {
         let deadline = call.deadline;
         let (pending, after) =
@@ -327,7 +307,7 @@ impl Shared {
         pending
     }
 
-    fn register(
+    pub(super) fn register(
         self: &Arc<Self>,
         session: &mut Session<Waiter>,
         now: Instant,
@@ -339,43 +319,9 @@ impl Shared {
         pending
     }
 
-    /// Sends frames that nobody waits for; without a link, or behind waiting calls, they wait.
-    /// Their deadline is the given one.
-    pub(super) fn fire(
-        self: &Arc<Self>,
-        now: Instant,
-        deadline: Instant,
-        calls: impl IntoIterator<Item = Call>,
-    ) -> Result<()> {
-        let mut waiting = Vec::new();
-        let mut refused = None;
-        let ((), after) = self.with_room(now, deadline, |session, now| {
-            for call in calls {
-                match session.fire(now, call) {
-                    Ok(None) => {}
-                    Ok(Some(mut call)) => {
-                        call.key = Key::Unacked(self.next_id(None));
-                        waiting.push(self.register(session, now, call));
-                    }
-                    Err(error) => {
-                        refused = Some(error);
-                        break;
-                    }
-                }
-            }
-        })?;
-        self.finish(after, deadline);
-        // Each of them, also after a failure: a wait takes its frame back at the deadline.
-        let mut outcome = Ok(());
-        for one in &waiting {
-            outcome = outcome.and(one.wait().map(drop));
-        }
-        outcome.and(refused.map_or(Ok(()), Err))
-    }
-
     /// Runs something on the session once the link's out-buffer has room. `now`: the caller has
     /// just read the clock, and each reading costs as much as the lock.
-    fn with_room<R>(
+    pub(super) fn with_room<R>(
         &self,
         mut now: Instant,
         deadline: Instant,
@@ -404,8 +350,13 @@ impl Shared {
 
     /// What a caller does after the lock: tell the others, write, wake the reader.
     pub(super) fn finish(&self, mut after: After, deadline: Instant) {
+        debug_assert!(
+            after.events.is_empty() && after.dial.is_none(),
+            "only the reader may cause events and dials: {after:?}"
+        );
         self.tell(&mut after);
         if let Some(link) = after.flush.take() {
+            // A link that fails here is down, which the next call sees.
             link.flush(deadline);
         }
         if after.wake {

@@ -76,9 +76,10 @@ impl Default for Config {
             stable_after: Duration::from_secs(60),
             call_timeout: Duration::from_secs(30),
             close_timeout: Duration::from_secs(2),
-            // The service remembers the last 1000 ack ids; half of it leaves room for calls whose
-            // callers have given up.
-            max_in_flight: 512,
+            // The service cuts a plain link with 1000 unsent frames, and each call may bring two: its
+            // ack and its own echo. So half of that, and again half for what others send. (It also
+            // remembers only the last 1000 ack ids.)
+            max_in_flight: 256,
             max_in_flight_bytes: 16 * 1024 * 1024,
         }
     }

@@ -21,11 +21,11 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 
 use super::call::{Call, CallKind, Key};
-use super::errors::{broke_rule, ended_error, lost, not_connected, outcome_unknown};
+use super::errors::{broke_rule, lost, not_connected, outcome_unknown};
 use super::loss::{Fate, Loss, fate, is_refusal, never_retried, refusal_status};
 use super::{Dial, Identity, Output, Session};
 use crate::error::{Error, ErrorKind};
-use crate::message::{Connected, Disconnected, Event, Reconnecting, RejoinFailed, Stopped};
+use crate::message::{Connected, Disconnected, Event, Reconnecting, RejoinFailed};
 
 /// In a row, a URL provider may give so many URLs that the service refuses.
 const MAX_REFUSALS: u32 = 3;
@@ -347,44 +347,6 @@ impl<W> Session<W> {
         let attempt = self.attempt;
         let event = Reconnecting { attempt, delay, cause };
         self.outputs.push_back(Output::Event(Event::Reconnecting(event)));
-    }
-
-    /// The program closes the client: callers are told, then goodbye is said if there is a link.
-    pub(crate) fn close(&mut self, now: Instant) {
-        if self.ended.is_some() {
-            return;
-        }
-        self.end_calls(Error::closed());
-        match self.phase {
-            Phase::Open { .. } | Phase::Opening { .. } | Phase::Proving => {
-                self.phase = Phase::Closing { until: now + self.config.close_timeout };
-                self.outputs.push_back(Output::CloseLink { code: 1000 });
-            }
-            // The reader is told to stop whatever it waits for, and then calls `stop`.
-            _ => {}
-        }
-    }
-
-    /// Ends everything; the reader calls this last.
-    pub(crate) fn stop(&mut self, cause: Error) {
-        if matches!(self.phase, Phase::Stopped) {
-            return;
-        }
-        self.phase = Phase::Stopped;
-        self.end_calls(cause);
-        self.outputs.push_back(Output::CutLink);
-        let cause = self.ended.clone().unwrap_or_else(Error::closed);
-        self.outputs.push_back(Output::Event(Event::Stopped(Stopped { cause })));
-    }
-
-    fn end_calls(&mut self, cause: Error) {
-        let cause = self.ended.get_or_insert(cause).clone();
-        for key in self.calls.keys() {
-            if let Some(call) = self.calls.remove(key) {
-                let error = ended_error(&cause, call.was_written());
-                self.complete(call.waiter, Err(error));
-            }
-        }
     }
 
     /// The next instant at which `tick` has something to do.

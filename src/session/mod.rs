@@ -20,6 +20,7 @@
 
 mod call;
 mod calls;
+mod closing;
 mod config;
 mod errors;
 mod groups;
@@ -348,7 +349,6 @@ impl<W> Session<W> {
 
     /// A writer saw that the current link is dead, which `lost` will report. Until then nothing more
     /// counts as written: what is sent waits as if there were no link.
-    #[allow(dead_code)] // for the writers
     pub(crate) fn suspend(&mut self) {
         self.suspended = true;
     }

@@ -12,7 +12,7 @@ use tungstenite::{Error as WsError, Message};
 use super::link::{Link, LinkOptions, Role};
 use super::lock;
 use super::wait::{self, Interest, Ready};
-use super::wire::{CHUNK, is_timeout};
+use super::wire::{CHUNK, would_block};
 use crate::error::{Error, ErrorKind};
 use crate::message::Text;
 
@@ -111,7 +111,7 @@ impl LinkReader {
             let message = match self.ws.read() {
                 Ok(message) => message,
                 Err(WsError::Io(e)) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(WsError::Io(e)) if is_timeout(&e) => return Ok(None),
+                Err(WsError::Io(e)) if would_block(&e) => return Ok(None),
                 Err(e) => return Err(self.lost(e)),
             };
             return Ok(Some(match message {

@@ -3,6 +3,8 @@
 //! Tests that show a known defect of another client to be absent here bear its id in front: `j` for
 //! the JavaScript client, `p` for Python, `c` for C#, `v` for Java.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
 mod calls;
 mod deadlines;
 mod events;

@@ -19,7 +19,7 @@ pub(super) const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-/// Longer than any scenario that is not about deadlines.
+/// Longer than any scenario runs, unless it is about deadlines.
 pub(super) const LONG: Duration = secs(7_200);
 
 /// Each call's waiter is the number of the call, which is its ack id too.

@@ -85,7 +85,7 @@ fn a_failed_link_takes_no_memory_and_counts_what_it_drops() {
     link.fail(Error::closed());
     for _ in 0..1000 {
         link.append_call(Op::Binary, &[7; 1000], true, None);
-        assert_eq!(link.flush(soon(1000)), Flushed::ByOther);
+        assert_eq!(link.flush(soon(1000)), Flushed::Failed);
     }
     assert_eq!(link.unsent(), 1001);
     assert!(lock(&link.out).pending.len() < 100);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::super::lock;
 use super::super::tls::Engine;
 use super::super::wait::wait_to_write;
-use super::super::wire::{CHUNK, is_timeout};
+use super::super::wire::{CHUNK, would_block};
 use super::{Link, Out, SLICE, wait};
 use crate::error::{Error, ErrorKind};
 
@@ -58,6 +58,8 @@ pub(crate) enum Flushed {
     ByOther,
     /// The deadline passed; a rest is left.
     Rest,
+    /// The link is dead.
+    Failed,
 }
 
 impl Link {
@@ -92,7 +94,7 @@ impl Link {
                     }
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if is_timeout(&e) => {
+                Err(e) if would_block(&e) => {
                     work.blocked = true;
                     let now = Instant::now();
                     if let Some(end) = self.no_progress(&mut work, now, deadline) {
@@ -113,7 +115,7 @@ impl Link {
         let mut out = lock(&self.out);
         loop {
             if out.failed.is_some() {
-                return Err(Flushed::ByOther);
+                return Err(Flushed::Failed);
             }
             if let Some(mut work) = out.work.take() {
                 return match work.is_empty() && !self.next_batch(&mut out, &mut work) {
@@ -207,7 +209,7 @@ impl Link {
             let piece = &work.plain[work.done..];
             let piece = &piece[..piece.len().min(ENCRYPT_PIECE)];
             let encrypted = encrypt(&mut lock(tls), piece, &mut work.cipher);
-            if encrypted.as_ref().is_err_and(is_timeout) {
+            if encrypted.as_ref().is_err_and(would_block) {
                 // The socket may have room all the while, so waiting for that would not wait.
                 std::thread::park_timeout(RENEGOTIATION_PAUSE);
             }
@@ -232,7 +234,7 @@ impl Link {
         if out.failed.is_some() {
             out.work = Some(std::mem::take(work));
             self.tell_change(&out);
-            return Some(Flushed::ByOther);
+            return Some(Flushed::Failed);
         }
         if now >= out.dead_at() {
             drop(out);
@@ -240,7 +242,7 @@ impl Link {
                 ErrorKind::Disconnected,
                 "the peer took no data for 10 s; the connection counts as dead",
             ));
-            return Some(Flushed::ByOther);
+            return Some(Flushed::Failed);
         }
         let relieved = out.relief && out.takers > 0;
         if now < deadline && !relieved {
@@ -260,7 +262,7 @@ impl Link {
         self.fail(
             Error::new(ErrorKind::Disconnected, "writing to the connection failed").with_source(e),
         );
-        Flushed::ByOther
+        Flushed::Failed
     }
 }
 
@@ -273,7 +275,7 @@ fn encrypt(tls: &mut Engine, plain: &[u8], cipher: &mut Vec<u8>) -> io::Result<u
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(n) => taken += n,
             // What was taken is encrypted and must not be encrypted again.
-            Err(e) if is_timeout(&e) && (taken > 0 || tls.has_output()) => break,
+            Err(e) if would_block(&e) && (taken > 0 || tls.has_output()) => break,
             Err(e) => return Err(e),
         }
     }
