@@ -185,7 +185,9 @@ macro_rules! common_settings {
                 self
             }
 
-            /// No pings: a peer that vanishes silently is noticed only when something is sent.
+            /// No pings: a service that no longer answers is not noticed while its system still
+            /// does. A dead network is, by TCP itself: on Linux within 30 s, elsewhere with data
+            /// under way as late as the system's own limits make it.
             /// An idle client then never wakes up; what a call left unwritten at its deadline, and
             /// nobody waits for, leaves only with the next call or when something comes in.
             pub fn no_keep_alive(mut self) -> Self {
