@@ -114,7 +114,7 @@ mod tests {
         };
         let (_, events) = crossbeam_channel::unbounded();
         let (shared, _) =
-            Shared::new(None, config, events, std::sync::Arc::default()).expect("shared");
+            Shared::new(None, config, events, Arc::default()).expect("shared");
         let mut state = shared.lock();
         state.session.start(Instant::now());
         assert!(matches!(state.session.output(), Some(Output::Dial(_))));

@@ -60,8 +60,9 @@ impl LinkReader {
         role: Role,
         options: &LinkOptions,
     ) -> Self {
-        // What came with the upgrade is looked at before the first wait.
-        let more = !leftover.is_empty();
+        // What came with the upgrade is looked at before the first wait; the TLS engine may hold
+        // some of it too.
+        let more = !leftover.is_empty() || link.tls.is_some();
         // tungstenite makes its buffer of this vector, and each later one as large as this one was
         // at first. A small one would mean a system call for every message.
         leftover.reserve_exact(options.read_buffer_size.saturating_sub(leftover.len()));
