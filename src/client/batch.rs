@@ -113,8 +113,7 @@ mod tests {
             ..Config::default()
         };
         let (_, events) = crossbeam_channel::unbounded();
-        let (shared, _) =
-            Shared::new(None, config, events, Arc::default()).expect("shared");
+        let (shared, _) = Shared::new(None, config, events, Arc::default()).expect("shared");
         let mut state = shared.lock();
         state.session.start(Instant::now());
         assert!(matches!(state.session.output(), Some(Output::Dial(_))));

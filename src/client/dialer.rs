@@ -126,8 +126,8 @@ impl Dialer {
         log::debug!("connecting {kind} to {}:{}", target.host, target.port);
         let (wire, leftover) = dial(&target, &self.setup.dial, &mut self.lookup, plan.until, stop)?;
         let waker = Arc::clone(&shared.waker);
-        let (_, half) = Link::open(wire, leftover, Role::Client, &self.setup.link, waker)
-            .map_err(|e| {
+        let (_, half) =
+            Link::open(wire, leftover, Role::Client, &self.setup.link, waker).map_err(|e| {
                 Error::new(ErrorKind::Connect, "the new connection failed at once").with_source(e)
             })?;
         Ok(Opened { half, until: plan.until })

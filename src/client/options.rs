@@ -223,8 +223,7 @@ impl Options {
             resolver: self.resolver.clone(),
             link: self.link.clone(),
         });
-        let keep_alive =
-            KeepAliveConfig { interval: self.keep_alive, dead_after: self.dead_after };
+        let keep_alive = KeepAliveConfig { interval: self.keep_alive, dead_after: self.dead_after };
         let limit = self.session.connect_timeout + GRACE;
         let calls = Arc::new(AtomicUsize::new(0));
         let (queue, events) = Queue::new(self.limits, Arc::clone(&calls));

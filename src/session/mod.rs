@@ -22,6 +22,7 @@ mod call;
 mod calls;
 mod closing;
 mod config;
+mod delivery;
 mod errors;
 mod groups;
 mod hold;
@@ -38,11 +39,12 @@ mod tests;
 
 pub(crate) use call::{Call, CallKind, Key};
 pub(crate) use config::Config;
+pub(crate) use delivery::{Bound, EventQueue, Room};
 pub(crate) use errors::ended_error;
 pub(crate) use hold::{HOLD_BYTES, HOLD_MESSAGES};
 pub(crate) use keep_alive::KeepAliveConfig;
 pub(crate) use loss::Loss;
-pub(crate) use receiver::{Bound, EventQueue, Receiver, Room};
+pub(crate) use receiver::Receiver;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
