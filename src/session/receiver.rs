@@ -356,9 +356,20 @@ impl Receiver {
         self.replay.as_ref().is_none_or(Replay::is_proved)
     }
 
-    /// The sequence id to acknowledge now.
-    pub(crate) fn take_sequence_ack(&mut self, now: Instant) -> Option<u64> {
-        self.may_acknowledge().then(|| self.delivery.sequence.take_ack(now)).flatten()
+    /// The sequence id to acknowledge now. `room`: whether the link takes more data. A peer that
+    /// leaves everything unread gets no more acknowledgments; a later one covers them.
+    pub(crate) fn take_sequence_ack(&mut self, now: Instant, room: bool) -> Option<u64> {
+        let sequence = &mut self.delivery.sequence;
+        if self.replay.as_ref().is_some_and(|replay| !replay.is_proved())
+            || sequence.next_wake().is_none_or(|at| now < at)
+        {
+            return None;
+        }
+        if !room {
+            sequence.put_off(now);
+            return None;
+        }
+        sequence.take_ack(now)
     }
 
     /// A ping must leave.

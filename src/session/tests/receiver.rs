@@ -39,6 +39,8 @@ struct Scene {
     end: Option<Loss>,
     pings: u32,
     excuse: Option<Instant>,
+    /// The link takes more data.
+    room: bool,
 }
 
 impl Scene {
@@ -55,6 +57,7 @@ impl Scene {
             end: None,
             pings: 0,
             excuse: None,
+            room: true,
         };
         scene.receiver.linked(base, None);
         scene
@@ -88,7 +91,7 @@ impl Scene {
 
     fn carry_out(&mut self) {
         self.inputs.extend(self.receiver.take_inputs());
-        self.acks.extend(self.receiver.take_sequence_ack(self.now));
+        self.acks.extend(self.receiver.take_sequence_ack(self.now, self.room));
         self.pings += u32::from(self.receiver.take_ping());
         if let Some(end) = self.receiver.take_end() {
             self.end = Some(end);
@@ -223,6 +226,19 @@ fn j11_the_id_of_a_frame_that_cannot_be_read_counts_in_its_place() {
     assert_eq!(s.take(9), ["3"]);
     assert_eq!(s.acks, [2, 4]);
     assert_eq!(s.receiver.counts().malformed, 2);
+}
+
+#[test]
+fn a_peer_that_reads_nothing_gets_no_more_acknowledgments() {
+    let mut s = Scene::new(10_000, Room::Wait);
+    s.room = false;
+    s.messages(1..=400);
+    assert_eq!(s.receiver.next_wake(), Some(s.now + ms(500)), "no busy loop");
+    s.advance(secs(2));
+    assert!(s.acks.is_empty());
+    s.room = true;
+    s.advance(ms(500));
+    assert_eq!(s.acks, [400]);
 }
 
 #[test]
