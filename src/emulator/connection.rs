@@ -177,7 +177,7 @@ fn admit(shared: &Shared, request: &http::Request) -> Result<Admission, http::Re
     let recovery = request.parameter("awps_connection_id").is_some_and(|id| !id.is_empty());
     if let Some(scripted) = shared.switches.take_refusal(recovery) {
         if recovery {
-            shared.counters.up(&shared.counters.recoveries_refused);
+            shared.counters.up(&shared.counters.recoveries_refused_by_status);
         }
         return Err(http::Refusal {
             status: scripted.status,

@@ -18,7 +18,7 @@ use super::faults::Plan;
 use super::grants::Grants;
 use super::outbox::{Fate, Out, Outbox};
 use super::session::{AckMemory, Kind, Replay, Session};
-use super::stats::Counters;
+use super::stats::Tally;
 use crate::protocol::{Downstream, Frame, Protocol, encode_downstream};
 use crate::secret::Secret;
 
@@ -45,7 +45,7 @@ pub(super) struct Hub {
 pub(super) struct World {
     pub(super) manners: Manners,
     pub(super) plan: Plan,
-    pub(super) counters: Arc<Counters>,
+    pub(super) counters: Tally,
     pub(super) sessions: HashMap<Arc<str>, Session>,
     pub(super) hubs: HashMap<Arc<str>, Hub>,
     /// Sessions without a transport, by the time of their loss.
@@ -90,11 +90,11 @@ pub struct ConnectionInfo {
 }
 
 impl World {
-    pub(super) fn new(manners: Manners, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(manners: Manners) -> Self {
         Self {
             manners,
             plan: Plan::default(),
-            counters,
+            counters: Tally::default(),
             sessions: HashMap::new(),
             hubs: HashMap::new(),
             lost: VecDeque::new(),
@@ -149,8 +149,8 @@ impl World {
         for group in newcomer.groups {
             self.join(&id, &group);
         }
-        self.counters.up(&self.counters.connections_opened);
-        self.counters.up(&self.counters.sessions);
+        self.counters.count().connections_opened += 1;
+        self.counters.count().sessions += 1;
         id
     }
 
@@ -175,7 +175,7 @@ impl World {
         let Some(session) = session else {
             outbox.push(Out::Close { code: 1008, reason: NOT_RECOVERED.into() });
             self.touched.push(Arc::clone(outbox));
-            self.counters.up(&self.counters.recoveries_refused);
+            self.counters.count().recoveries_refused += 1;
             return None;
         };
         if let Some(old) = session.outbox.replace(Arc::clone(outbox)) {
@@ -188,13 +188,13 @@ impl World {
             greet(session);
         }
         let frames = session.replay.frames(self.plan.duplicate_replay, now);
-        self.counters.add(&self.counters.replayed, frames.len() as u64);
+        self.counters.count().replayed += frames.len() as u64;
         for frame in frames {
             outbox.push_message(frame);
         }
         let found = (Arc::clone(&session.id), session.kind.clone());
         self.touched.push(Arc::clone(outbox));
-        self.counters.up(&self.counters.recoveries_accepted);
+        self.counters.count().recoveries_accepted += 1;
         Some(found)
     }
 
@@ -217,7 +217,7 @@ impl World {
             session.lost_at = Some(now);
             let id = Arc::clone(&session.id);
             self.lost.push_back((now, id));
-            self.counters.notify();
+            self.counters.mark_changed();
         } else {
             self.end_session(id);
         }
@@ -243,7 +243,7 @@ impl World {
             outbox.condemn(Fate::Cut);
             self.touched.push(Arc::clone(outbox));
         }
-        self.counters.up(&self.counters.overflows);
+        self.counters.count().overflows += 1;
         self.end_session(id);
     }
 
@@ -256,8 +256,8 @@ impl World {
             }
         }
         self.executions.retire(&session.id);
-        self.counters.down(&self.counters.sessions);
-        self.counters.up(&self.counters.sessions_ended);
+        self.counters.count().sessions -= 1;
+        self.counters.count().sessions_ended += 1;
     }
 
     /// The session, if this is its transport.
@@ -283,7 +283,7 @@ impl World {
             };
             session.groups.insert(Arc::clone(&name));
             hub.groups.entry(name).or_default().insert(Arc::clone(&session.id));
-            self.counters.notify();
+            self.counters.mark_changed();
         }
         true
     }
@@ -294,7 +294,7 @@ impl World {
             && let Some(hub) = self.hubs.get_mut(&session.hub)
         {
             remove_member(&mut hub.groups, group, id);
-            self.counters.notify();
+            self.counters.mark_changed();
         }
         true
     }

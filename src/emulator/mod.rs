@@ -289,8 +289,7 @@ impl Emulator {
     /// The counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.server.shared.with(None, |_, _| ()); // sessions whose time is over count no more
-        self.server.shared.counters.snapshot()
+        self.server.shared.stats()
     }
 
     /// Waits until the condition holds, looking whenever a counter, a membership or a session
@@ -298,7 +297,7 @@ impl Emulator {
     #[must_use]
     pub fn wait_until(&self, limit: Duration, condition: impl Fn(&Stats) -> bool) -> bool {
         let shared = &self.server.shared;
-        shared.counters.wait_until(limit, || shared.with(None, |_, _| ()), condition)
+        shared.counters.wait_until(limit, || shared.stats(), condition)
     }
 
     /// How often the request with this ack id was carried out (refused ones were not).

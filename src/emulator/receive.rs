@@ -56,7 +56,7 @@ impl World {
             Upstream::Event(event) => return self.event(from, event),
             Upstream::SequenceAck { sequence_id } => self.sequence_ack(from, sequence_id),
             Upstream::Ping => {
-                self.counters.up(&self.counters.pings);
+                self.counters.count().pings += 1;
                 if !self.plan.silent_pings {
                     self.reply(from, &Downstream::Pong);
                 }
@@ -97,7 +97,7 @@ impl World {
                 let (hub, group) = (Arc::clone(&session.hub), Arc::clone(group));
                 let parcel = Parcel::to_group(group, session.user.clone(), payload);
                 self.publish(&hub, &parcel, None);
-                self.counters.up(&self.counters.publications);
+                self.counters.count().publications += 1;
                 Next::Done
             }
             Kind::SimpleGroup(_) => {
@@ -116,7 +116,7 @@ impl World {
     /// The frame broke a rule, which ends connection and session.
     pub(super) fn refuse_input(&mut self, from: From<'_>, code: u16, reason: &str) {
         if self.session_on(from.id, from.link).is_some() {
-            self.counters.up(&self.counters.malformed);
+            self.counters.count().malformed += 1;
             self.close(from.id, code, reason);
         }
     }
@@ -165,7 +165,7 @@ impl World {
                     .map(|ttl| from.now + Duration::from_secs(ttl.into())),
             };
             self.publish(&hub, &parcel, send.no_echo.then_some(&**from.id));
-            self.counters.up(&self.counters.publications);
+            self.counters.count().publications += 1;
             Ok(())
         } else {
             Err(forbidden("send to", &send.group))
@@ -185,7 +185,7 @@ impl World {
 
     /// To the event handler, or on to what happens without one.
     fn hand_out(&mut self, from: From<'_>, event: EmulatedEvent, ack_id: Option<u64>) -> Next {
-        self.counters.up(&self.counters.events);
+        self.counters.count().events += 1;
         if self.manners.has_handler {
             return Next::Event(Box::new(event), ack_id);
         }
@@ -224,7 +224,7 @@ impl World {
     }
 
     fn sequence_ack(&mut self, from: From<'_>, sequence_id: u64) {
-        self.counters.up(&self.counters.sequence_acks);
+        self.counters.count().sequence_acks += 1;
         let keep = self.plan.duplicate_replay;
         if let Some(session) = self.sessions.get_mut(from.id) {
             session.replay.release(sequence_id, keep);
@@ -247,7 +247,7 @@ impl World {
         }
         let Some(session) = self.sessions.get_mut(from.id) else { return false };
         if !session.acked.insert(ack_id) {
-            self.counters.up(&self.counters.duplicates);
+            self.counters.count().duplicates += 1;
             let text = format!("Message with ack-id: {ack_id} has been processed");
             self.ack(from, Some(ack_id), Err(named("Duplicate", &text)));
             return false;
@@ -260,10 +260,11 @@ impl World {
         if let (Some(ack_id), Some(session)) = (ack_id, self.sessions.get_mut(from.id)) {
             if outcome.is_ok() {
                 let count = self.executions.count(&session.id, ack_id);
-                self.counters.max(&self.counters.max_executions, count.into());
+                let most = &mut self.counters.count().max_executions;
+                *most = u64::from(count).max(*most);
             } else {
                 session.acked.forget(ack_id);
-                self.counters.up(&self.counters.failed_acks);
+                self.counters.count().failed_acks += 1;
             }
         }
         self.ack(from, ack_id, outcome);
@@ -272,7 +273,7 @@ impl World {
     /// Sends an ack, if one is wanted and no fault is in the way.
     fn ack(&mut self, from: From<'_>, ack_id: Option<u64>, outcome: Result<(), NamedError>) {
         let Some(ack_id) = ack_id else { return };
-        self.counters.up(&self.counters.acks);
+        self.counters.count().acks += 1;
         let message = Downstream::Ack { ack_id, success: outcome.is_ok(), error: outcome.err() };
         if self.plan.take_lost_ack() {
             return;

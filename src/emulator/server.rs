@@ -24,7 +24,7 @@ use super::faults::Switches;
 use super::hub::World;
 use super::outbox::{Fate, Outbox, lock};
 use super::record::Recorder;
-use super::stats::Counters;
+use super::stats::{Counters, Stats};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::Wire;
 
@@ -32,7 +32,7 @@ pub(super) struct Shared {
     world: Mutex<World>,
     pub(super) switches: Switches,
     pub(super) clock: Clock,
-    pub(super) counters: Arc<Counters>,
+    pub(super) counters: Counters,
     pub(super) recorder: Recorder,
     pub(super) handler: Option<Arc<Handler>>,
     pub(super) keeper: Gatekeeper,
@@ -74,15 +74,14 @@ impl Server {
         };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, builder.port)).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let counters = Arc::new(Counters::default());
         let mut manners = builder.manners;
         manners.has_handler = builder.handler.is_some();
         let shared = Arc::new(Shared {
             message_size: manners.limits.message_size,
-            world: Mutex::new(World::new(manners, Arc::clone(&counters))),
+            world: Mutex::new(World::new(manners)),
             switches: Switches::default(),
             clock: Clock::new(),
-            counters,
+            counters: Counters::default(),
             recorder: Recorder::new(builder.record),
             handler: builder.handler,
             keeper: Gatekeeper {
@@ -182,13 +181,22 @@ impl Shared {
         world.expire(now);
         let result = f(&mut world, now);
         let touched = world.take_touched();
+        let changed = world.counters.take_changed();
         drop(world);
+        if changed {
+            self.counters.notify();
+        }
         for outbox in touched {
             if own != Some(outbox.link) || outbox.is_condemned() {
                 outbox.wake();
             }
         }
         result
+    }
+
+    /// The counters of both sides; sessions whose time is over count no more.
+    pub(super) fn stats(&self) -> Stats {
+        self.counters.merge(self.with(None, |world, _| *world.counters.stats()))
     }
 
     /// Ends every transport at once; reliable sessions wait for recovery.

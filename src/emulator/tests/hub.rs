@@ -13,7 +13,6 @@ use crate::emulator::hub::{Ending, Manners, Newcomer, World};
 use crate::emulator::outbox::{Out, Outbox};
 use crate::emulator::receive::{From, Next};
 use crate::emulator::session::Kind;
-use crate::emulator::stats::Counters;
 use crate::protocol::{Frame, Protocol, decode_upstream};
 
 /// One client of the hub under test.
@@ -33,7 +32,7 @@ impl Bench {
     fn new(change: impl FnOnce(&mut Manners)) -> Self {
         let mut manners = Manners::default();
         change(&mut manners);
-        let world = World::new(manners, Arc::new(Counters::default()));
+        let world = World::new(manners);
         Self { world, now: Duration::ZERO, links: 0 }
     }
 
