@@ -141,7 +141,7 @@ impl World {
         }
         if let Some(outbox) = &session.outbox {
             let (messages, bytes) = outbox.push_message(frame);
-            self.touched.push(Arc::clone(outbox));
+            self.touched.push(outbox.link);
             if !reliable && (messages > limits.outbound_messages || bytes > limits.outbound_bytes) {
                 return false;
             }

@@ -2,7 +2,7 @@
 //!
 //! Everything happens under one lock held by the caller (`server::Shared`), with the time as an
 //! argument. Outbound frames go to the sessions' outboxes; whoever holds the lock takes the list
-//! of touched outboxes with it and wakes their writers after letting go.
+//! of touched transports with it and wakes their writers after letting go.
 //!
 //! Invariants: a session is in `sessions` from its start to its end, with or without a transport;
 //! group and user indexes mention living sessions only; a frame that comes from a transport which
@@ -50,7 +50,7 @@ pub(super) struct World {
     pub(super) hubs: HashMap<Arc<str>, Hub>,
     /// Sessions without a transport, by the time of their loss.
     lost: VecDeque<(Duration, Arc<str>)>,
-    pub(super) touched: Vec<Arc<Outbox>>,
+    pub(super) touched: Vec<u64>,
     pub(super) executions: Executions,
 }
 
@@ -103,8 +103,8 @@ impl World {
         }
     }
 
-    /// The outboxes whose writers have something to look at.
-    pub(super) fn take_touched(&mut self) -> Vec<Arc<Outbox>> {
+    /// The transports whose outboxes have something new.
+    pub(super) fn take_touched(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.touched)
     }
 
@@ -144,7 +144,7 @@ impl World {
         };
         greet(&mut session);
         self.hubs.entry(newcomer.hub).or_default().members.insert(Arc::clone(&id));
-        self.touched.extend(session.outbox.clone());
+        self.touched.extend(session.outbox.as_ref().map(|outbox| outbox.link));
         self.sessions.insert(Arc::clone(&id), session);
         for group in newcomer.groups {
             self.join(&id, &group);
@@ -174,13 +174,13 @@ impl World {
         });
         let Some(session) = session else {
             outbox.push(Out::Close { code: 1008, reason: NOT_RECOVERED.into() });
-            self.touched.push(Arc::clone(outbox));
+            self.touched.push(outbox.link);
             self.counters.count().recoveries_refused += 1;
             return None;
         };
         if let Some(old) = session.outbox.replace(Arc::clone(outbox)) {
             old.condemn(Fate::Cut);
-            self.touched.push(old);
+            self.touched.push(old.link);
         }
         session.lost_at = None;
         session.held_acks.clear();
@@ -193,7 +193,7 @@ impl World {
             outbox.push_message(frame);
         }
         let found = (Arc::clone(&session.id), session.kind.clone());
-        self.touched.push(Arc::clone(outbox));
+        self.touched.push(outbox.link);
         self.counters.count().recoveries_accepted += 1;
         Some(found)
     }
@@ -230,7 +230,7 @@ impl World {
             && let Some(outbox) = &session.outbox
         {
             outbox.push(Out::Close { code, reason: reason.into() });
-            self.touched.push(Arc::clone(outbox));
+            self.touched.push(outbox.link);
         }
         self.end_session(id);
     }
@@ -241,7 +241,7 @@ impl World {
             && let Some(outbox) = &session.outbox
         {
             outbox.condemn(Fate::Cut);
-            self.touched.push(Arc::clone(outbox));
+            self.touched.push(outbox.link);
         }
         self.counters.count().overflows += 1;
         self.end_session(id);
@@ -267,8 +267,8 @@ impl World {
             .filter(|s| s.outbox.as_ref().is_some_and(|outbox| outbox.link == link))
     }
 
-    pub(super) fn touch_outbox(&mut self, outbox: &Arc<Outbox>) {
-        self.touched.push(Arc::clone(outbox));
+    pub(super) fn touch_outbox(&mut self, outbox: &Outbox) {
+        self.touched.push(outbox.link);
     }
 
     // --- groups ------------------------------------------------------------------------------
@@ -348,7 +348,7 @@ impl World {
             && let Some(outbox) = &session.outbox
         {
             outbox.push(Out::Frame(frame));
-            self.touched.push(Arc::clone(outbox));
+            self.touched.push(outbox.link);
         }
     }
 

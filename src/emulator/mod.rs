@@ -44,6 +44,7 @@ mod faults;
 mod grants;
 mod http;
 mod hub;
+mod live;
 mod outbox;
 mod receive;
 mod record;
@@ -52,6 +53,7 @@ mod session;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 pub use builder::{EmulatorBuilder, Limits};
 pub use events::{EmulatedEvent, EventAnswer};

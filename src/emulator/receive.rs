@@ -332,12 +332,10 @@ impl World {
                 for frame in held {
                     outbox.push(Out::Frame(frame));
                 }
-                touched.push(Arc::clone(outbox));
+                touched.push(outbox.link);
             }
         }
-        for outbox in touched {
-            self.touch_outbox(&outbox);
-        }
+        self.touched.extend(touched);
     }
 }
 

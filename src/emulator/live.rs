@@ -1,0 +1,296 @@
+//! The threads of a connection that is up: one reads (and answers), one writes what others queue.
+//!
+//! The reader writes its own answers at once when nobody else is writing; that saves the change of
+//! threads for every ack. It never waits long for a client that does not read: what cannot be
+//! written is left to the writer thread.
+
+use std::net::TcpStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::events::EventAnswer;
+use super::hub::Ending;
+use super::outbox::{Fate, Out};
+use super::receive::{From, Next};
+use super::record::Direction;
+use super::server::Shared;
+use super::session::Kind;
+use super::writer::{Work, Writer};
+use crate::protocol::{Frame, Protocol, decode_upstream};
+use crate::transport::{Incoming, Link, LinkReader, Lost, Op};
+
+/// One batch of a writer.
+const BATCH: usize = 256 * 1024;
+/// So long the reader tries to write its own answers.
+const READER_PATIENCE: Duration = Duration::from_millis(20);
+/// A read that took less did not ask the socket: the client sends many messages at once, and the
+/// writer thread then answers many of them with one system call.
+const BUFFERED: Duration = Duration::from_nanos(600);
+/// With so many things unwritten a client is not read from.
+const UNREAD_ANSWERS: usize = 4096;
+/// So long a client may take to answer a Close.
+const CLOSE_WAIT: Duration = Duration::from_secs(2);
+/// After a violation: so long the client's remaining bytes are read away, because closing a
+/// socket with unread bytes would destroy the Close frame under way.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// The state of the threads of one connection that is up.
+pub(super) struct Live {
+    pub(super) shared: Arc<Shared>,
+    pub(super) writer: Arc<Writer>,
+    pub(super) link: Arc<Link>,
+    pub(super) socket: Arc<TcpStream>,
+    pub(super) id: Option<Arc<str>>,
+}
+
+impl Live {
+    pub(super) fn run(self: &Arc<Self>, reader: LinkReader, entered: Option<&(Arc<str>, Kind)>) {
+        let Some(writer) = self.start_writer() else { return };
+        match entered {
+            Some((id, kind)) => self.read(reader, id, kind),
+            None => await_close(reader),
+        }
+        // A FIN would spoil a reset, and after a cut there is nothing to finish.
+        if !self.writer.outbox.fate().is_some() {
+            self.link.finish();
+        }
+        self.writer.end();
+        let _ = writer.join();
+    }
+
+    // --- reading -----------------------------------------------------------------------------
+
+    fn read(&self, mut reader: LinkReader, id: &Arc<str>, kind: &Kind) {
+        let protocol = kind.protocol();
+        loop {
+            let start = Instant::now();
+            let incoming = reader.next(true);
+            let buffered = start.elapsed() < BUFFERED;
+            let over = || self.writer.is_over();
+            self.shared.switches.thaw(over);
+            if over() {
+                break;
+            }
+            match incoming {
+                Ok(Incoming::Text(text)) => self.take(id, protocol, Frame::Text(text)),
+                Ok(Incoming::Binary(bytes)) => self.take(id, protocol, Frame::Binary(bytes)),
+                Ok(Incoming::Ping) => {
+                    self.shared.counters.up(&self.shared.counters.websocket_pings);
+                }
+                Ok(Incoming::Pong | Incoming::TimedOut) => {}
+                Ok(Incoming::Close { code, .. }) => {
+                    let goodbye = code == Some(1000);
+                    self.ended(id, if goodbye { Ending::Goodbye } else { Ending::Loss });
+                    return;
+                }
+                Err(lost) => {
+                    self.lost(id, protocol, &lost);
+                    return;
+                }
+            }
+            if buffered {
+                self.writer.wake();
+            } else {
+                self.pump(READER_PATIENCE);
+            }
+            self.writer.wait_for_input(UNREAD_ANSWERS);
+            self.shared.switches.pause(over);
+        }
+        self.ended(id, Ending::Loss);
+    }
+
+    fn from<'a>(&self, id: &'a Arc<str>, now: Duration) -> From<'a> {
+        From { id, link: self.writer.link(), now }
+    }
+
+    /// One data message.
+    fn take(&self, id: &Arc<str>, protocol: Option<Protocol>, frame: Frame) {
+        let shared = &self.shared;
+        shared.counters.up(&shared.counters.frames_in);
+        if shared.recorder.is_on() {
+            shared.recorder.add(id, Direction::Up, &frame, shared.clock.now());
+        }
+        // Decoding is the costly part; the lock is not held for it.
+        let decoded = protocol.map(|p| (p, decode_upstream(p, &frame)));
+        let own = Some(&*self.writer);
+        let next = shared.with(own, |world, now| {
+            let from = self.from(id, now);
+            match decoded {
+                None => world.receive_raw(from, frame),
+                Some((_, Ok(message))) => world.receive(from, message),
+                Some((protocol, Err(malformed))) => {
+                    let (code, reason) = complaint(protocol, malformed.wrong_frame_kind);
+                    world.refuse_input(from, code, reason);
+                    Next::Done
+                }
+            }
+        });
+        if let Next::Event(event, ack_id) = next {
+            let answer = shared.handler.as_ref().map_or(EventAnswer::Nothing, |handler| {
+                let call = catch_unwind(AssertUnwindSafe(|| handler(&event)));
+                call.unwrap_or(EventAnswer::Failure)
+            });
+            shared.with(own, |world, now| world.answer(self.from(id, now), ack_id, answer));
+        }
+    }
+
+    /// The read half ended without a Close.
+    fn lost(&self, id: &Arc<str>, protocol: Option<Protocol>, lost: &Lost) {
+        let Some(code) = lost.violation else {
+            return self.ended(id, Ending::Loss);
+        };
+        let reason = match (code, protocol) {
+            (1009, _) => "The client message is too large.",
+            (1007, Some(protocol)) => complaint(protocol, false).1,
+            _ => "The client frame is invalid.",
+        };
+        self.shared.with(None, |world, now| {
+            world.refuse_input(self.from(id, now), code, reason);
+        });
+        self.writer.wait_idle(LINGER);
+        self.link.finish();
+        self.read_away();
+    }
+
+    fn read_away(&self) {
+        let until = Instant::now() + LINGER;
+        let mut buffer = [0; 4096];
+        let mut socket = &*self.socket;
+        let _ = socket.set_read_timeout(Some(LINGER));
+        while Instant::now() < until && !self.writer.is_over() {
+            match std::io::Read::read(&mut socket, &mut buffer) {
+                Ok(n) if n > 0 => {}
+                _ => return,
+            }
+        }
+    }
+
+    fn ended(&self, id: &Arc<str>, how: Ending) {
+        let link = self.writer.link();
+        self.shared.with(None, |world, now| world.transport_ended(now, id, link, how));
+    }
+
+    // --- writing -----------------------------------------------------------------------------
+
+    fn start_writer(self: &Arc<Self>) -> Option<thread::JoinHandle<()>> {
+        let live = Arc::clone(self);
+        let name = format!("emulator-write-{}", self.writer.link());
+        thread::Builder::new().name(name).spawn(move || live.write()).ok()
+    }
+
+    /// The writer thread.
+    fn write(&self) {
+        loop {
+            match self.writer.wait(BATCH) {
+                Work::End => return self.writer.wake(),
+                Work::Owed => self.flush(Duration::MAX),
+                Work::Batch(batch) => self.append(batch, Duration::MAX),
+            };
+        }
+    }
+
+    /// Writes what is queued, on the reader's thread; what does not go out soon is left behind.
+    fn pump(&self, patience: Duration) {
+        if self.shared.switches.is_frozen() {
+            return self.writer.wake();
+        }
+        while let Some(batch) = self.writer.take(BATCH) {
+            if !self.append(batch, patience) {
+                return;
+            }
+        }
+    }
+
+    fn append(&self, batch: Vec<Out>, patience: Duration) -> bool {
+        let over = || self.writer.is_over();
+        self.shared.switches.thaw(over);
+        let mut last = None;
+        for out in batch {
+            match out {
+                Out::Frame(frame) => self.append_frame(&frame),
+                Out::Close { .. } | Out::Cut if last.is_some() => {}
+                Out::Close { code, reason } => {
+                    self.link.append_close(code, &reason);
+                    last = Some(Last::Close);
+                }
+                Out::Cut => {
+                    last = Some(Last::Cut);
+                    break;
+                }
+            }
+        }
+        // What ends the connection is worth waiting for.
+        let patience = if last.is_some() { Duration::MAX } else { patience };
+        let done = self.flush(patience);
+        match last {
+            Some(Last::Cut) => {
+                self.writer.end_now(Fate::Cut);
+            }
+            // The reader goes on until the client's Close comes.
+            Some(Last::Close) => self.writer.limit_life(CLOSE_WAIT),
+            None => {}
+        }
+        done
+    }
+
+    fn append_frame(&self, frame: &Frame) {
+        let shared = &self.shared;
+        let op = match frame {
+            Frame::Text(_) => Op::Text,
+            Frame::Binary(_) => Op::Binary,
+        };
+        self.link.append(op, frame.as_bytes());
+        shared.counters.up(&shared.counters.frames_out);
+        if let (true, Some(id)) = (shared.recorder.is_on(), &self.id) {
+            shared.recorder.add(id, Direction::Down, frame, shared.clock.now());
+        }
+    }
+
+    /// Writes what was appended, and says so to the outbox. False if something is left (owed to
+    /// the writer thread).
+    fn flush(&self, patience: Duration) -> bool {
+        let until = Instant::now().checked_add(patience);
+        loop {
+            let slice = Instant::now() + Duration::from_millis(100);
+            self.link.flush(until.map_or(slice, |until| until.min(slice)));
+            if !self.link.has_rest() || self.writer.is_over() {
+                self.writer.wrote(false);
+                return true;
+            }
+            if until.is_some_and(|until| until <= Instant::now()) {
+                self.writer.wrote(true);
+                return false;
+            }
+        }
+    }
+}
+
+/// After a refused recovery: reads until the client has answered the Close, or the writer thread
+/// cuts the connection.
+fn await_close(mut reader: LinkReader) {
+    while !matches!(reader.next(true), Ok(Incoming::Close { .. }) | Err(_)) {}
+}
+
+enum Last {
+    Close,
+    Cut,
+}
+
+/// Code and reason for input that breaks a rule.
+fn complaint(protocol: Protocol, wrong_frame_kind: bool) -> (u16, &'static str) {
+    let (requires, is_not_valid) = match protocol {
+        Protocol::Json | Protocol::ReliableJson => (
+            "The JSON subprotocol requires text messages.",
+            "The client message is not a valid JSON protocol message.",
+        ),
+        // Of the reliable one too: that is how the service's own emulator words it.
+        #[cfg(feature = "protobuf")]
+        Protocol::Protobuf | Protocol::ReliableProtobuf => (
+            "The protobuf.webpubsub.azure.v1 subprotocol requires binary messages.",
+            "The client message is not a valid protobuf.webpubsub.azure.v1 protocol message.",
+        ),
+    };
+    if wrong_frame_kind { (1003, requires) } else { (1007, is_not_valid) }
+}
