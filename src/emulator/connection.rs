@@ -9,7 +9,7 @@ use socket2::SockRef;
 use super::admission::{self, Admission};
 use super::faults::StallAt;
 use super::http;
-use super::hub::{Ending, World};
+use super::inbound::Inbound;
 use super::live::Live;
 use super::outbox::Fate;
 use super::server::Shared;
@@ -59,10 +59,7 @@ pub(super) fn serve(shared: &Arc<Shared>, socket: TcpStream, writer: &Arc<Writer
     }
     if let Some((id, _)) = entered {
         // For all ways that did not say it already.
-        let ended = |world: &mut World, now| {
-            world.transport_ended(now, &id, writer.link(), Ending::Loss);
-        };
-        shared.with(None, ended);
+        shared.with(None, |world, now| world.receive(now, &id, writer.link(), Inbound::end()));
     }
     shared.counters.down(&shared.counters.currently_open);
 }

@@ -11,14 +11,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::events::EventAnswer;
-use super::hub::Ending;
+use super::inbound::Inbound;
 use super::outbox::{Fate, Out};
-use super::receive::{From, Next};
 use super::record::Direction;
 use super::server::Shared;
 use super::session::Kind;
 use super::writer::{Work, Writer};
-use crate::protocol::{Frame, Protocol, decode_upstream};
+use crate::protocol::{Frame, Protocol};
 use crate::transport::{Incoming, Link, LinkReader, Lost, Op};
 
 /// One batch of a writer.
@@ -53,7 +52,7 @@ impl Live {
             None => await_close(reader),
         }
         // A FIN would spoil a reset, and after a cut there is nothing to finish.
-        if !self.writer.outbox.fate().is_some() {
+        if self.writer.outbox.fate().is_none() {
             self.link.finish();
         }
         self.writer.end();
@@ -81,8 +80,7 @@ impl Live {
                 }
                 Ok(Incoming::Pong | Incoming::TimedOut) => {}
                 Ok(Incoming::Close { code, .. }) => {
-                    let goodbye = code == Some(1000);
-                    self.ended(id, if goodbye { Ending::Goodbye } else { Ending::Loss });
+                    self.receive(id, None, Inbound::close(code));
                     return;
                 }
                 Err(lost) => {
@@ -98,11 +96,7 @@ impl Live {
             self.writer.wait_for_input(UNREAD_ANSWERS);
             self.shared.switches.pause(over);
         }
-        self.ended(id, Ending::Loss);
-    }
-
-    fn from<'a>(&self, id: &'a Arc<str>, now: Duration) -> From<'a> {
-        From { id, link: self.writer.link(), now }
+        self.receive(id, None, Inbound::end());
     }
 
     /// One data message.
@@ -112,43 +106,30 @@ impl Live {
         if shared.recorder.is_on() {
             shared.recorder.add(id, Direction::Up, &frame, shared.clock.now());
         }
-        // Decoding is the costly part; the lock is not held for it.
-        let decoded = protocol.map(|p| (p, decode_upstream(p, &frame)));
-        let own = Some(&*self.writer);
-        let next = shared.with(own, |world, now| {
-            let from = self.from(id, now);
-            match decoded {
-                None => world.receive_raw(from, frame),
-                Some((_, Ok(message))) => world.receive(from, message),
-                Some((protocol, Err(malformed))) => {
-                    let (code, reason) = complaint(protocol, malformed.wrong_frame_kind);
-                    world.refuse_input(from, code, reason);
-                    Next::Done
-                }
-            }
-        });
-        if let Next::Event(event, ack_id) = next {
+        let inbound = Inbound::data(protocol, frame, shared.message_size);
+        self.receive(id, Some(&self.writer), inbound);
+    }
+
+    /// Gives it to the hub, and runs the event handler as long as the hub has an event for it. By
+    /// then this session may have another transport, even a second event that came on that one.
+    fn receive(&self, id: &Arc<str>, own: Option<&Writer>, inbound: Inbound) {
+        let (shared, link) = (&self.shared, self.writer.link());
+        let mut started = shared.with(own, |world, now| world.receive(now, id, link, inbound));
+        while let Some(event) = started {
             let answer = shared.handler.as_ref().map_or(EventAnswer::Nothing, |handler| {
                 let call = catch_unwind(AssertUnwindSafe(|| handler(&event)));
                 call.unwrap_or(EventAnswer::Failure)
             });
-            shared.with(own, |world, now| world.answer(self.from(id, now), ack_id, answer));
+            started = shared.with(own, |world, now| world.answer(now, id, answer));
         }
     }
 
     /// The read half ended without a Close.
     fn lost(&self, id: &Arc<str>, protocol: Option<Protocol>, lost: &Lost) {
         let Some(code) = lost.violation else {
-            return self.ended(id, Ending::Loss);
+            return self.receive(id, None, Inbound::end());
         };
-        let reason = match (code, protocol) {
-            (1009, _) => "The client message is too large.",
-            (1007, Some(protocol)) => complaint(protocol, false).1,
-            _ => "The client frame is invalid.",
-        };
-        self.shared.with(None, |world, now| {
-            world.refuse_input(self.from(id, now), code, reason);
-        });
+        self.receive(id, None, Inbound::violation(protocol, code));
         self.writer.wait_idle(LINGER);
         self.link.finish();
         self.read_away();
@@ -165,11 +146,6 @@ impl Live {
                 _ => return,
             }
         }
-    }
-
-    fn ended(&self, id: &Arc<str>, how: Ending) {
-        let link = self.writer.link();
-        self.shared.with(None, |world, now| world.transport_ended(now, id, link, how));
     }
 
     // --- writing -----------------------------------------------------------------------------
@@ -276,21 +252,4 @@ fn await_close(mut reader: LinkReader) {
 enum Last {
     Close,
     Cut,
-}
-
-/// Code and reason for input that breaks a rule.
-fn complaint(protocol: Protocol, wrong_frame_kind: bool) -> (u16, &'static str) {
-    let (requires, is_not_valid) = match protocol {
-        Protocol::Json | Protocol::ReliableJson => (
-            "The JSON subprotocol requires text messages.",
-            "The client message is not a valid JSON protocol message.",
-        ),
-        // Of the reliable one too: that is how the service's own emulator words it.
-        #[cfg(feature = "protobuf")]
-        Protocol::Protobuf | Protocol::ReliableProtobuf => (
-            "The protobuf.webpubsub.azure.v1 subprotocol requires binary messages.",
-            "The client message is not a valid protobuf.webpubsub.azure.v1 protocol message.",
-        ),
-    };
-    if wrong_frame_kind { (1003, requires) } else { (1007, is_not_valid) }
 }

@@ -28,7 +28,7 @@
 //! invocations, streams and group state are refused (`NotSupported`, `BadRequest`); no REST, no webhooks: call
 //! the methods here, and give a closure as event handler.
 //!
-//! Invariants: hub logic (`hub`, `receive`, `delivery`, `session`) has no socket and no clock; no lock
+//! Invariants: hub logic (`hub`, `inbound`, `receive`, `delivery`, `session`) has no socket and no clock; no lock
 //! is held across a system call or the event handler; see `server` for the lock order.
 
 mod admission;
@@ -44,11 +44,14 @@ mod faults;
 mod grants;
 mod http;
 mod hub;
+mod inbound;
 mod live;
 mod outbox;
 mod receive;
 mod record;
 mod server;
+#[cfg(test)]
+pub(crate) mod service;
 mod session;
 mod stats;
 #[cfg(test)]
@@ -58,8 +61,8 @@ mod writer;
 pub use builder::{EmulatorBuilder, Limits};
 pub use events::{EmulatedEvent, EventAnswer};
 pub use faults::{Faults, StallAt};
-pub use hub::ConnectionInfo;
 pub use record::{Direction, RecordedFrame};
+pub use session::ConnectionInfo;
 pub use stats::Stats;
 
 use std::sync::Arc;

@@ -79,7 +79,7 @@ impl Server {
         manners.has_handler = builder.handler.is_some();
         let shared = Arc::new(Shared {
             message_size: manners.limits.message_size,
-            world: Mutex::new(World::new(manners)),
+            world: Mutex::new(World::new(manners, rand::random())),
             switches: Switches::default(),
             clock: Clock::new(),
             counters: Counters::default(),
