@@ -378,9 +378,11 @@ mod client;
 pub mod emulator;
 mod error;
 mod message;
+mod primitives;
 pub mod protocol;
 mod secret;
 mod session;
+mod sync;
 mod transport;
 
 pub use auth::{ClientAccess, ConnectionString, Role};

@@ -1,15 +1,16 @@
 //! A call whose ack is under way.
 
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, bounded};
 
 use super::shared::{Shared, internal};
 use crate::error::Result;
 use crate::message::Ack;
 use crate::session::Key;
+use crate::sync::OneShot;
 
 /// A call that was started and not waited for.
 ///
@@ -25,62 +26,8 @@ pub struct PendingAck {
     deadline: Instant,
 }
 
-/// Where the outcome is put. One allocation a call, and a wake-up only for who waits.
-#[derive(Debug, Default)]
-struct Slot {
-    state: Mutex<SlotState>,
-    told: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct SlotState {
-    outcome: Option<Result<Ack>>,
-    /// How many threads wait on `told`.
-    waiting: usize,
-    /// For `select!`, if it was asked for.
-    channel: Option<Sender<Result<Ack>>>,
-}
-
-impl Slot {
-    fn lock(&self) -> MutexGuard<'_, SlotState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The first outcome stays.
-    fn tell(&self, outcome: Result<Ack>) {
-        let mut state = self.lock();
-        if state.outcome.is_some() {
-            return;
-        }
-        if let Some(channel) = state.channel.take() {
-            let _ = channel.try_send(outcome.clone());
-        }
-        state.outcome = Some(outcome);
-        let any_waits = state.waiting > 0;
-        // First the lock: who is woken needs it.
-        drop(state);
-        if any_waits {
-            self.told.notify_all();
-        }
-    }
-
-    /// `None` if the time is up before the outcome is known.
-    fn wait_until(&self, until: Instant) -> Option<Result<Ack>> {
-        let mut state = self.lock();
-        loop {
-            if let Some(outcome) = &state.outcome {
-                return Some(outcome.clone());
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return None;
-            }
-            state.waiting += 1;
-            state = self.told.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-            state.waiting -= 1;
-        }
-    }
-}
+/// Where the outcome is put. One allocation a call.
+type Slot = OneShot<Result<Ack>>;
 
 /// The end of a call that tells. Dropped untold (a bug of ours), it tells that.
 #[derive(Debug)]
@@ -89,7 +36,7 @@ pub(super) struct Waiter(Option<Arc<Slot>>);
 impl Waiter {
     pub(super) fn tell(mut self, outcome: Result<Ack>) {
         if let Some(slot) = self.0.take() {
-            slot.tell(outcome);
+            slot.set(outcome);
         }
     }
 }
@@ -97,7 +44,7 @@ impl Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         if let Some(slot) = self.0.take() {
-            slot.tell(Err(internal()));
+            slot.set(Err(internal()));
         }
     }
 }
@@ -106,14 +53,14 @@ impl fmt::Debug for PendingAck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PendingAck")
             .field("ack_id", &self.ack_id())
-            .field("outcome", &self.slot.lock().outcome)
+            .field("outcome", &self.slot.get())
             .finish_non_exhaustive()
     }
 }
 
 impl PendingAck {
     pub(super) fn new(shared: Arc<Shared>, key: Key, deadline: Instant) -> (Self, Waiter) {
-        let slot = Arc::new(Slot::default());
+        let slot = Arc::new(Slot::new());
         let waiter = Waiter(Some(Arc::clone(&slot)));
         (Self { shared, key, slot, receiver: OnceLock::new(), deadline }, waiter)
     }
@@ -131,9 +78,6 @@ impl PendingAck {
     /// # Errors
     /// `Refused`, `Timeout`, `OutcomeUnknown`, `Closed` or what ended the client.
     pub fn wait(&self) -> Result<Ack> {
-        if let Some(outcome) = &self.slot.lock().outcome {
-            return outcome.clone();
-        }
         self.slot.wait_until(self.deadline).unwrap_or_else(|| self.give_up())
     }
 
@@ -148,7 +92,7 @@ impl PendingAck {
 
     /// Does not block. `None`: the outcome is not known yet.
     pub fn try_wait(&self) -> Option<Result<Ack>> {
-        let known = self.slot.lock().outcome.clone();
+        let known = self.slot.get();
         if known.is_none() && Instant::now() >= self.deadline {
             return Some(self.give_up());
         }
@@ -162,11 +106,7 @@ impl PendingAck {
     pub fn receiver(&self) -> &Receiver<Result<Ack>> {
         self.receiver.get_or_init(|| {
             let (sender, receiver) = bounded(1);
-            let mut state = self.slot.lock();
-            match &state.outcome {
-                Some(outcome) => drop(sender.try_send(outcome.clone())),
-                None => state.channel = Some(sender),
-            }
+            self.slot.send_to(sender);
             receiver
         })
     }

@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::frame::{Op, write_frame};
@@ -29,6 +29,7 @@ use super::tls::Engine;
 use super::wait::Waker;
 use super::wire::Wire;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sync::SingleWriter;
 
 /// A thread that waits for room in the socket looks this often whether it is to go.
 const SLICE: Duration = Duration::from_millis(50);
@@ -76,32 +77,21 @@ pub(crate) struct Link {
     pub(super) tls: Option<Mutex<Engine>>,
     role: Role,
     high_water: u64,
-    out: Mutex<Out>,
+    out: SingleWriter<Out, writer::Work>,
     /// Wakes the reader.
     waker: Arc<Waker>,
     /// Nothing more is appended: the link has failed, or a Close is out.
     down: AtomicBool,
-    /// Something may be unwritten that nobody is writing: a writer has left before all was written,
-    /// or the reader has appended something. Cleared when that turns out to be untrue.
-    left: AtomicBool,
     /// The out-buffer is above its high-water mark, as of the last append or write.
     full: AtomicBool,
-    /// Something changed: room was made, the writer left, or the link failed.
-    changed: Condvar,
 }
 
 /// Positions count the plaintext bytes appended since the link was opened.
 #[derive(Debug)]
 struct Out {
     pending: Vec<u8>,
-    /// What the present writer works on; here only while nobody writes.
-    work: Option<writer::Work>,
     appended: u64,
     written: u64,
-    /// The writer asks to be relieved; `takers` callers wait to do so.
-    relief: bool,
-    takers: usize,
-    waiting_for_room: usize,
     /// The TLS engine has output that no plaintext of ours caused.
     tls_output: bool,
     /// The answer to the latest ping; earlier ones need none (RFC 6455 §5.5.3), so a peer that pings
@@ -133,35 +123,30 @@ impl Link {
         waker: Arc<Waker>,
     ) -> io::Result<(Arc<Self>, LinkReader)> {
         wire.socket.set_nonblocking(true)?;
+        let out = Out {
+            pending: Vec::new(),
+            appended: 0,
+            written: 0,
+            tls_output: false,
+            pong: None,
+            program_end: 0,
+            progress: Instant::now(),
+            patience: None,
+            moved: None,
+            unsent: VecDeque::new(),
+            dropped: 0,
+            closing: false,
+            failed: None,
+        };
         let link = Arc::new(Self {
             socket: wire.socket,
             tls: wire.tls.map(Mutex::new),
             role,
             high_water: options.high_water as u64,
-            out: Mutex::new(Out {
-                pending: Vec::new(),
-                work: Some(writer::Work::default()),
-                appended: 0,
-                written: 0,
-                relief: false,
-                takers: 0,
-                waiting_for_room: 0,
-                tls_output: false,
-                pong: None,
-                program_end: 0,
-                progress: Instant::now(),
-                patience: None,
-                moved: None,
-                unsent: VecDeque::new(),
-                dropped: 0,
-                closing: false,
-                failed: None,
-            }),
+            out: SingleWriter::new(out, writer::Work::default()),
             waker,
             down: AtomicBool::new(false),
-            left: AtomicBool::new(false),
             full: AtomicBool::new(false),
-            changed: Condvar::new(),
         });
         let reader = LinkReader::new(Arc::clone(&link), leftover, role, options);
         Ok((link, reader))
@@ -192,14 +177,14 @@ impl Link {
             }
         });
         if !appended && unwaited {
-            lock(&self.out).dropped += 1;
+            self.out.lock().dropped += 1;
         }
     }
 
     /// False if it is too late for that.
     fn append_frame(&self, op: Op, payload: &[u8], then: impl FnOnce(&mut Out)) -> bool {
         let mask = (self.role == Role::Client).then(rand::random);
-        let mut out = lock(&self.out);
+        let mut out = self.out.lock();
         if out.closing || out.failed.is_some() {
             return false;
         }
@@ -234,7 +219,7 @@ impl Link {
     /// Frames that the read half made by itself: pongs and the answer to a Close. The reader writes
     /// them before it waits.
     pub(super) fn append_raw(&self, frame: &[u8]) {
-        let mut out = lock(&self.out);
+        let mut out = self.out.lock();
         if out.closing || out.failed.is_some() {
             return;
         }
@@ -254,7 +239,7 @@ impl Link {
     }
 
     pub(super) fn note_tls_output(&self) {
-        lock(&self.out).tls_output = true;
+        self.out.lock().tls_output = true;
         self.write_later();
     }
 
@@ -279,32 +264,30 @@ impl Link {
     /// # Errors
     /// `Timeout` at the deadline. A failed link counts as room: the reader reports the rest.
     pub(crate) fn wait_for_room(&self, deadline: Instant) -> Result<()> {
-        let mut out = lock(&self.out);
+        let mut out = self.out.lock();
         loop {
             if out.failed.is_some() || out.appended - out.written < self.high_water {
                 return Ok(());
             }
-            if out.work.is_some() {
+            if out.is_idle() {
                 drop(out);
                 if self.flush(deadline) == Flushed::Rest {
                     return Err(no_room());
                 }
-                out = lock(&self.out);
+                out = self.out.lock();
                 continue;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(no_room());
             }
-            out.waiting_for_room += 1;
-            out = wait(&self.changed, out, left);
-            out.waiting_for_room -= 1;
+            out = out.wait_for_change(left);
         }
     }
 
     /// For the reader: what is appended now is written before the next wait.
     pub(crate) fn write_later(&self) {
-        self.left.store(true, Ordering::SeqCst);
+        self.out.note_rest();
     }
 
     /// The link has failed, or a Close is out: nothing more is taken.
@@ -312,21 +295,14 @@ impl Link {
         self.down.load(Ordering::SeqCst)
     }
 
-    /// Wakes those who wait, if any do: each notification is a system call.
-    fn tell_change(&self, out: &Out) {
-        if out.takers > 0 || out.waiting_for_room > 0 {
-            self.changed.notify_all();
-        }
-    }
-
     /// Ends the link with a cause; the first cause stays.
     pub(crate) fn fail(&self, cause: Error) {
-        let mut out = lock(&self.out);
+        let mut out = self.out.lock();
         out.failed.get_or_insert(cause);
         out.pong = None;
         self.down.store(true, Ordering::SeqCst);
         self.note_level(&out);
-        self.tell_change(&out);
+        out.notify();
         drop(out);
         self.shutdown();
         // Not every system ends a wait when the socket is shut down.
@@ -334,30 +310,22 @@ impl Link {
     }
 
     pub(crate) fn failure(&self) -> Option<Error> {
-        lock(&self.out).failed.clone()
+        self.out.lock().failed.clone()
     }
 
     /// When the peer last made room for a write that waited for it: a sign of life, since only a
     /// peer that takes data does so. (A write that finds room in the system's buffer proves nothing.)
     pub(crate) fn moved(&self) -> Option<Instant> {
-        lock(&self.out).moved
+        self.out.lock().moved
     }
 
     /// Bytes are left and nobody writes them: returns when the peer, if it takes none of them,
     /// counts as dead.
     pub(crate) fn rest(&self) -> Option<Instant> {
-        // The reader asks before each wait, so the usual answer takes no lock.
-        if !self.left.load(Ordering::SeqCst) {
-            return None;
-        }
-        let out = lock(&self.out);
-        let idle = out.work.as_ref().filter(|_| out.failed.is_none());
-        if idle.is_some_and(|work| !work.is_empty() || out.has_more()) {
-            return Some(out.dead_at());
-        }
-        // Under the lock: who leaves a rest raises the flag under it too.
-        self.left.store(false, Ordering::SeqCst);
-        None
+        self.out.rest(|out, work| {
+            let rest = out.failed.is_none() && (!work.is_empty() || out.has_more());
+            rest.then(|| out.dead_at())
+        })
     }
 
     #[cfg(any(test, feature = "emulator"))]
@@ -367,17 +335,17 @@ impl Link {
 
     /// How many frames that nobody waits for have not left this process.
     pub(crate) fn unsent(&self) -> u64 {
-        let out = lock(&self.out);
+        let out = self.out.lock();
         out.unsent.len() as u64 + out.dropped
     }
 
     /// Waits until all that the program has sent before this call is written. False: it was not in
     /// time, or the link failed before.
     pub(crate) fn drain(&self, deadline: Instant) -> bool {
-        let goal = lock(&self.out).program_end;
+        let goal = self.out.lock().program_end;
         loop {
             self.flush(deadline);
-            let mut out = lock(&self.out);
+            let out = self.out.lock();
             // What fails after that (the peer may be gone by then) is no loss.
             if out.written >= goal {
                 return true;
@@ -386,10 +354,8 @@ impl Link {
             if out.failed.is_some() || left.is_zero() {
                 return false;
             }
-            if out.work.is_none() {
-                out.waiting_for_room += 1;
-                out = wait(&self.changed, out, left);
-                out.waiting_for_room -= 1;
+            if !out.is_idle() {
+                drop(out.wait_for_change(left));
             }
         }
     }
@@ -428,10 +394,6 @@ impl Out {
         let limit = self.progress + writer::NO_PROGRESS;
         self.patience.map_or(limit, |patience| patience.max(limit))
     }
-}
-
-fn wait<'a>(changed: &Condvar, out: MutexGuard<'a, Out>, left: Duration) -> MutexGuard<'a, Out> {
-    changed.wait_timeout(out, left).unwrap_or_else(PoisonError::into_inner).0
 }
 
 fn no_room() -> Error {

@@ -6,43 +6,33 @@
 
 use std::io;
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::sync::WakeFlag;
 
 /// Ends the wait of one thread, from any other.
 #[derive(Debug)]
 pub(crate) struct Waker {
     signal: Signal,
-    /// The signal is raised and not yet taken, so that a second wake-up costs no system call.
-    raised: AtomicBool,
+    flag: WakeFlag,
 }
 
 impl Waker {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { signal: Signal::new()?, raised: AtomicBool::new(false) })
+        Ok(Self { signal: Signal::new()?, flag: WakeFlag::new() })
     }
 
     /// Wakes the thread that waits, or the next one that would. What was stored before this call
     /// is seen by the woken thread.
     pub(crate) fn wake(&self) {
-        if !self.raised.swap(true, Ordering::AcqRel) {
-            self.signal.raise();
-        }
+        self.flag.raise(|| self.signal.raise());
     }
 
     /// A wake-up is under way; the next wait returns at once.
     pub(crate) fn is_raised(&self) -> bool {
-        self.raised.load(Ordering::Acquire)
-    }
-
-    fn take(&self) {
-        // In this order: a signal raised in between would stay in the descriptor while the flag is
-        // down, or (the other way round) be taken with the flag left up, and no later wake-up would
-        // ever come. As it is, one in between is seen by the caller, who looks at everything next.
-        self.signal.clear();
-        self.raised.swap(false, Ordering::AcqRel);
+        self.flag.is_raised()
     }
 }
 
@@ -89,11 +79,7 @@ pub(crate) fn wait(
             Ready { woken: !one[0].revents().is_empty(), ..Ready::default() }
         }
     };
-    // Raised since: the caller need not wait once more for it.
-    ready.woken |= waker.is_raised();
-    if ready.woken {
-        waker.take();
-    }
+    ready.woken = waker.flag.take(ready.woken, || waker.signal.clear());
     Ok(ready)
 }
 

@@ -88,7 +88,7 @@ fn a_failed_link_takes_no_memory_and_counts_what_it_drops() {
         assert_eq!(link.flush(soon(1000)), Flushed::Failed);
     }
     assert_eq!(link.unsent(), 1001);
-    assert!(lock(&link.out).pending.len() < 100);
+    assert!(link.out.lock().pending.len() < 100);
     assert!(link.has_room());
 }
 

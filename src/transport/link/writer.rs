@@ -2,8 +2,6 @@
 //! written, its deadline passes, or another caller takes over.
 
 use std::io::{self, Write};
-use std::sync::MutexGuard;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
@@ -13,8 +11,9 @@ use super::super::lock;
 use super::super::tls::Engine;
 use super::super::wait::wait_to_write;
 use super::super::wire::{CHUNK, would_block};
-use super::{Link, Out, SLICE, wait};
+use super::{Link, Out, SLICE};
 use crate::error::{Error, ErrorKind};
+use crate::sync::Guard;
 
 /// How long a writer stays away from an engine that renegotiates.
 const RENEGOTIATION_PAUSE: Duration = Duration::from_millis(5);
@@ -105,7 +104,7 @@ impl Link {
                 Err(e) if would_block(&e) => {
                     work.blocked = true;
                     let now = Instant::now();
-                    let patience = lock(&self.out).patience.filter(|until| *until > now);
+                    let patience = self.out.lock().patience.filter(|until| *until > now);
                     if let Some(until) = patience.filter(|_| !work.tolerant) {
                         work.tolerant = true;
                         self.bear_silence(Some(until - now));
@@ -131,24 +130,15 @@ impl Link {
 
     /// Becomes the writer, with something to write; else tells why that is not needed.
     fn start_writing(&self, deadline: Instant) -> Result<Work, Flushed> {
-        let mut out = lock(&self.out);
-        loop {
-            if out.failed.is_some() {
-                return Err(Flushed::Failed);
+        match self.out.start(deadline, |out| out.failed.is_some()) {
+            Ok((mut out, mut work)) => {
+                if work.is_empty() && !self.next_batch(&mut out, &mut work) {
+                    return Err(all_written(out, work));
+                }
+                Ok(work)
             }
-            if let Some(mut work) = out.work.take() {
-                return match work.is_empty() && !self.next_batch(&mut out, &mut work) {
-                    true => Err(self.all_written(out, work)),
-                    false => Ok(work),
-                };
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if !out.relief || left.is_zero() {
-                return Err(Flushed::ByOther);
-            }
-            out.takers += 1;
-            out = wait(&self.changed, out, left);
-            out.takers -= 1;
+            Err(out) if out.failed.is_some() => Err(Flushed::Failed),
+            Err(_) => Err(Flushed::ByOther),
         }
     }
 
@@ -156,7 +146,7 @@ impl Link {
     /// meanwhile, or is no longer the writer.
     fn got_on(&self, work: &mut Work, n: usize, mine: u64) -> Option<Flushed> {
         let now = Instant::now();
-        let mut out = lock(&self.out);
+        let mut out = self.out.lock();
         out.written = (out.written + n as u64).min(out.appended);
         out.progress = now;
         if std::mem::take(&mut work.blocked) {
@@ -168,17 +158,15 @@ impl Link {
         }
         self.note_level(&out);
         if work.is_empty() && (out.failed.is_some() || !self.next_batch(&mut out, work)) {
-            return Some(self.all_written(out, std::mem::take(work)));
+            return Some(all_written(out, std::mem::take(work)));
         }
-        self.tell_change(&out);
-        out.relief = mine >= RELIEF;
-        if !out.relief || out.takers == 0 {
-            return None;
+        out.set_relief(mine >= RELIEF);
+        if out.has_relief() {
+            out.give_back(std::mem::take(work));
+            return Some(Flushed::ByOther);
         }
-        // Another caller takes over.
-        out.work = Some(std::mem::take(work));
-        out.relief = false;
-        Some(Flushed::ByOther)
+        out.notify();
+        None
     }
 
     /// Takes what was appended, if anything was.
@@ -198,15 +186,6 @@ impl Link {
         }
         work.alerts = std::mem::take(&mut out.tls_output);
         !work.is_empty()
-    }
-
-    /// No longer the writer: nothing is left, or the link has failed.
-    fn all_written(&self, mut out: MutexGuard<'_, Out>, work: Work) -> Flushed {
-        out.work = Some(work);
-        out.relief = false;
-        self.left.store(false, Ordering::SeqCst);
-        self.tell_change(&out);
-        Flushed::All
     }
 
     /// A system call or a few. Returns how many plaintext bytes are thereby done.
@@ -249,10 +228,9 @@ impl Link {
 
     /// After the socket took nothing: goes on (`None`), leaves, or gives up.
     fn no_progress(&self, work: &mut Work, now: Instant, deadline: Instant) -> Option<Flushed> {
-        let mut out = lock(&self.out);
+        let out = self.out.lock();
         if out.failed.is_some() {
-            out.work = Some(std::mem::take(work));
-            self.tell_change(&out);
+            out.give_back(std::mem::take(work));
             return Some(Flushed::Failed);
         }
         if now >= out.dead_at() {
@@ -263,17 +241,14 @@ impl Link {
             ));
             return Some(Flushed::Failed);
         }
-        let relieved = out.relief && out.takers > 0;
-        if now < deadline && !relieved {
-            return None;
-        }
-        out.work = Some(std::mem::take(work));
-        out.relief = false;
-        self.tell_change(&out);
-        if relieved {
+        if out.has_relief() {
+            out.give_back(std::mem::take(work));
             return Some(Flushed::ByOther);
         }
-        self.left.store(true, Ordering::SeqCst);
+        if now < deadline {
+            return None;
+        }
+        out.leave_rest(std::mem::take(work));
         Some(Flushed::Rest)
     }
 
@@ -283,6 +258,12 @@ impl Link {
         );
         Flushed::Failed
     }
+}
+
+/// No longer the writer: nothing is left, or the link has failed.
+fn all_written(out: Guard<'_, Out, Work>, work: Work) -> Flushed {
+    out.finish(work);
+    Flushed::All
 }
 
 /// Encrypts as much as the engine takes, and takes what it has to say by itself. `WouldBlock` if
