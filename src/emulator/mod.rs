@@ -49,6 +49,7 @@ mod receive;
 mod record;
 mod server;
 mod session;
+mod slow_write;
 mod stats;
 #[cfg(test)]
 mod tests;

@@ -108,6 +108,8 @@ struct Out {
     /// How many more such frames came too late to be appended.
     dropped: u64,
     closing: bool,
+    /// The last piece of a frame is missing; only the emulator appends pieces.
+    inside_frame: bool,
     failed: Option<Error>,
 }
 
@@ -140,6 +142,7 @@ impl Link {
                 unsent: VecDeque::new(),
                 dropped: 0,
                 closing: false,
+                inside_frame: false,
                 failed: None,
             }),
             left: AtomicBool::new(false),
@@ -193,10 +196,25 @@ impl Link {
         self.append(Op::Close, &payload);
     }
 
+    /// Appends a piece of a frame, for a service that sends it slowly. Until the `last` one what the
+    /// read half has to say is dropped, since it would land inside the frame.
+    #[cfg(feature = "emulator")]
+    pub(crate) fn append_part(&self, piece: &[u8], last: bool) {
+        let mut out = lock(&self.out);
+        if out.closing || out.failed.is_some() {
+            return;
+        }
+        out.note_start();
+        out.pending.extend_from_slice(piece);
+        out.appended += piece.len() as u64;
+        out.inside_frame = !last;
+        self.note_level(&out);
+    }
+
     /// Frames that the read half made by itself: pongs and the answer to a Close.
     pub(super) fn append_raw(&self, frame: &[u8]) {
         let mut out = lock(&self.out);
-        if out.closing || out.failed.is_some() {
+        if out.closing || out.inside_frame || out.failed.is_some() {
             return;
         }
         out.note_start();

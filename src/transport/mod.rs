@@ -23,6 +23,8 @@ mod wire;
 pub(crate) use address::{Lookup, Resolver};
 pub(crate) use dial::{DialOptions, Target, dial};
 pub(crate) use frame::Op;
+#[cfg(feature = "emulator")]
+pub(crate) use frame::encode_frame;
 pub(crate) use link::{Flushed, Link, LinkOptions, Role};
 pub(crate) use proxy::{Proxy, ProxyChoice};
 pub(crate) use reader::{Incoming, LinkReader, Lost};
