@@ -156,7 +156,7 @@ fn joined_groups(peer: &Peer, counts: &[usize], length: Duration) {
     }
 }
 
-/// All are started before the first ack comes: up to 512 are written by then, the others wait.
+/// All are started before the first ack comes: up to 256 are written by then, the others wait.
 fn pending_calls(peer: &mut Peer, counts: &[usize]) {
     let mut start_one = Growth::new("pending_calls/start", "ns");
     let mut end_one = Growth::new("pending_calls/ack", "ns");

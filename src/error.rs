@@ -98,7 +98,10 @@ impl Error {
                 change(&mut inner);
                 Self(Arc::new(inner))
             }
-            Err(shared) => Self(shared),
+            Err(shared) => {
+                debug_assert!(false, "a shared error is not changed: {}", shared.message);
+                Self(shared)
+            }
         }
     }
 

@@ -108,8 +108,11 @@
 //!
 //! A call has one ack id for its whole life. If it must be sent again, after a recovery, it is the
 //! identical message with the same id, so the service executes it once; an answer `Duplicate` then
-//! is a success ([`Ack::duplicate`]). At most 512 calls ([`ClientBuilder::max_in_flight`]) and
-//! 16 MiB are sent and unacked; further ones wait in order. What the service would answer by
+//! is a success ([`Ack::duplicate`]). At most 256 calls ([`ClientBuilder::max_in_flight`]) and
+//! 16 MiB are sent and unacked; further ones wait in order. (The service cuts a connection of a
+//! plain subprotocol for which 1000 frames are unsent, acks and own echoes included. Fire and forget
+//! has no such limit: a flood of it to a group of which you are a member may cost the connection.)
+//! What the service would answer by
 //! closing the connection (an invalid name, a message above 1 MiB) is refused here first, with
 //! [`ErrorKind::InvalidRequest`].
 //!
@@ -181,10 +184,13 @@
 //! If a recovery fails, the right column applies from there. A Close frame with 1000, 1008 or 1011
 //! ends a session at once: the service does not want it back. After 1002, 1003, 1007 or 1009 (we
 //! broke a rule) calls in flight fail as [`Refused`](ErrorKind::Refused) and are never sent again.
+//! An HTTP error does not end a session: a recovery that is answered by 4xx or 5xx is tried again
+//! until the 30 s are over. It needs no access token, so a fixed URL whose token has expired is no
+//! obstacle to it.
 //!
-//! The client gives up ([`Event::Stopped`]) when the service refuses a fixed URL (HTTP 4xx,
-//! except 408, 425 and 429), or three URLs of a provider in a row, answers with a redirect, or does not grant the
-//! subprotocol; when the first connection fails (`connect` then returns the error: it makes one
+//! The client gives up ([`Event::Stopped`]) when the service refuses a new connection from a fixed
+//! URL (HTTP 4xx, except 408, 425 and 429), or from three URLs of a provider in a row; when it
+//! answers with a redirect or does not grant the subprotocol; when the first connection fails (`connect` then returns the error: it makes one
 //! attempt); and when [`max_reconnect_attempts`](ClientBuilder::max_reconnect_attempts) is
 //! reached or [`auto_reconnect`](ClientBuilder::auto_reconnect) is off. HTTP 408, 425, 429, 5xx and
 //! network failures are tried again, not before a `Retry-After`.
@@ -219,7 +225,7 @@
 //! | what | default | set by |
 //! | --- | --- | --- |
 //! | `connect`: one attempt, all steps | 30 s | `connect_timeout` |
-//! | each step of it: name look-up, TCP, proxy, TLS, upgrade, `connected` | 10 s | `step_timeout` |
+//! | each step of it: name look-up, TCP, proxy, TLS, the request for the upgrade (its answer may take all that is left of the 30 s: the service waits for a `connect` event handler), `connected` | 10 s | `step_timeout` |
 //! | a call: waiting for a link, writing, the ack, all together | 30 s | `call_timeout`, [`Request::timeout`] |
 //! | `start` and `fire_and_forget` | block only while the connection takes no more data, or (`fire_and_forget`) while there is none; at most the call's limit | the same |
 //! | `close` | 2 s, and up to 1 s more on a machine that hangs | `close_timeout` |

@@ -28,6 +28,7 @@ mod over_protobuf {
 mod calls;
 mod concurrency;
 mod connecting;
+mod dead_network;
 mod defects;
 mod defects_json;
 mod fuzz_decode;

@@ -386,3 +386,29 @@ fn many_calls_at_once_go_in_order_or_not_at_all() {
         assert!(client.fire_all(numbers(0..1)).expect_err("closed").is_closed());
     }
 }
+
+#[test]
+fn a_batch_with_an_ack_id_twice_is_refused_as_a_whole() {
+    let emulator = emulator();
+    let client = crate::support::client(&emulator);
+    let call = |id| client.to_group("g", "x").ack_id(id);
+    // Also an id that is generated for another call of the batch.
+    let next = client.send_to_group("g", "x").expect("ack").ack_id + 1;
+    let batches = [
+        vec![client.to_group("g", "x"), call(next)],
+        vec![call(900), call(901), call(900)],
+        vec![call(905), call(904), call(905)],
+    ];
+    let executed = emulator.stats().publications;
+    for batch in batches {
+        let error = client.start_all(batch).expect_err("an id twice");
+        assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+        assert!(error.to_string().contains("twice"), "{error}");
+        assert!(!error.may_have_been_delivered());
+    }
+    assert_eq!(client.stats().pending_calls, 0);
+    client.send_to_group("g", "behind").expect("ack");
+    assert_eq!(emulator.stats().publications, executed + 1, "nothing of them was sent");
+    let descending = client.start_all([call(999), call(998)]).expect("two ids");
+    assert!(descending.iter().all(|one| one.wait().is_ok()));
+}

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use webpubsub::emulator::Emulator;
-use webpubsub::{Client, ClientAccess, Error, ErrorKind, Protocol, SimpleClient};
+use webpubsub::{Client, ClientAccess, Error, ErrorKind, Event, Protocol, SimpleClient};
 
 use crate::support::{
     Fake, RELIABLE, WATCHDOG, emulator, hold, read_head, shown, upgrade_by_hand, within,
@@ -71,8 +71,11 @@ fn a_peer_that_stays_silent_is_given_up_at_each_step() {
         upgrade_by_hand(&mut stream, RELIABLE);
         hold(stream);
     });
+    // Only the answer to the upgrade may take longer than a step.
+    let start = Instant::now();
     let error = fails(&upgraded.url());
     assert_eq!(error.kind(), ErrorKind::NotConnected);
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
 }
 
 #[cfg(feature = "_tls")]
@@ -156,6 +159,137 @@ fn a_redirect_is_not_followed_and_its_query_is_not_shown() {
     assert!(error.to_string().contains("https://login.example/"), "{error}");
 }
 
+/// The lines of a 101 for whoever sent this request, but for the two that say it is a WebSocket.
+fn accept(head: &str) -> String {
+    let key = crate::support::header(head, "Sec-WebSocket-Key").unwrap_or("");
+    let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
+    format!("HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: {accept}\r\n")
+}
+
+const WEBSOCKET: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\n";
+
+#[test]
+fn several_lines_of_one_header_are_one_list() {
+    let answered_with = |lines: &'static str| {
+        let fake = Fake::start(move |mut stream| {
+            let head = read_head(&mut stream);
+            let _ = stream.write_all(format!("{}{lines}\r\n", accept(&head)).as_bytes());
+            hold(stream);
+        });
+        SimpleClient::connect(fake.url())
+    };
+    for lines in [
+        "Upgrade: websocket\r\nConnection: keep-alive\r\nConnection: Upgrade\r\n",
+        "Connection: close, x\r\nUpgrade: h2c\r\nConnection: y, upgrade\r\nUpgrade: WebSocket\r\n",
+    ] {
+        answered_with(lines).unwrap_or_else(|e| panic!("{lines}: {e}"));
+    }
+    for lines in [
+        "Upgrade: web\r\nUpgrade: socket\r\nConnection: Upgrade\r\n",
+        "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Extensions:\r\n\
+         Sec-WebSocket-Extensions: permessage-deflate\r\n",
+    ] {
+        let error = answered_with(lines).expect_err(lines);
+        assert_eq!(error.kind(), ErrorKind::Upgrade);
+    }
+}
+
+#[test]
+fn interim_answers_before_the_upgrade_are_skipped() {
+    const INTERIM: &str = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n\
+                           HTTP/1.1 103 Early Hints\r\nLink: </s.css>; rel=preload\r\n\r\n";
+    for in_one_piece in [true, false] {
+        let fake = Fake::start(move |mut stream| {
+            let head = read_head(&mut stream);
+            // The last bytes are a text frame, "hi".
+            let all = format!("{INTERIM}{}{WEBSOCKET}\r\n\u{1}\u{2}hi", accept(&head));
+            let mut all = all.into_bytes();
+            let frame = all.len() - 4;
+            all[frame] = 0x81;
+            let piece = if in_one_piece { all.len() } else { 7 };
+            for piece in all.chunks(piece) {
+                let _ = stream.write_all(piece);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            hold(stream);
+        });
+        let client = SimpleClient::connect(fake.url()).expect("connect");
+        loop {
+            match client.recv_timeout(WATCHDOG).expect("open").expect("watchdog") {
+                Event::Connected(_) => {}
+                Event::ServerMessage(m) => break assert_eq!(m.text().expect("text"), "hi"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    let refusing = Fake::start(|mut stream| {
+        read_head(&mut stream);
+        let refusal = "HTTP/1.1 403 No\r\nContent-Length: 5\r\n\r\nsorry";
+        let _ = stream.write_all(format!("{INTERIM}{refusal}").as_bytes());
+    });
+    let error = fails(&refusing.url());
+    assert_eq!(error.http_status(), Some(403));
+    assert!(error.to_string().contains("sorry"), "{error}");
+}
+
+#[test]
+fn interim_answers_without_end_are_given_up() {
+    let many = Fake::start(|mut stream| {
+        read_head(&mut stream);
+        while stream.write_all(b"HTTP/1.1 102 Processing\r\n\r\n").is_ok() {}
+    });
+    let long = Fake::start(|mut stream| {
+        read_head(&mut stream);
+        let answer = format!("HTTP/1.1 103 Early\r\nLink: {}\r\n\r\n", "x".repeat(4000));
+        while stream.write_all(answer.as_bytes()).is_ok() {}
+    });
+    for fake in [many, long] {
+        let error = fails(&fake.url());
+        assert_eq!(error.kind(), ErrorKind::Upgrade);
+        assert!(error.to_string().contains("interim"), "{error}");
+    }
+    let slow = Fake::start(|mut stream| {
+        read_head(&mut stream);
+        while stream.write_all(b"HTTP/1.1 102 Processing\r\n\r\n").is_ok() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    let start = Instant::now();
+    let error = SimpleClient::builder(slow.url())
+        .connect_timeout(Duration::from_millis(500))
+        .connect()
+        .expect_err("never upgraded");
+    assert!(error.to_string().contains("time limit"), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+/// The service answers when the handler of its `connect` event has.
+#[test]
+fn the_answer_to_the_upgrade_may_take_longer_than_a_step() {
+    let late = Fake::start(|mut stream| {
+        let head = read_head(&mut stream);
+        std::thread::sleep(Duration::from_millis(600));
+        let _ = stream.write_all(format!("{}{WEBSOCKET}\r\n", accept(&head)).as_bytes());
+        hold(stream);
+    });
+    SimpleClient::builder(late.url())
+        .step_timeout(Duration::from_millis(200))
+        .connect_timeout(Duration::from_secs(5))
+        .connect()
+        .expect("connect");
+
+    let silent = Fake::start(hold);
+    let start = Instant::now();
+    let error = SimpleClient::builder(silent.url())
+        .step_timeout(Duration::from_millis(200))
+        .connect_timeout(Duration::from_millis(700))
+        .connect()
+        .expect_err("no answer");
+    assert!(error.to_string().contains("time limit"), "{error}");
+    let took = start.elapsed();
+    assert!(took >= Duration::from_millis(600) && took < Duration::from_secs(3), "{took:?}");
+}
+
 #[test]
 fn the_subprotocol_must_be_granted() {
     let missing = Fake::start(|mut stream| {
@@ -184,13 +318,7 @@ fn bytes_behind_the_upgrade_are_not_lost() {
         frame.insert(0, 0x81);
         // The answer to the upgrade and the first frame leave in one piece.
         let head = read_head(&mut stream);
-        let key = crate::support::header(&head, "Sec-WebSocket-Key").unwrap_or("");
-        let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
-        let mut all = format!(
-            "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: {accept}\r\n{RELIABLE}\r\n"
-        )
-        .into_bytes();
+        let mut all = format!("{}{WEBSOCKET}{RELIABLE}\r\n", accept(&head)).into_bytes();
         all.extend(frame);
         let _ = stream.write_all(&all);
         hold(stream);

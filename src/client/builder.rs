@@ -55,8 +55,13 @@ impl ClientBuilder {
         self
     }
 
-    /// How many calls may be sent and unacked, 1 to 1000. Default: 512. Further ones wait in
-    /// order. (The service recognises a repetition among its last 1000 ack ids.)
+    /// How many calls may be sent and unacked, 1 to 1000. Default: 256. Further ones wait in
+    /// order.
+    ///
+    /// The service recognises a repetition among its last 1000 ack ids. It also cuts a connection
+    /// of a plain subprotocol for which 1000 frames are unsent, and a call may bring two: its ack,
+    /// and the echo of a publication to a group of which the client is a member. Fire and forget
+    /// has no such limit.
     pub fn max_in_flight(mut self, calls: usize) -> Self {
         self.options.session.max_in_flight = calls;
         self
@@ -139,12 +144,18 @@ macro_rules! common_settings {
     ($builder:ty) => {
         impl $builder {
             /// The limit of one attempt to connect, all steps together. Default: 30 s.
+            ///
+            /// The service answers the upgrade when the `connect` event handler of the hub, if
+            /// there is one, has answered. So that wait is one that only this limits; make it
+            /// longer than the handler may take.
             pub fn connect_timeout(mut self, limit: Duration) -> Self {
                 self.options.session.connect_timeout = limit;
                 self
             }
 
-            /// The limit of each step of connecting: name look-up, TCP, TLS, upgrade, `connected`.
+            /// The limit of each step of connecting: name look-up, TCP, proxy, TLS, writing the
+            /// upgrade request, and after its answer the `connected` message. The wait for the
+            /// answer to the upgrade is limited by [`connect_timeout`](Self::connect_timeout) alone.
             /// Default: 10 s.
             pub fn step_timeout(mut self, limit: Duration) -> Self {
                 self.options.session.step_timeout = limit;
@@ -152,7 +163,8 @@ macro_rules! common_settings {
             }
 
             /// The deadline of a call: waiting for a connection, writing and the ack together.
-            /// Default: 30 s.
+            /// Default: 30 s. The ack of an event comes when the app server's handler is through,
+            /// so this bounds the handler too.
             pub fn call_timeout(mut self, limit: Duration) -> Self {
                 self.options.session.call_timeout = limit;
                 self
@@ -173,7 +185,9 @@ macro_rules! common_settings {
                 self
             }
 
-            /// No pings: a peer that vanishes silently is noticed only when something is sent.
+            /// No pings: a service that no longer answers is not noticed while its system still
+            /// does. A dead network is, by TCP itself: on Linux within 30 s, elsewhere with data
+            /// under way as late as the system's own limits make it.
             /// An idle client then never wakes up; what a call left unwritten at its deadline, and
             /// nobody waits for, leaves only with the next call or when something comes in.
             pub fn no_keep_alive(mut self) -> Self {

@@ -1,8 +1,13 @@
 //! Opens links for the reader: asks for the URL, makes a target of it, dials.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, TryRecvError, bounded};
+
+use super::shared::{Shared, internal};
 use super::source::{Kind, Shape, UrlSource, provider_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
@@ -21,7 +26,82 @@ pub(super) struct Setup {
     pub(super) link: LinkOptions,
 }
 
-pub(super) struct Dialer {
+/// A link that is up.
+pub(super) struct Opened {
+    pub(super) half: LinkReader,
+    /// The limit of the attempt that opened it.
+    pub(super) until: Instant,
+}
+
+/// At its end the reader waits this long for a dial that is being cut short.
+const LAST_WAIT: Duration = Duration::from_millis(500);
+
+/// The dials of a client, one at a time: on the reader's own thread, or on a helper that wakes it.
+pub(super) struct Dials {
+    /// Locked while a dial is under way.
+    dialer: Arc<Mutex<Dialer>>,
+    running: Option<Receiver<Result<Opened>>>,
+}
+
+impl Dials {
+    pub(super) fn new(setup: Setup) -> Self {
+        Self { dialer: Arc::new(Mutex::new(Dialer::new(setup))), running: None }
+    }
+
+    /// Opens a link on this thread; see [`Dialer::open`].
+    pub(super) fn open(&mut self, plan: &Dial, shared: &Shared) -> Result<Opened> {
+        self.dialer.lock().unwrap_or_else(PoisonError::into_inner).open(plan, shared)
+    }
+
+    /// Opens a link on a helper thread, which wakes the reader at its end.
+    pub(super) fn start(&mut self, plan: Dial, shared: &Arc<Shared>) -> Result<()> {
+        let (sender, outcome) = bounded(1);
+        let (dialer, shared) = (Arc::clone(&self.dialer), Arc::clone(shared));
+        let dial = move || {
+            // Dropped last, and on a panic too: by then the channel says what there is to know.
+            let _wake = WakeAtEnd(Arc::clone(&shared));
+            let mut dialer = dialer.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = sender.send(dialer.open(&plan, &shared));
+            drop(sender);
+        };
+        let thread = thread::Builder::new().name("webpubsub-dial".into()).spawn(dial);
+        thread.map_err(no_thread)?;
+        self.running = Some(outcome);
+        Ok(())
+    }
+
+    /// The outcome of the dial on the helper, once it is there.
+    pub(super) fn outcome(&mut self) -> Option<Result<Opened>> {
+        let outcome = match self.running.as_ref()?.try_recv() {
+            Ok(outcome) => outcome,
+            Err(TryRecvError::Empty) => return None,
+            Err(TryRecvError::Disconnected) => Err(internal()),
+        };
+        self.running = None;
+        Some(outcome)
+    }
+
+    /// Waits for a helper that a stop is cutting short, so that it does not outlive the client.
+    pub(super) fn end(&mut self) {
+        if let Some(running) = self.running.take() {
+            let _ = running.recv_timeout(LAST_WAIT);
+        }
+    }
+}
+
+struct WakeAtEnd(Arc<Shared>);
+
+impl Drop for WakeAtEnd {
+    fn drop(&mut self) {
+        self.0.waker.wake();
+    }
+}
+
+fn no_thread(e: io::Error) -> Error {
+    Error::new(ErrorKind::Connect, "no thread could be started to connect with").with_source(e)
+}
+
+struct Dialer {
     setup: Setup,
     lookup: Lookup,
     provider: Helper<Result<String>>,
@@ -30,13 +110,14 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    pub(super) fn new(setup: Setup) -> Self {
+    fn new(setup: Setup) -> Self {
         let lookup = Lookup::new(setup.resolver.clone());
         Self { setup, lookup, provider: Helper::new("webpubsub-url"), url: None }
     }
 
     /// Opens a link as planned; blocks at most until the plan's limit, and ends on stop.
-    pub(super) fn open(&mut self, plan: &Dial, stop: &Stop) -> Result<(Arc<Link>, LinkReader)> {
+    fn open(&mut self, plan: &Dial, shared: &Shared) -> Result<Opened> {
+        let stop = &shared.stop;
         let mut target = self.target(plan, stop)?;
         for (_, value) in &self.setup.dial.headers {
             target.hide(value.clone());
@@ -44,9 +125,12 @@ impl Dialer {
         let kind = if plan.recover.is_some() { "to recover" } else { "anew" };
         log::debug!("connecting {kind} to {}:{}", target.host, target.port);
         let (wire, leftover) = dial(&target, &self.setup.dial, &mut self.lookup, plan.until, stop)?;
-        Link::open(wire, leftover, Role::Client, &self.setup.link).map_err(|e| {
-            Error::new(ErrorKind::Connect, "the new connection failed at once").with_source(e)
-        })
+        let waker = Arc::clone(&shared.waker);
+        let (_, half) =
+            Link::open(wire, leftover, Role::Client, &self.setup.link, waker).map_err(|e| {
+                Error::new(ErrorKind::Connect, "the new connection failed at once").with_source(e)
+            })?;
+        Ok(Opened { half, until: plan.until })
     }
 
     fn target(&mut self, plan: &Dial, stop: &Stop) -> Result<Target> {
@@ -75,7 +159,7 @@ impl Dialer {
                 let url = self.provider.run(ask, deadline, stop).map_err(|e| match e {
                     HelperError::Stopped => Error::closed(),
                     HelperError::TimedOut => provider_error(
-                        "the URL provider of the program gave no URL within the time limit",
+                        "the URL provider of the program returned no URL within the time limit",
                     ),
                     HelperError::Died => provider_error("the URL provider of the program panicked"),
                 })?;

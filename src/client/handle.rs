@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
@@ -151,7 +151,7 @@ impl Client {
     ) -> Result<Vec<PendingAck>> {
         let prepare = |request: Request<'a>| {
             self.own(&request)?;
-            request.prepare(true)
+            request.prepare(Instant::now())
         };
         self.shared().start(requests.into_iter().map(prepare).collect::<Result<_>>()?)
     }
@@ -162,18 +162,19 @@ impl Client {
     /// # Errors
     /// As [`Request::fire_and_forget`]; if one request is not valid, none is sent.
     pub fn fire_all<'a>(&'a self, requests: impl IntoIterator<Item = Request<'a>>) -> Result<()> {
-        let mut limit = None;
-        let mut frames = Vec::new();
+        let mut calls = Vec::new();
         for request in requests {
             self.own(&request)?;
             if !request.is_message() {
                 return Err(Error::invalid("`fire_all` takes publications and events only"));
             }
-            let (frame, deadline) = request.unacked()?;
-            limit.get_or_insert(deadline);
-            frames.push(frame);
+            calls.push(request.unacked(Instant::now())?);
         }
-        limit.map_or(Ok(()), |deadline| self.shared().fire(&frames, deadline))
+        let Some(deadline) = calls.first().map(|call| call.deadline) else { return Ok(()) };
+        for call in &mut calls {
+            call.deadline = deadline;
+        }
+        self.shared().fire(Instant::now(), deadline, calls)
     }
 
     fn own(&self, request: &Request<'_>) -> Result<()> {

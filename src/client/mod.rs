@@ -1,6 +1,7 @@
 //! Handles and the one thread behind them.
 //!
 //! - [`shared`]: what all handles of a client and its reader have in common, and the one lock.
+//! - [`batch`]: many calls at once.
 //! - [`reader`]: THE loop: dial, read, hand over, keep time, stop; [`dialer`] opens links for it.
 //! - [`queue`]: the event queue and its bounds.
 //! - [`handle`], [`request`], [`pending`]: what programs call.
@@ -10,6 +11,7 @@
 //! Invariants: the session's lock is never held across a system call, a codec, a channel send or
 //! user code; lock order is session, then a link's out-buffer; no user code runs on the reader.
 
+mod batch;
 mod builder;
 mod dialer;
 mod handle;

@@ -2,20 +2,21 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
 
-use super::dialer::{Dialer, Setup};
+use super::dialer::{Dials, Setup};
 use super::queue::{Limits, Queue};
-use super::reader::{Beats, Reader};
+use super::reader::Reader;
 use super::shared::{Shared, internal};
 use super::source::{Kind, Shape, UrlSource};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::Protocol;
 use crate::secret::Secret;
-use crate::session;
+use crate::session::{self, KeepAliveConfig};
 use crate::transport::{DialOptions, LinkOptions, Proxy, ProxyChoice, Resolver, TlsOptions};
 
 /// What both builders hold.
@@ -215,21 +216,21 @@ impl Options {
             }
             Kind::Provider(_) => {}
         }
-        let setup = Setup {
+        let dials = Dials::new(Setup {
             source: self.source.clone(),
             shape,
             dial: self.dial_options()?,
             resolver: self.resolver.clone(),
             link: self.link.clone(),
-        };
-        let beat = Beats { interval: self.keep_alive, dead_after: self.dead_after };
+        });
+        let keep_alive = KeepAliveConfig { interval: self.keep_alive, dead_after: self.dead_after };
         let limit = self.session.connect_timeout + GRACE;
-        let (queue, events) = Queue::new(self.limits);
-        let (shared, alive) = Shared::new(protocol, self.session, events);
+        let calls = Arc::new(AtomicUsize::new(0));
+        let (queue, events) = Queue::new(self.limits, Arc::clone(&calls));
+        let (shared, alive) = Shared::new(protocol, self.session, events, calls)?;
         let (ready, first) = bounded(1);
         // On the heap, because a thread's stack keeps what was ever moved over it.
-        let reader =
-            Reader::new(Arc::clone(&shared), Dialer::new(setup), beat, queue, ready, alive);
+        let reader = Reader::new(Arc::clone(&shared), dials, keep_alive, queue, ready, alive);
         let reader = Box::new(reader);
         let thread = thread::Builder::new()
             .name(self.thread_name)

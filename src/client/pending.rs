@@ -11,9 +11,6 @@ use crate::error::Result;
 use crate::message::Ack;
 use crate::session::Key;
 
-/// A thread that waits for an ack looks so often whether its frame has left.
-const WRITE_CHECK: Duration = Duration::from_millis(50);
-
 /// A call that was started and not waited for.
 ///
 /// Thousands of them can be under way at once. Dropping one detaches it: the call goes on, its
@@ -137,19 +134,6 @@ impl PendingAck {
         if let Some(outcome) = &self.slot.lock().outcome {
             return outcome.clone();
         }
-        // Whoever was writing our frame may have left at a deadline of its own.
-        loop {
-            let look = Instant::now() + WRITE_CHECK;
-            if look >= self.deadline {
-                break;
-            }
-            if let Some(outcome) = self.slot.wait_until(look) {
-                return outcome;
-            }
-            if !self.shared.write_on(self.deadline) {
-                break;
-            }
-        }
         self.slot.wait_until(self.deadline).unwrap_or_else(|| self.give_up())
     }
 
@@ -173,9 +157,7 @@ impl PendingAck {
 
     /// For `select!`: the outcome comes here once, beside the `wait` family.
     ///
-    /// Here it is the reader thread that reports a deadline, when it next wakes: on incoming data,
-    /// at the latest after the keep-alive interval, or after a running attempt to connect. With keep-alive off and a silent service use [`wait`](Self::wait), which keeps
-    /// the deadline itself.
+    /// The deadline is kept here too: the client's thread reports it within a few milliseconds.
     #[must_use]
     pub fn receiver(&self) -> &Receiver<Result<Ack>> {
         self.receiver.get_or_init(|| {

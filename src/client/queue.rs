@@ -4,24 +4,29 @@
 //! lose acks (which come over the same connection) or block the reader that must read them.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::message::Event;
+use crate::session::{Bound, EventQueue, HOLD_BYTES, HOLD_MESSAGES, Room};
 
 /// What happens to messages when the event queue is full. See
 /// [`ClientBuilder::queue_messages`](crate::ClientBuilder::queue_messages).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// The reader stops reading until there is room, so the service feels it. Nothing is lost,
-    /// but a reliable consumer that falls some 2000 messages behind loses its session to the
-    /// service's own limit of 1000 unacknowledged messages.
+    /// Messages wait. The client reads on for up to 1000 messages or 16 MiB beyond the bound and then
+    /// stops reading, so the service feels it. Nothing is lost, but a reliable consumer that falls
+    /// some 2000 messages behind loses its session to the service's own limit of 1000
+    /// unacknowledged messages.
     #[default]
     Wait,
-    /// New messages are dropped and counted; [`Event::Lagged`] stands where they would have been.
+    /// New messages are dropped and counted; [`Event::Lagged`] stands where they would have been, at
+    /// the latest half a second after the queue has room again.
     DropNewest,
-    /// The client stops; [`Event::Stopped`] tells why.
+    /// The client stops; [`Event::Stopped`] says why.
     Disconnect,
 }
 
@@ -50,7 +55,7 @@ impl Default for Limits {
     }
 }
 
-/// Of so many messages one looks at the channel's length.
+/// One of this many messages looks at the channel's length.
 const LOOK_EVERY: usize = 64;
 
 #[derive(Debug)]
@@ -59,73 +64,41 @@ pub(super) struct Queue {
     /// For its length only.
     receiver: Receiver<Event>,
     limits: Limits,
+    /// How many calls have not ended.
+    calls: Arc<AtomicUsize>,
     /// The sizes of the last `receiver.len()` events, oldest first; `None` for lifecycle events,
     /// which do not count.
     sizes: VecDeque<Option<usize>>,
     messages: usize,
     bytes: usize,
-    /// When `sizes` is so long, it is compared with the channel again.
+    /// When `sizes` is this long, it is compared with the channel again.
     look_at: usize,
     high_water: usize,
-    /// Messages dropped since the last one that entered.
-    lagged: u64,
     /// `Stopped` is in: nothing follows it.
     ended: bool,
 }
 
-/// What to do with a message.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Room {
-    Yes,
-    /// Ask again later.
-    Wait,
-    Drop,
-    Disconnect,
-}
-
 impl Queue {
-    pub(super) fn new(limits: Limits) -> (Self, Receiver<Event>) {
+    pub(super) fn new(limits: Limits, calls: Arc<AtomicUsize>) -> (Self, Receiver<Event>) {
         let (events, receiver) = unbounded();
         let queue = Self {
             events,
             receiver: receiver.clone(),
             limits,
+            calls,
             sizes: VecDeque::new(),
             messages: 0,
             bytes: 0,
             look_at: LOOK_EVERY,
             high_water: 0,
-            lagged: 0,
             ended: false,
         };
         (queue, receiver)
     }
 
-    /// Whether a message may enter; `in_flight` tells whether a call is.
-    pub(super) fn room(&mut self, in_flight: impl FnOnce() -> bool) -> Room {
-        if self.limits.off || self.ended {
-            return Room::Drop;
-        }
-        // Asking the channel for its length disturbs the receiver, so it is done now and then, and
-        // at the bounds.
-        if self.sizes.len() >= self.look_at
-            || self.messages >= self.limits.soft
-            || self.bytes >= self.limits.bytes
-        {
-            self.forget_taken();
-            self.look_at = self.sizes.len() + LOOK_EVERY;
-        }
-        let len = self.messages;
-        let full = self.bytes >= self.limits.bytes
-            || len >= self.limits.hard.max(self.limits.soft)
-            || (len >= self.limits.soft
-                && (self.limits.overflow != Overflow::Wait || !in_flight()));
-        match self.limits.overflow {
-            _ if !full => Room::Yes,
-            Overflow::Wait => Room::Wait,
-            Overflow::DropNewest => Room::Drop,
-            Overflow::Disconnect => Room::Disconnect,
-        }
+    /// The events that nobody has taken.
+    pub(super) fn len(&self) -> usize {
+        self.receiver.len()
     }
 
     /// The most events that were in the queue, as far as it was looked at.
@@ -144,40 +117,60 @@ impl Queue {
         self.high_water = self.high_water.max(len);
     }
 
-    /// Puts a message in, behind the note of those dropped before it. `size`: the bytes that it
-    /// keeps alive.
-    pub(super) fn push(&mut self, message: Event, size: usize) {
-        if self.lagged > 0 {
-            let lagged = std::mem::take(&mut self.lagged);
-            self.push_event(Event::Lagged(lagged));
+    fn is_full(&self, bound: Bound) -> bool {
+        let hard = self.limits.hard.max(self.limits.soft);
+        match bound {
+            Bound::LastCall => {
+                self.messages >= hard + HOLD_MESSAGES
+                    || self.bytes >= self.limits.bytes + HOLD_BYTES
+            }
+            Bound::Normal if self.bytes >= self.limits.bytes || self.messages >= hard => true,
+            // The soft bound yields while a call is in flight: its ack comes behind the messages.
+            Bound::Normal => {
+                self.messages >= self.limits.soft
+                    && (self.limits.overflow != Overflow::Wait
+                        || self.calls.load(Ordering::Relaxed) == 0)
+            }
         }
-        self.sizes.push_back(Some(size));
-        self.messages += 1;
-        self.bytes += size;
-        // The receiver lives as long as this queue.
-        let _ = self.events.send(message);
+    }
+}
+
+impl EventQueue for Queue {
+    fn room(&mut self, bound: Bound) -> Room {
+        if self.limits.off || self.ended {
+            return Room::Discard;
+        }
+        // Asking the channel for its length disturbs the receiver, so it is done now and then, and
+        // at the bounds.
+        if self.sizes.len() >= self.look_at
+            || self.messages >= self.limits.soft
+            || self.bytes >= self.limits.bytes
+        {
+            self.forget_taken();
+            self.look_at = self.sizes.len() + LOOK_EVERY;
+        }
+        match self.limits.overflow {
+            _ if !self.is_full(bound) => Room::Yes,
+            Overflow::Wait => Room::Wait,
+            Overflow::DropNewest => Room::Drop,
+            Overflow::Disconnect => Room::Stop,
+        }
     }
 
-    /// True if the drop is one to count: without a queue nothing is missed.
-    pub(super) fn note_dropped(&mut self) -> bool {
-        if self.limits.off {
-            return false;
-        }
-        self.lagged += 1;
-        true
-    }
-
-    pub(super) fn push_event(&mut self, event: Event) {
+    fn push(&mut self, event: Event, size: Option<usize>) {
         if self.limits.off || self.ended {
             return;
         }
-        if self.lagged > 0 && !matches!(event, Event::Lagged(_)) {
-            let lagged = std::mem::take(&mut self.lagged);
-            self.push_event(Event::Lagged(lagged));
-        }
         self.ended = matches!(event, Event::Stopped(_));
-        self.forget_taken();
-        self.sizes.push_back(None);
+        match size {
+            Some(size) => {
+                self.messages += 1;
+                self.bytes += size;
+            }
+            None => self.forget_taken(),
+        }
+        self.sizes.push_back(size);
+        // The receiver lives as long as this queue.
         let _ = self.events.send(event);
     }
 }
@@ -192,80 +185,97 @@ mod tests {
         Event::ServerMessage(ServerMessage::new("x"))
     }
 
-    fn queue(overflow: Overflow) -> (Queue, Receiver<Event>) {
-        Queue::new(Limits { soft: 2, hard: 4, bytes: 100, overflow, off: false })
+    fn queue(overflow: Overflow) -> (Queue, Receiver<Event>, Arc<AtomicUsize>) {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let limits = Limits { soft: 2, hard: 4, bytes: 100, overflow, off: false };
+        let (queue, events) = Queue::new(limits, Arc::clone(&calls));
+        (queue, events, calls)
+    }
+
+    fn room(q: &mut Queue) -> Room {
+        q.room(Bound::Normal)
     }
 
     #[test]
     fn the_soft_bound_yields_to_calls_in_flight_and_the_hard_bound_does_not() {
-        let (mut q, events) = queue(Overflow::Wait);
+        let (mut q, events, calls) = queue(Overflow::Wait);
         for _ in 0..2 {
-            assert_eq!(q.room(|| false), Room::Yes);
-            q.push(message(), 1);
+            assert_eq!(room(&mut q), Room::Yes);
+            q.push(message(), Some(1));
         }
-        assert_eq!(q.room(|| false), Room::Wait);
-        assert_eq!(q.room(|| true), Room::Yes);
-        q.push(message(), 1);
-        q.push(message(), 1);
-        assert_eq!(q.room(|| true), Room::Wait);
+        assert_eq!(room(&mut q), Room::Wait);
+        calls.store(1, Ordering::Relaxed);
+        assert_eq!(room(&mut q), Room::Yes);
+        q.push(message(), Some(1));
+        q.push(message(), Some(1));
+        assert_eq!(room(&mut q), Room::Wait);
+        assert_eq!(q.room(Bound::LastCall), Room::Yes);
+        calls.store(0, Ordering::Relaxed);
         events.try_iter().take(3).count();
-        assert_eq!(q.room(|| false), Room::Yes);
+        assert_eq!(room(&mut q), Room::Yes);
     }
 
     #[test]
     fn the_byte_bound_counts_what_is_still_in_the_queue() {
-        let (mut q, events) = queue(Overflow::Wait);
-        q.push(message(), 99);
-        assert_eq!(q.room(|| false), Room::Yes);
-        q.push(message(), 1);
-        assert_eq!(q.room(|| true), Room::Wait);
+        let (mut q, events, calls) = queue(Overflow::Wait);
+        calls.store(1, Ordering::Relaxed);
+        q.push(message(), Some(99));
+        assert_eq!(room(&mut q), Room::Yes);
+        q.push(message(), Some(1));
+        assert_eq!(room(&mut q), Room::Wait);
         assert!(events.try_recv().is_ok());
-        assert_eq!(q.room(|| true), Room::Yes);
+        assert_eq!(room(&mut q), Room::Yes);
+    }
+
+    #[test]
+    fn the_last_call_is_bounded_too() {
+        let (mut q, _events, _) = queue(Overflow::Wait);
+        for _ in 0..4 + HOLD_MESSAGES {
+            assert_eq!(q.room(Bound::LastCall), Room::Yes);
+            q.push(message(), Some(0));
+        }
+        assert_eq!(q.room(Bound::LastCall), Room::Wait);
+        let (mut q, _events, _) = queue(Overflow::Wait);
+        q.push(message(), Some(100 + HOLD_BYTES));
+        assert_eq!(q.room(Bound::LastCall), Room::Wait);
     }
 
     #[test]
     fn lifecycle_events_always_enter_and_do_not_count() {
-        let (mut q, _events) = queue(Overflow::Wait);
+        let (mut q, _events, _) = queue(Overflow::Wait);
         for _ in 0..10 {
-            q.push_event(Event::Lagged(1));
+            q.push(Event::Lagged(1), None);
         }
-        assert_eq!(q.room(|| false), Room::Yes);
-        q.push(message(), 1);
-        q.push(message(), 1);
-        assert_eq!(q.room(|| false), Room::Wait);
+        assert_eq!(room(&mut q), Room::Yes);
+        q.push(message(), Some(1));
+        q.push(message(), Some(1));
+        assert_eq!(room(&mut q), Room::Wait);
+    }
+
+    #[test]
+    fn each_policy_has_its_answer() {
+        for (overflow, answer) in [
+            (Overflow::Wait, Room::Wait),
+            (Overflow::DropNewest, Room::Drop),
+            (Overflow::Disconnect, Room::Stop),
+        ] {
+            let (mut q, _events, calls) = queue(overflow);
+            q.push(message(), Some(1));
+            q.push(message(), Some(1));
+            assert_eq!(room(&mut q), answer);
+            calls.store(1, Ordering::Relaxed);
+            let waits = overflow == Overflow::Wait;
+            assert_eq!(room(&mut q), if waits { Room::Yes } else { answer });
+        }
     }
 
     #[test]
     fn nothing_follows_stopped() {
-        let (mut q, events) = queue(Overflow::DropNewest);
-        for _ in 0..3 {
-            match q.room(|| false) {
-                Room::Yes => q.push(message(), 1),
-                _ => assert!(q.note_dropped()),
-            }
-        }
-        q.push_event(Event::Stopped(Stopped { cause: Error::closed() }));
-        let all: Vec<_> = events.try_iter().collect();
-        assert!(matches!(all[..], [_, _, Event::Lagged(1), Event::Stopped(_)]));
-        // There is room again, but a message that was gathered before the stop comes too late.
-        assert_eq!(q.room(|| false), Room::Drop);
-        q.push_event(Event::Lagged(1));
-        assert!(events.is_empty());
-    }
-
-    #[test]
-    fn dropped_messages_are_noted_where_they_would_have_been() {
-        let (mut q, events) = queue(Overflow::DropNewest);
-        q.push(message(), 1);
-        q.push(message(), 1);
-        assert_eq!(q.room(|| true), Room::Drop);
-        assert!(q.note_dropped() && q.note_dropped());
-        assert!(events.try_recv().is_ok());
-        q.push(message(), 1);
-        let rest: Vec<_> = events.try_iter().collect();
-        assert!(matches!(
-            rest[..],
-            [Event::ServerMessage(_), Event::Lagged(2), Event::ServerMessage(_)]
-        ));
+        let (mut q, events, _) = queue(Overflow::DropNewest);
+        q.push(Event::Stopped(Stopped { cause: Error::closed() }), None);
+        // A message that was gathered before the stop comes too late.
+        assert_eq!(room(&mut q), Room::Discard);
+        q.push(Event::Lagged(1), None);
+        assert_eq!(events.try_iter().count(), 1);
     }
 }

@@ -1,102 +1,83 @@
-//! The reader thread: THE loop of a client.
+//! The reader thread: a pump. It waits, reads once, feeds what came to the receiver and the session,
+//! and carries out what they ask for; it decides nothing itself.
 //!
-//! It dials, reads, hands over, keeps time and stops; it alone puts events into the queue and
-//! decides, by the session, what follows a loss. It never waits for a caller, and for a full queue
-//! only as the queue's policy says.
+//! [`Reader::wait`] is the only function that blocks, whatever there is to wait for: data, a caller,
+//! the end of a dial, a timer, a stop. (The first connection is dialed on this thread, since nobody
+//! can call yet.) After every wait the timers have their turn, so nothing that arrives, or does not
+//! arrive, hides one of them. The clock is read once a round.
 
-mod frames;
+mod report;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crossbeam_channel::{Sender, select};
+use crossbeam_channel::Sender;
 
-use super::dialer::Dialer;
+use super::dialer::{Dials, Opened};
 use super::pending::Waiter;
 use super::queue::Queue;
-use super::shared::{After, Shared, internal};
+use super::shared::{After, Shared, State, internal};
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::Event;
-use crate::protocol::{Decoder, Frame, Upstream};
-use crate::session::{Beat, Dial, Inbox, KeepAlive, Loss, Session};
-use crate::transport::{Incoming, Link, LinkReader};
+use crate::message::{Event, Payload, ServerMessage};
+use crate::protocol::{Decoder, Downstream, Frame, Upstream};
+use crate::session::{Dial, KeepAliveConfig, Loss, Receiver, Session};
+use crate::transport::{self, Incoming, LinkReader, Lost};
+use report::{Report, described};
 
-/// The keep-alive of a client: how often it asks for a sign of life, and when it gives up.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Beats {
-    pub(super) interval: Option<Duration>,
-    pub(super) dead_after: Duration,
-}
+type Sess = Session<Waiter>;
 
 pub(super) struct Reader {
     shared: Arc<Shared>,
-    dialer: Dialer,
-    beat: Beats,
-    /// The time as of the last frame; each reading of the clock costs as much as a lock.
-    now: Instant,
+    dials: Dials,
     queue: Queue,
-    /// Told once: the first connection is up, or has failed.
-    ready: Option<Sender<Result<()>>>,
+    receiver: Receiver,
+    /// `None`: the simple client.
     decoder: Option<Decoder>,
-    inbox: Inbox,
-    keep_alive: KeepAlive,
+    /// The current link's read half.
+    half: Option<LinkReader>,
+    /// The time of this round.
+    now: Instant,
     /// When the session's `tick` is due, as of the last look at it.
     session_wake: Option<Instant>,
-    next_dial: Option<Dial>,
-    /// The session has let go of the link (a time limit passed, or it stopped).
-    link_cut: bool,
-    /// Messages that came in one read and are not in the queue yet, with their sequence ids and
-    /// sizes.
-    gathered: Vec<(Event, Option<u64>, usize)>,
-    /// Acks that came in one read and are not told yet. Never both: what came first goes first.
-    acks: Vec<Answer>,
-    /// When it was last said that the queue is full.
-    warned: Option<Instant>,
-    /// The current link's read half; taken out while it is read.
-    read_half: Option<LinkReader>,
+    /// Whether the session knows that the event queue is behind.
+    behind: bool,
+    report: Report,
     /// Disconnects `Shared::done` when everything above is dropped: keep this field last.
     _alive: Sender<()>,
 }
 
-type Sess = Session<Waiter>;
-
-/// An ack: its id, whether the call succeeded, and the service's name and message for the error.
-type Answer = (u64, bool, Option<(String, String)>);
-
-/// At most so many messages are gathered before they are handed over, however much is buffered.
-const GATHER_MOST: usize = 256;
-/// Of acks fewer: their callers have the next message ready, and the service waits for it.
-const ACKS_MOST: usize = 32;
+/// What ended a wait.
+enum Woken {
+    Stop,
+    Dialed(Result<Opened>),
+    /// The socket has data, or its end.
+    Readable,
+    /// A timer, or nothing that matters any more.
+    Nothing,
+}
 
 impl Reader {
     pub(super) fn new(
         shared: Arc<Shared>,
-        dialer: Dialer,
-        beat: Beats,
+        dials: Dials,
+        keep_alive: KeepAliveConfig,
         queue: Queue,
         ready: Sender<Result<()>>,
         alive: Sender<()>,
     ) -> Self {
-        let keep_alive = KeepAlive::new(beat.interval, beat.dead_after, Instant::now());
+        let now = Instant::now();
         Self {
             decoder: shared.protocol.map(Decoder::new),
             shared,
+            dials,
             queue,
-            ready: Some(ready),
-            dialer,
-            beat,
-            now: Instant::now(),
-            inbox: Inbox::default(),
-            keep_alive,
+            receiver: Receiver::new(keep_alive, now),
+            half: None,
+            now,
             session_wake: None,
-            next_dial: None,
-            link_cut: false,
-            gathered: Vec::new(),
-            acks: Vec::new(),
-            warned: None,
-            read_half: None,
+            behind: false,
+            report: Report::new(ready),
             _alive: alive,
         }
     }
@@ -106,253 +87,291 @@ impl Reader {
         if catch_unwind(AssertUnwindSafe(|| self.live())).is_err() {
             self.step(|session, _| session.stop(internal()));
         }
+        self.dials.end();
     }
 
     fn live(&mut self) {
         self.step(Sess::start);
-        loop {
-            if let Some(dial) = self.next_dial.take() {
-                self.dial(&dial);
-            } else if let Some(read_half) = self.read_half.take() {
-                self.read(read_half);
-            } else if self.shared.lock().session.is_stopped() {
-                return;
-            } else {
-                self.sleep();
+        while !self.report.stopped() {
+            let woken = self.wait();
+            self.now = Instant::now();
+            match woken {
+                Woken::Stop => self.step(|session, _| session.stop(Error::closed())),
+                Woken::Dialed(outcome) => self.dialed(outcome),
+                Woken::Readable => self.read(),
+                Woken::Nothing => {}
             }
-            if self.shared.is_poisoned() {
-                self.step(|session, _| session.stop(internal()));
-            }
+            self.keep_time();
         }
     }
 
+    /// Blocks until there is something to do.
+    fn wait(&mut self) -> Woken {
+        let until = [self.session_wake, self.receiver.next_wake()].into_iter().flatten().min();
+        let read = self.receiver.may_read();
+        let ready = match &self.half {
+            Some(half) => half.wait(read, until),
+            None => transport::wait(None, &self.shared.waker, until),
+        };
+        let ready = match ready {
+            Ok(ready) => ready,
+            Err(e) => return self.wait_failed(e),
+        };
+        if ready.woken {
+            if self.shared.stop.is_stopped() {
+                return Woken::Stop;
+            }
+            self.look_at_session();
+        }
+        if let Some(outcome) = self.dials.outcome() {
+            return Woken::Dialed(outcome);
+        }
+        if ready.ended {
+            self.receiver.stream_ended();
+        }
+        // A link that a writer found dead is read to its end: a Close may explain it. (Not every
+        // system reports the shutdown of a socket as its end.)
+        let down = ready.woken && self.half.as_ref().is_some_and(|half| half.link().is_down());
+        match ready.read || ready.ended || down {
+            true => Woken::Readable,
+            false => Woken::Nothing,
+        }
+    }
+
+    fn wait_failed(&mut self, e: std::io::Error) -> Woken {
+        let error = Error::new(ErrorKind::Internal, "waiting for the connection failed");
+        let error = error.with_source(e);
+        self.step(|session, _| session.stop(error));
+        Woken::Nothing
+    }
+
+    /// A caller has woken this thread: a deadline may have come, or a lock been poisoned.
+    fn look_at_session(&mut self) {
+        let poisoned = self.shared.is_poisoned();
+        let ended = self.step(|session, _| {
+            if poisoned {
+                session.stop(internal());
+            }
+            session.ended().is_some()
+        });
+        if ended {
+            self.receiver.closing();
+        }
+    }
+
+    /// Does what is due, and lets leave what this round has appended.
+    fn keep_time(&mut self) {
+        self.note_behind();
+        if self.session_wake.is_some_and(|at| at <= self.now) {
+            self.step(Sess::tick);
+        }
+        if self.receiver.next_wake().is_some_and(|at| at <= self.now) {
+            if let Some(at) = self.half.as_ref().and_then(|half| half.link().moved()) {
+                self.receiver.moved(at);
+            }
+            let shared = &self.shared;
+            self.receiver.tick(self.now, &mut self.queue, |heard| {
+                shared.lock().session.silence_allowed_until(heard)
+            });
+            self.carry_out();
+        }
+        self.report.counters(&self.shared, &self.receiver, &self.queue);
+        if let Some(half) = &self.half
+            && half.link().rest().is_some()
+        {
+            half.link().flush_now();
+        }
+    }
+
+    fn note_behind(&mut self) {
+        if self.receiver.is_full() {
+            self.report.queue_full(self.now, self.queue.len());
+        }
+        if self.receiver.is_behind() != self.behind {
+            self.behind = !self.behind;
+            let unread = self.behind.then(|| self.queue.len());
+            self.shared.lock().session.queue_full(unread);
+        }
+    }
+
+    // --- the session ---------------------------------------------------------------------------
+
     /// Runs something on the session and does all that it asks for.
     fn step<R>(&mut self, act: impl FnOnce(&mut Sess, Instant) -> R) -> R {
-        let now = Instant::now();
+        self.step_with(|state, now| act(&mut state.session, now))
+    }
+
+    /// The same, where the current link changes too.
+    fn step_with<R>(&mut self, act: impl FnOnce(&mut State, Instant) -> R) -> R {
         let mut state = self.shared.lock();
-        let result = act(&mut state.session, now);
+        let result = act(&mut state, self.now);
         let after = self.shared.apply(&mut state);
-        self.session_wake = state.session.next_wake();
+        self.session_wake = state.note_wake();
         drop(state);
         self.finish(after);
         result
     }
 
     fn finish(&mut self, mut after: After) {
-        self.next_dial = after.dial.take().or(self.next_dial.take());
-        self.link_cut |= after.cuts_link();
+        if after.cuts_link() {
+            self.half = None;
+        }
         // Events first: who sees a call's outcome can then find in the queue what caused it.
-        for event in std::mem::take(&mut after.events) {
-            self.event(event);
+        for event in after.take_events() {
+            self.report.event(&event);
+            self.receiver.event(self.now, event, &mut self.queue);
+        }
+        if let Some(plan) = after.take_dial() {
+            self.dial(plan);
         }
         self.shared.finish_on_reader(&mut after);
     }
 
-    fn event(&mut self, event: Event) {
-        match &event {
-            Event::Connected(connected) => {
-                log::info!("connected as `{}`", connected.connection_id);
-                self.inbox.reset();
-                self.tell_ready(Ok(()));
+    /// What the receiver asks for.
+    fn carry_out(&mut self) {
+        if self.receiver.has_inputs() {
+            let mut state = self.shared.lock();
+            for input in self.receiver.take_inputs() {
+                state.session.input(self.now, input);
             }
-            Event::Stopped(stopped) => {
-                match stopped.cause.is_closed() {
-                    true => log::info!("stopped"),
-                    false => log::error!("stopped: {}", told(&stopped.cause)),
-                }
-                self.tell_ready(Err(stopped.cause.clone()));
-            }
-            Event::Recovering(e) => log::warn!("link lost, recovering: {}", told(&e.cause)),
-            Event::Recovered(e) => {
-                log::info!("recovered; {} messages replayed", e.replayed);
-                self.inbox.take_replayed();
-            }
-            Event::Disconnected(e) => log::warn!("disconnected: {}", told(&e.cause)),
-            Event::Reconnecting(e) => {
-                log::info!("attempt {} in {:?}: {}", e.attempt, e.delay, told(&e.cause));
-            }
-            Event::RejoinFailed(e) => {
-                log::warn!("group `{}` not joined again: {}", e.group, told(&e.error));
-            }
-            _ => {}
+            let after = self.shared.apply(&mut state);
+            self.session_wake = state.note_wake();
+            drop(state);
+            self.finish(after);
         }
-        self.queue.push_event(event);
-    }
-
-    fn tell_ready(&mut self, outcome: Result<()>) {
-        if let Some(ready) = self.ready.take() {
-            let _ = ready.send(outcome);
+        if let Some(loss) = self.receiver.take_end() {
+            return self.lost(loss);
+        }
+        let Some(half) = &self.half else { return };
+        let link = half.link();
+        // What a peer leaves unread is not added to: a later acknowledgment covers this one.
+        if link.has_room()
+            && let Some(sequence_id) = self.receiver.take_sequence_ack(self.now)
+        {
+            self.shared.append_own(link, &Upstream::SequenceAck { sequence_id });
+        }
+        if self.receiver.take_ping() {
+            self.shared.note_ping();
+            self.shared.append_own(link, &Upstream::Ping);
         }
     }
 
-    /// Nothing to read: waits for the next attempt, or for the stop.
-    fn sleep(&mut self) {
-        // Without a wake-up there is nothing to wait for but a close that is on its way.
-        let until = self.session_wake.unwrap_or_else(|| Instant::now() + Duration::from_secs(60));
-        // A call that is started meanwhile may have an earlier deadline.
-        self.shared.reader_waits.store(true, Ordering::SeqCst);
-        self.session_wake = self.shared.lock().session.next_wake();
-        let until = self.session_wake.map_or(until, |at| at.min(until));
-        select! {
-            recv(self.shared.stop.receiver()) -> _ => {}
-            recv(self.shared.nudged()) -> _ => {}
-            default(until.saturating_duration_since(Instant::now())) => {}
+    // --- the link ------------------------------------------------------------------------------
+
+    fn dial(&mut self, plan: Dial) {
+        if self.report.is_ready() {
+            if let Err(error) = self.dials.start(plan, &self.shared) {
+                self.step(|session, now| session.dial_failed(now, error));
+            }
+            return;
         }
-        self.shared.reader_waits.store(false, Ordering::SeqCst);
-        if self.shared.stop.is_stopped() {
-            self.step(|session, _| session.stop(Error::closed()));
-        } else {
-            self.tick();
-        }
+        // Nobody can call yet, so nothing needs this thread.
+        let outcome = self.dials.open(&plan, &self.shared);
+        self.now = Instant::now();
+        self.dialed(outcome);
     }
 
-    fn tick(&mut self) {
-        let replayed = self.inbox.replayed();
-        self.step(|session, now| session.tick(now, replayed));
-    }
-
-    // --- dialing -------------------------------------------------------------------------------
-
-    fn dial(&mut self, plan: &Dial) {
-        match self.dialer.open(plan, &self.shared.stop) {
-            Ok((link, read_half)) => self.linked(link, read_half),
+    fn dialed(&mut self, outcome: Result<Opened>) {
+        match outcome {
+            Ok(opened) => self.linked(opened),
             Err(_) if self.shared.stop.is_stopped() => {
                 self.step(|session, _| session.stop(Error::closed()));
             }
             Err(error) => {
-                log::debug!("connecting failed: {}", told(&error));
+                log::debug!("connecting failed: {}", described(&error));
                 self.step(|session, now| session.dial_failed(now, error));
             }
         }
     }
 
-    fn linked(&mut self, link: Arc<Link>, read_half: LinkReader) {
-        let now = Instant::now();
-        self.now = now;
-        self.keep_alive = KeepAlive::new(self.beat.interval, self.beat.dead_after, now);
+    fn linked(&mut self, opened: Opened) {
         self.shared.forget_ping();
-        self.read_half = Some(read_half);
-        self.link_cut = false;
-        let mut state = self.shared.lock();
-        state.link = Some(link);
-        state.session.linked(now);
-        if state.session.is_replaying() {
-            self.inbox.count_replayed();
-        } else {
-            // What is still to be acknowledged belongs to the session that is over.
-            self.inbox.reset();
-        }
-        let after = self.shared.apply(&mut state);
-        self.session_wake = state.session.next_wake();
-        drop(state);
-        self.finish(after);
+        let link = Arc::clone(opened.half.link());
+        self.half = Some(opened.half);
+        let recovers = self.step_with(|state, now| {
+            state.link = Some(link);
+            state.session.linked(now);
+            state.session.is_proving()
+        });
+        let stretch = self.shared.config.recovery_attempt;
+        self.receiver.linked(self.now, recovers.then_some((opened.until, stretch)));
     }
 
-    // --- reading -------------------------------------------------------------------------------
-
-    /// Reads the current link until it is lost or given up.
-    ///
-    /// Messages that have arrived together are handed over together, before the next read of the
-    /// socket or the next frame of another kind: that wakes a consumer once for many. Acks likewise.
-    fn read(&mut self, mut half: LinkReader) {
+    /// Reads the socket once, and takes in what that has brought.
+    fn read(&mut self) {
+        let Some(mut half) = self.half.take() else { return };
+        half.read_once();
         loop {
-            let first = self.is_handed_over();
-            if first && let Err(e) = half.wake_at(self.next_wake(), self.now) {
-                return self.lost(Loss::of(disconnected("the socket failed", e)));
+            let incoming = half.next();
+            let bytes = half.take_bytes();
+            if bytes > 0 {
+                self.receiver.bytes(self.now, bytes);
             }
-            let incoming = half.next(first);
-            if first {
-                self.now = Instant::now();
-                if half.heard() || !matches!(incoming, Ok(Incoming::TimedOut)) {
-                    self.keep_alive.heard(self.now);
-                }
-            }
-            match incoming {
-                Ok(Incoming::Text(text)) => self.frame(&Frame::Text(text)),
-                Ok(Incoming::Binary(bytes)) => self.frame(&Frame::Binary(bytes)),
-                other => {
+            let urgent = match incoming {
+                Ok(None) => break,
+                Ok(Some(Incoming::Text(text))) => self.frame(Frame::Text(text)),
+                Ok(Some(Incoming::Binary(bytes))) => self.frame(Frame::Binary(bytes)),
+                Ok(Some(Incoming::Ping)) => self.receiver.control_frame(self.now),
+                Ok(Some(Incoming::Pong)) => self.pong(),
+                Ok(Some(Incoming::Close { code, reason })) => {
+                    self.half = Some(half);
                     self.hand_over();
-                    match other {
-                        Ok(Incoming::Pong) if self.decoder.is_none() => self.note_pong(),
-                        Ok(Incoming::Ping | Incoming::Pong) => self.prove(),
-                        Ok(Incoming::Close { code, reason }) => {
-                            return self.closed_by_peer(code, reason);
-                        }
-                        Ok(_) => {}
-                        Err(lost) => return self.broken(lost),
-                    }
+                    return self.closed_by_peer(code, reason);
                 }
-            }
-            if self.gathered.len() >= GATHER_MOST || self.acks.len() >= ACKS_MOST {
+                Err(lost) => {
+                    self.half = Some(half);
+                    self.hand_over();
+                    return self.broken(lost);
+                }
+            };
+            if urgent {
+                self.half = Some(half);
                 self.hand_over();
-            }
-            if self.is_handed_over() && (self.keep_time() || self.link_cut) {
-                return;
-            }
-        }
-    }
-
-    fn next_wake(&self) -> Option<Instant> {
-        [self.session_wake, self.inbox.next_wake(), self.keep_alive.next_wake()]
-            .into_iter()
-            .flatten()
-            .min()
-    }
-
-    /// Does what is due. True if the link is dead.
-    fn keep_time(&mut self) -> bool {
-        let now = self.now;
-        if self.session_wake.is_some_and(|at| at <= now) {
-            self.tick();
-        }
-        if let Some(id) = self.inbox.due(now) {
-            self.acknowledge(id);
-        }
-        if self.keep_alive.next_wake().is_some_and(|at| at <= now)
-            && let Some(at) = self.link().and_then(|link| link.moved())
-        {
-            self.keep_alive.moved(at);
-        }
-        match self.keep_alive.due(now) {
-            None => {}
-            Some(Beat::Ping) => {
-                self.shared.note_ping();
-                if let Some(link) = self.link() {
-                    self.shared.append_ping(&link);
-                    link.defer_flush();
+                match self.half.take() {
+                    Some(same) => half = same,
+                    // The session has let go of the link.
+                    None => return,
                 }
-                // The session's own deadlines may have changed while we slept.
-                self.session_wake = self.shared.lock().session.next_wake();
-            }
-            Some(Beat::Dead) => {
-                let error = Error::new(
-                    ErrorKind::Disconnected,
-                    "the peer gave no sign of life within the keep-alive limit",
-                );
-                if let Some(link) = self.link() {
-                    link.fail(error.clone());
-                }
-                self.lost(Loss::of(error));
-                return true;
             }
         }
-        false
+        self.half = Some(half);
+        self.hand_over();
     }
 
-    fn link(&self) -> Option<Arc<Link>> {
-        self.shared.lock().link.clone()
+    fn hand_over(&mut self) {
+        self.receiver.hand_over(self.now, &mut self.queue);
+        self.carry_out();
     }
 
-    fn acknowledge(&self, sequence_id: u64) {
-        let frame = self.shared.encode(&Upstream::SequenceAck { sequence_id });
-        let (Some(link), Ok(Some(frame))) = (self.link(), frame) else { return };
-        let op = match frame {
-            Frame::Text(_) => crate::transport::Op::Text,
-            Frame::Binary(_) => crate::transport::Op::Binary,
+    /// True: hand over before the next one.
+    fn frame(&mut self, frame: Frame) -> bool {
+        let size = frame.as_bytes().len();
+        self.report.bytes_in += size as u64;
+        let Some(decoder) = &mut self.decoder else {
+            let payload = match frame {
+                Frame::Text(text) => Payload::Text(text),
+                Frame::Binary(bytes) => Payload::Binary(bytes),
+            };
+            let message = Event::ServerMessage(ServerMessage::new(payload));
+            return self.receiver.raw(message, size);
         };
-        link.append(op, frame.as_bytes());
-        // At once: what the service still holds as unacknowledged counts against its limit.
-        link.flush(Instant::now());
+        let decoded = decoder.decode(&frame);
+        match &decoded {
+            Ok(Downstream::Pong) => self.shared.note_pong(),
+            Err(malformed) => self.report.unreadable(self.now, &malformed.why),
+            Ok(Downstream::Unknown { .. }) => {
+                self.report.unreadable(self.now, "its kind is unknown");
+            }
+            Ok(_) => {}
+        }
+        self.receiver.frame(self.now, decoded, size)
+    }
+
+    fn pong(&mut self) -> bool {
+        if self.decoder.is_none() {
+            self.shared.note_pong();
+        }
+        self.receiver.control_frame(self.now)
     }
 
     fn closed_by_peer(&mut self, code: Option<u16>, reason: String) {
@@ -365,40 +384,26 @@ impl Reader {
         self.lost(Loss { close_code: code, reason, ..Loss::of(error) });
     }
 
-    fn broken(&mut self, lost: crate::transport::Lost) {
-        if let (Some(code), Some(link)) = (lost.violation, self.link()) {
-            link.append_close(code, "");
-            link.flush(Instant::now());
+    fn broken(&mut self, lost: Lost) {
+        if let (Some(code), Some(half)) = (lost.violation, &self.half) {
+            half.link().append_close(code, "");
         }
-        let violation = lost.violation.is_some();
-        self.lost(Loss { violation, ..Loss::of(lost.error) });
+        self.lost(Loss { violation: lost.violation.is_some(), ..Loss::of(lost.error) });
     }
 
     fn lost(&mut self, mut loss: Loss) {
-        let mut state = self.shared.lock();
-        let link = state.link.take();
-        loss.unsent = link.as_ref().map_or(0, |link| link.unsent());
-        state.session.lost(Instant::now(), loss);
-        let after = self.shared.apply(&mut state);
-        self.session_wake = state.session.next_wake();
-        drop(state);
-        if let Some(link) = link {
-            link.finish();
-            link.shutdown();
-        }
-        self.finish(after);
+        // Nothing more is handed to the link before its last bytes leave; so each call and frame
+        // either counts as unsent here or waits for the next link.
+        self.shared.lock().session.suspend();
+        let Some(half) = self.half.take() else { return };
+        let link = half.link();
+        link.finish();
+        link.shutdown();
+        loss.unsent = link.unsent();
+        self.note_behind();
+        self.step_with(|state, now| {
+            state.link = None;
+            state.session.lost(now, loss);
+        });
     }
-}
-
-/// An error with its causes, for a log. What a URL provider of the program says may hold a token,
-/// so that is left out.
-fn told(error: &Error) -> String {
-    match error.kind() {
-        ErrorKind::UrlProvider => error.to_string(),
-        _ => format!("{error:#}"),
-    }
-}
-
-fn disconnected(what: &'static str, e: std::io::Error) -> Error {
-    Error::new(ErrorKind::Disconnected, what).with_source(e)
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::handle::Client;
 use super::pending::PendingAck;
-use super::shared::Prepared;
+use super::shared::Call;
 use crate::error::{Error, Result};
 use crate::message::{Ack, Metadata, Payload};
 use crate::protocol::{Frame, MAX_MESSAGE, SendContent, SendEvent, SendToGroup, Upstream, rules};
@@ -105,7 +105,7 @@ impl<'a> Request<'a> {
     /// `InvalidRequest` (nothing was sent), `Refused`, `Timeout`, `OutcomeUnknown`, `Closed`, or
     /// what ended the client.
     pub fn wait(self) -> Result<Ack> {
-        self.begin(false)?.wait()
+        self.begin()?.wait()
     }
 
     /// Sends and returns while the ack is under way. Blocks only while the connection takes no
@@ -116,7 +116,7 @@ impl<'a> Request<'a> {
     /// # Errors
     /// `InvalidRequest`, `Timeout`, `Closed`, or what ended the client (nothing was sent).
     pub fn start(self) -> Result<PendingAck> {
-        self.begin(true)
+        self.begin()
     }
 
     /// Sends without asking for an ack: returns when the frame is in the out-buffer, and no
@@ -132,35 +132,37 @@ impl<'a> Request<'a> {
     pub fn fire_and_forget(self) -> Result<()> {
         if !self.is_message() {
             // Membership is followed by its ack, so that it can be restored; nobody waits for it.
-            return self.begin(true).map(drop);
+            return self.begin().map(drop);
         }
         let shared = self.client.shared();
-        let (frame, deadline) = self.unacked()?;
-        shared.fire(&[frame], deadline)
+        let now = Instant::now();
+        let call = self.unacked(now)?;
+        shared.fire(now, call.deadline, [call])
     }
 
-    fn begin(self, watched: bool) -> Result<PendingAck> {
+    fn begin(self) -> Result<PendingAck> {
         let shared = self.client.shared();
-        shared.start_one(self.prepare(watched)?)
+        let now = Instant::now();
+        shared.start_one(now, self.prepare(now)?)
     }
 
     /// Checks and encodes.
-    pub(super) fn prepare(self, watched: bool) -> Result<Prepared> {
+    pub(super) fn prepare(self, now: Instant) -> Result<Call> {
         self.check()?;
         let id = self.client.shared().next_id(self.ack_id);
-        let (kind, deadline) = (self.kind(), self.deadline());
+        let (kind, deadline) = (self.kind(), self.deadline(now));
         let frame = self.encode(Some(id))?;
-        Ok(Prepared { kind, key: Key::Ack(id), frame, deadline, watched })
+        Ok(Call::new(Key::Ack(id), kind, frame, deadline))
     }
 
-    /// Checks and encodes a message that nobody waits for.
-    pub(super) fn unacked(self) -> Result<(Frame, Instant)> {
+    /// Checks and encodes a message that nobody waits for. It gets a key of its own if it must wait.
+    pub(super) fn unacked(self, now: Instant) -> Result<Call> {
         if self.ack_id.is_some() {
             return Err(Error::invalid("`ack_id` and `fire_and_forget` exclude each other"));
         }
         self.check()?;
-        let deadline = self.deadline();
-        Ok((self.encode(None)?, deadline))
+        let (kind, deadline) = (self.kind(), self.deadline(now));
+        Ok(Call::new(Key::Unacked(0), kind, self.encode(None)?, deadline))
     }
 
     pub(super) fn is_of(&self, client: &Client) -> bool {
@@ -171,9 +173,8 @@ impl<'a> Request<'a> {
         matches!(self.what, What::Publish(..) | What::Event(..))
     }
 
-    fn deadline(&self) -> Instant {
+    fn deadline(&self, now: Instant) -> Instant {
         let limit = self.timeout.unwrap_or(self.client.shared().config.call_timeout);
-        let now = Instant::now();
         // A limit too long for the clock is a long one.
         now.checked_add(limit).unwrap_or_else(|| now + Duration::from_secs(86_400 * 365))
     }
@@ -208,7 +209,8 @@ impl<'a> Request<'a> {
         match &self.what {
             What::Join(group) => CallKind::Join(Arc::from(&**group)),
             What::Leave(group) => CallKind::Leave(Arc::from(&**group)),
-            What::Publish(..) | What::Event(..) => CallKind::Message,
+            What::Publish(..) => CallKind::Message,
+            What::Event(..) => CallKind::Event,
         }
     }
 

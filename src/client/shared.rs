@@ -1,7 +1,8 @@
 //! What all handles of a client and its reader thread have in common, and the one lock.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -13,19 +14,20 @@ use super::stats::{Counters, Stats, add};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Ack, Event};
 use crate::protocol::{self, Frame, Protocol, Upstream};
-use crate::session::{self, CallKind, Dial, Key, NewCall, Output, Session};
-use crate::transport::{Flushed, Link, Op, Stop};
+use crate::session::{self, Dial, Key, Output, Session};
+use crate::transport::{Link, Op, Stop, Waker};
 
 /// After its link is cut the reader ends at once; a machine that hangs may take longer.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
 pub(super) struct Shared {
     state: Mutex<State>,
-    /// Cuts short whatever the reader waits for when it has no link.
+    /// Cuts a dial short, and ends the reader if `waker` wakes it.
     pub(super) stop: Stop,
-    /// Wakes the reader that waits for room in the event queue.
-    nudge: (Sender<()>, Receiver<()>),
-    pub(super) reader_waits: AtomicBool,
+    /// Wakes the reader, whatever it waits for.
+    pub(super) waker: Arc<Waker>,
+    /// How many calls have not ended, for the bounds of the event queue. Written under the lock.
+    calls: Arc<AtomicUsize>,
     /// When a keep-alive left whose answer has not come, in nanoseconds since `born`; 0 = none.
     pinged: AtomicU64,
     born: Instant,
@@ -46,28 +48,74 @@ pub(super) struct State {
     pub(super) session: Session<Waiter>,
     /// The current link. Frames are appended to it under the lock, so wire order is session order.
     pub(super) link: Option<Arc<Link>>,
+    /// The reader wakes by then. A caller that needs it earlier wakes it.
+    reader_wakes: Option<Instant>,
 }
 
-/// A call, checked and encoded.
-#[derive(Debug)]
-pub(super) struct Prepared {
-    pub(super) kind: CallKind,
-    pub(super) key: Key,
-    pub(super) frame: Frame,
-    pub(super) deadline: Instant,
-    /// Nobody waits for the outcome yet, so the reader keeps the deadline.
-    pub(super) watched: bool,
+impl State {
+    /// For the reader: when the session's `tick` is due.
+    pub(super) fn note_wake(&mut self) -> Option<Instant> {
+        self.reader_wakes = self.session.next_wake();
+        self.reader_wakes
+    }
+
+    /// Whether the reader would wake too late for what the session has been told just now.
+    fn needs_wake(&mut self) -> bool {
+        let Some(next) = self.session.next_wake() else { return false };
+        let late = self.reader_wakes.is_none_or(|at| next < at);
+        if late {
+            self.reader_wakes = Some(next);
+        }
+        late
+    }
 }
+
+/// Holds the lock.
+pub(super) struct Locked<'a> {
+    // Dropped in this order: the poison is there when the reader looks for it.
+    state: MutexGuard<'a, State>,
+    _wake: WakeOnPanic<'a>,
+}
+
+/// A thread that panics with the lock wakes the reader, which ends the client: nobody else would,
+/// and every waiter would wait for its deadline.
+struct WakeOnPanic<'a>(&'a Waker);
+
+impl Drop for WakeOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.wake();
+        }
+    }
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+/// A call of this client, checked and encoded.
+pub(super) type Call = session::Call<Waiter>;
 
 /// What is left to do when the lock is free again.
 #[derive(Debug, Default)]
 pub(super) struct After {
     completions: Vec<(Waiter, Result<Ack>)>,
-    pub(super) events: Vec<Event>,
-    pub(super) dial: Option<Dial>,
+    events: Vec<Event>,
+    dial: Option<Dial>,
     /// Something was appended to this link, so somebody must write.
     flush: Option<Arc<Link>>,
     cut: Option<Arc<Link>>,
+    /// The reader must look at the session again.
+    wake: bool,
 }
 
 impl fmt::Debug for Shared {
@@ -86,6 +134,14 @@ impl After {
     pub(super) fn cuts_link(&self) -> bool {
         self.cut.is_some()
     }
+
+    pub(super) fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    pub(super) fn take_dial(&mut self) -> Option<Dial> {
+        self.dial.take()
+    }
 }
 
 impl Shared {
@@ -93,16 +149,22 @@ impl Shared {
         protocol: Option<Protocol>,
         config: session::Config,
         events: Receiver<Event>,
-    ) -> (Arc<Self>, Sender<()>) {
+        calls: Arc<AtomicUsize>,
+    ) -> Result<(Arc<Self>, Sender<()>)> {
         let (alive, done) = bounded(0);
+        let waker = Waker::new().map_err(|e| {
+            Error::new(ErrorKind::Internal, "the system has no descriptor left to wake a thread by")
+                .with_source(e)
+        })?;
         let shared = Self {
             state: Mutex::new(State {
                 session: Session::new(config.clone(), rand::random()),
                 link: None,
+                reader_wakes: None,
             }),
             stop: Stop::new(),
-            nudge: bounded(1),
-            reader_waits: AtomicBool::new(false),
+            waker: Arc::new(waker),
+            calls,
             pinged: AtomicU64::new(0),
             born: Instant::now(),
             ids: AtomicU64::new(1),
@@ -113,7 +175,7 @@ impl Shared {
             done,
             thread: Mutex::new(None),
         };
-        (Arc::new(shared), alive)
+        Ok((Arc::new(shared), alive))
     }
 
     pub(super) fn set_thread(&self, thread: JoinHandle<()>) {
@@ -121,8 +183,9 @@ impl Shared {
     }
 
     /// The lock. A panic while it was held is a bug of ours; the reader turns it into `Stopped`.
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock(&self) -> Locked<'_> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        Locked { state, _wake: WakeOnPanic(&self.waker) }
     }
 
     pub(super) fn is_poisoned(&self) -> bool {
@@ -133,9 +196,14 @@ impl Shared {
     pub(super) fn step<R>(&self, act: impl FnOnce(&mut Session<Waiter>) -> R) -> (R, After) {
         let mut state = self.lock();
         let result = act(&mut state.session);
-        let after = self.apply(&mut state);
+        let after = self.apply_for_caller(&mut state);
         drop(state);
         (result, after)
+    }
+
+    fn apply_for_caller(&self, state: &mut State) -> After {
+        let after = self.apply(state);
+        After { wake: state.needs_wake(), ..after }
     }
 
     /// Takes the session's outputs; appends to the link what is to be sent.
@@ -143,14 +211,14 @@ impl Shared {
         let mut after = After::default();
         while let Some(output) = state.session.output() {
             match output {
-                Output::Send { frame, unwaited } => {
+                Output::Send { frame, unwaited, patience } => {
                     let Some(link) = &state.link else { continue };
-                    self.append(link, &frame, unwaited);
+                    self.append(link, &frame, unwaited, patience);
                     after.flush.get_or_insert_with(|| Arc::clone(link));
                 }
                 Output::Ping => {
                     let Some(link) = &state.link else { continue };
-                    self.append_ping(link);
+                    self.append_own(link, &Upstream::Ping);
                     after.flush.get_or_insert_with(|| Arc::clone(link));
                 }
                 Output::CloseLink { code } => {
@@ -165,26 +233,25 @@ impl Shared {
                 Output::Dial(dial) => after.dial = Some(dial),
             }
         }
+        self.calls.store(state.session.pending(), Ordering::Relaxed);
         after
     }
 
-    fn append(&self, link: &Link, frame: &Frame, unwaited: bool) {
-        let (op, bytes) = match frame {
-            Frame::Text(text) => (Op::Text, text.as_bytes()),
-            Frame::Binary(bytes) => (Op::Binary, &bytes[..]),
-        };
+    fn append(&self, link: &Link, frame: &Frame, unwaited: bool, patience: Option<Instant>) {
+        let bytes = frame.as_bytes();
         add(&self.counters.messages_out, 1);
         add(&self.counters.bytes_out, bytes.len() as u64);
-        if unwaited { link.append_unwaited(op, bytes) } else { link.append(op, bytes) }
+        link.append_call(op_of(frame), bytes, unwaited, patience);
     }
 
-    /// A keep-alive: the subprotocol's `ping`, or a WebSocket ping for the simple client.
-    pub(super) fn append_ping(&self, link: &Link) {
-        match self.encode(&Upstream::Ping) {
-            Ok(Some(Frame::Text(text))) => link.append(Op::Text, text.as_bytes()),
-            Ok(Some(Frame::Binary(bytes))) => link.append(Op::Binary, &bytes),
+    /// Appends a frame that no call is behind: a sequence ack, or the subprotocol's `ping` (a
+    /// WebSocket ping for the simple client). The reader writes it before it waits.
+    pub(super) fn append_own(&self, link: &Link, message: &Upstream<'_>) {
+        match self.encode(message) {
+            Ok(Some(frame)) => link.append(op_of(&frame), frame.as_bytes()),
             _ => link.append(Op::Ping, &[]),
         }
+        link.write_later();
     }
 
     /// A ping leaves now; the next pong ends the round trip.
@@ -228,115 +295,72 @@ impl Shared {
         }
     }
 
-    /// Registers calls and sends those that may go now, in order; each outcome comes to its
-    /// `PendingAck`. One deadline for all: the first call's.
-    pub(super) fn start(self: &Arc<Self>, calls: Vec<Prepared>) -> Result<Vec<PendingAck>> {
-        let Some(deadline) = calls.first().map(|call| call.deadline) else {
-            return Ok(Vec::new());
-        };
-        let (pending, after) = self.with_room(deadline, |session| {
-            match calls.iter().find_map(|call| session.refuses(call.key)) {
-                Some(refused) => Err(refused),
-                None => Ok(calls.into_iter().map(|call| self.register(session, call)).collect()),
-            }
-        })?;
-        self.finish(after, deadline);
-        pending
-    }
-
-    /// The same for a single call.
-    pub(super) fn start_one(self: &Arc<Self>, call: Prepared) -> Result<PendingAck> {
+    /// Registers a call and sends it if it may go now; its outcome comes to its `PendingAck`.
+    pub(super) fn start_one(self: &Arc<Self>, now: Instant, call: Call) -> Result<PendingAck> {
         let deadline = call.deadline;
         let (pending, after) =
-            self.with_room(deadline, |session| match session.refuses(call.key) {
+            self.with_room(now, deadline, |session, now| match session.refuses(call.key) {
                 Some(refused) => Err(refused),
-                None => Ok(self.register(session, call)),
+                None => Ok(self.register(session, now, call)),
             })?;
         self.finish(after, deadline);
         pending
     }
 
-    fn register(self: &Arc<Self>, session: &mut Session<Waiter>, call: Prepared) -> PendingAck {
+    pub(super) fn register(
+        self: &Arc<Self>,
+        session: &mut Session<Waiter>,
+        now: Instant,
+        mut call: Call,
+    ) -> PendingAck {
         let (pending, waiter) = PendingAck::new(Arc::clone(self), call.key, call.deadline);
-        session.call(NewCall {
-            key: call.key,
-            kind: call.kind,
-            frame: call.frame,
-            waiter: Some(waiter),
-            deadline: call.deadline,
-            watched: call.watched,
-        });
+        call.waiter = Some(waiter);
+        session.call(now, call);
         pending
     }
 
-    /// Sends frames that nobody waits for; without a link, or behind waiting calls, they wait.
-    pub(super) fn fire(self: &Arc<Self>, frames: &[Frame], deadline: Instant) -> Result<()> {
-        let mut waiting = Vec::new();
-        let mut refused = None;
-        let ((), after) = self.with_room(deadline, |session| {
-            for frame in frames {
-                match session.fire(frame) {
-                    Ok(true) => {}
-                    Ok(false) => {
-                        waiting.push(self.register(session, self.unacked(frame, deadline)))
-                    }
-                    Err(error) => {
-                        refused = Some(error);
-                        break;
-                    }
-                }
-            }
-        })?;
-        self.finish(after, deadline);
-        // Each of them, also after a failure: a wait takes its frame back at the deadline.
-        let mut outcome = Ok(());
-        for one in &waiting {
-            outcome = outcome.and(one.wait().map(drop));
-        }
-        outcome.and(refused.map_or(Ok(()), Err))
-    }
-
-    fn unacked(&self, frame: &Frame, deadline: Instant) -> Prepared {
-        Prepared {
-            kind: CallKind::Message,
-            key: Key::Unacked(self.next_id(None)),
-            frame: frame.clone(),
-            deadline,
-            watched: false,
-        }
-    }
-
-    /// Runs something on the session once the link's out-buffer has room.
-    fn with_room<R>(
+    /// Runs something on the session once the link's out-buffer has room. `now`: the caller has
+    /// just read the clock, and each reading costs as much as the lock.
+    pub(super) fn with_room<R>(
         &self,
+        mut now: Instant,
         deadline: Instant,
-        act: impl FnOnce(&mut Session<Waiter>) -> R,
+        act: impl FnOnce(&mut Session<Waiter>, Instant) -> R,
     ) -> Result<(R, After)> {
         loop {
             let mut state = self.lock();
             if self.is_poisoned() {
                 return Err(internal());
             }
-            if let Some(link) = state.link.as_ref().filter(|link| !link.has_room()) {
+            if state.link.as_ref().is_some_and(|link| link.is_down()) {
+                // The reader may not have noticed yet. What is sent now waits for the next link.
+                state.session.suspend();
+            } else if let Some(link) = state.link.as_ref().filter(|link| !link.has_room()) {
                 let link = Arc::clone(link);
                 drop(state);
                 link.wait_for_room(deadline)?;
+                now = Instant::now();
                 continue;
             }
-            state.session.make_room(Instant::now);
-            let result = act(&mut state.session);
-            return Ok((result, self.apply(&mut state)));
+            state.session.make_room(now);
+            let result = act(&mut state.session, now);
+            return Ok((result, self.apply_for_caller(&mut state)));
         }
     }
 
     /// What a caller does after the lock: tell the others, write, wake the reader.
     pub(super) fn finish(&self, mut after: After, deadline: Instant) {
+        debug_assert!(
+            after.events.is_empty() && after.dial.is_none(),
+            "only the reader may cause events and dials: {after:?}"
+        );
         self.tell(&mut after);
         if let Some(link) = after.flush.take() {
+            // A link that fails here is down, which the next call sees.
             link.flush(deadline);
         }
-        if self.reader_waits.load(Ordering::SeqCst) {
-            self.nudge();
+        if after.wake {
+            self.waker.wake();
         }
     }
 
@@ -354,31 +378,15 @@ impl Shared {
     pub(super) fn finish_on_reader(&self, after: &mut After) {
         self.tell(after);
         if let Some(link) = after.flush.take() {
-            link.defer_flush();
+            link.write_later();
         }
     }
 
-    pub(super) fn nudge(&self) {
-        let _ = self.nudge.0.try_send(());
-    }
-
-    pub(super) fn nudged(&self) -> &Receiver<()> {
-        &self.nudge.1
-    }
-
-    /// Takes a call back at its deadline and tells that, unless it has just ended otherwise.
+    /// Takes a call back at its deadline, unless it has just ended otherwise.
     pub(super) fn withdraw(&self, key: Key) {
-        let (withdrawn, after) = self.step(|session| session.withdraw(key));
-        self.finish(after, Instant::now());
-        if let Some((Some(waiter), written)) = withdrawn {
-            waiter.tell(Err(session::timed_out(written)));
-        }
-    }
-
-    /// Goes on with what another writer left behind. False if all is written.
-    pub(super) fn write_on(&self, deadline: Instant) -> bool {
-        let link = self.lock().link.clone();
-        link.is_none_or(|link| link.is_unwritten() && link.flush(deadline) != Flushed::All)
+        let now = Instant::now();
+        let ((), after) = self.step(|session| session.withdraw(now, key));
+        self.finish(after, now);
     }
 
     /// See [`Client::close`](crate::Client::close).
@@ -405,7 +413,7 @@ impl Shared {
         .maybe_delivered(true))
     }
 
-    /// Tells the session to end. Gives the link to flush, if there is one.
+    /// Tells the session to end. Returns the link to flush, if there is one.
     fn begin_close(&self, deadline: Instant) -> Option<Arc<Link>> {
         let mut state = self.lock();
         let link = state.link.clone();
@@ -416,7 +424,7 @@ impl Shared {
             self.stop.stop();
         }
         self.finish(after, deadline);
-        self.nudge();
+        self.waker.wake();
         link
     }
 
@@ -425,6 +433,7 @@ impl Shared {
         if let Some(link) = link {
             link.shutdown();
         }
+        self.waker.wake();
     }
 
     /// The last handle is gone: the same as `close`, without waiting for anything.
@@ -452,6 +461,13 @@ impl Shared {
             Some(cause) => session::ended_error(cause, false),
             None => Error::closed(),
         }
+    }
+}
+
+fn op_of(frame: &Frame) -> Op {
+    match frame {
+        Frame::Text(_) => Op::Text,
+        Frame::Binary(_) => Op::Binary,
     }
 }
 

@@ -9,12 +9,13 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use super::builder::SimpleClientBuilder;
 use super::handle::{Handle, common_calls};
 use super::request::check_size;
-use super::shared::Shared;
+use super::shared::{Call, Shared};
 use super::source::UrlSource;
 use super::stats::Stats;
 use crate::error::{Error, Result};
 use crate::message::{Event, Text};
-use crate::protocol::Frame;
+use crate::protocol::{Frame, Upstream};
+use crate::session::{CallKind, Key};
 
 /// A client that sends and receives plain text and binary frames.
 ///
@@ -70,8 +71,10 @@ impl SimpleClient {
 
     fn send(&self, frame: Frame) -> Result<()> {
         check_size(frame.as_bytes().len())?;
-        let deadline = Instant::now() + self.shared().config.call_timeout;
-        self.shared().fire(&[frame], deadline)
+        let now = Instant::now();
+        let deadline = now + self.shared().config.call_timeout;
+        let call = Call::new(Key::Unacked(0), CallKind::Event, frame, deadline);
+        self.shared().fire(now, deadline, [call])
     }
 
     /// Sends a WebSocket ping. The round trip stands in [`Stats::last_round_trip`] when the pong
@@ -101,7 +104,7 @@ impl Shared {
         };
         drop(state);
         self.note_ping();
-        self.append_ping(&link);
+        self.append_own(&link, &Upstream::Ping);
         link.flush(Instant::now());
         Ok(())
     }

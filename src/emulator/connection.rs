@@ -23,7 +23,9 @@ use super::record::Direction;
 use super::server::Shared;
 use super::session::Kind;
 use crate::protocol::{Frame, Protocol, decode_upstream};
-use crate::transport::{Incoming, Link, LinkOptions, LinkReader, Lost, Op, Role, Wire};
+use crate::transport::{
+    Incoming, Link, LinkOptions, LinkReader, Lost, Op, Role, Waker, Wire, wait_to_read,
+};
 
 /// Each step of the handshake may take so long.
 const HANDSHAKE: Duration = Duration::from_secs(30);
@@ -76,7 +78,7 @@ pub(super) fn serve(shared: &Arc<Shared>, socket: TcpStream, outbox: &Arc<Outbox
     let mut wire = asked.wire;
     let options = LinkOptions { max_message_size: shared.message_size, ..LinkOptions::default() };
     if http::accept(&mut wire, &asked.key, asked.protocol.as_deref(), done).is_ok()
-        && let Ok((link, reader)) = Link::open(wire, asked.rest, Role::Server, &options)
+        && let Ok((link, reader)) = open(wire, asked.rest, &options)
     {
         shared.switches.stall(StallAt::Connected, || outbox.is_over());
         let live = Live {
@@ -96,6 +98,14 @@ pub(super) fn serve(shared: &Arc<Shared>, socket: TcpStream, outbox: &Arc<Outbox
         shared.with(None, ended);
     }
     shared.counters.down(&shared.counters.currently_open);
+}
+
+fn open(
+    wire: Wire,
+    rest: Vec<u8>,
+    options: &LinkOptions,
+) -> std::io::Result<(Arc<Link>, LinkReader)> {
+    Link::open(wire, rest, Role::Server, options, Arc::new(Waker::new()?))
 }
 
 /// A new session, or a new transport for one. `None` if a recovery is refused; the Close that says
@@ -209,7 +219,7 @@ impl Live {
         let protocol = kind.protocol();
         loop {
             let start = Instant::now();
-            let incoming = reader.next(true);
+            let incoming = reader.next_blocking();
             let buffered = start.elapsed() < BUFFERED;
             let over = || self.outbox.is_over();
             self.shared.switches.thaw(over);
@@ -222,7 +232,7 @@ impl Live {
                 Ok(Incoming::Ping) => {
                     self.shared.counters.up(&self.shared.counters.websocket_pings);
                 }
-                Ok(Incoming::Pong | Incoming::TimedOut) => {}
+                Ok(Incoming::Pong) => {}
                 Ok(Incoming::Close { code, .. }) => {
                     let goodbye = code == Some(1000);
                     self.ended(id, if goodbye { Ending::Goodbye } else { Ending::Loss });
@@ -301,10 +311,13 @@ impl Live {
         let until = Instant::now() + LINGER;
         let mut buffer = [0; 4096];
         let mut socket = &*self.socket;
-        let _ = socket.set_read_timeout(Some(LINGER));
         while Instant::now() < until && !self.outbox.is_over() {
             match std::io::Read::read(&mut socket, &mut buffer) {
                 Ok(n) if n > 0 => {}
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    let _ = wait_to_read(&self.socket, Some(left));
+                }
                 _ => return,
             }
         }
@@ -419,7 +432,7 @@ impl Live {
 /// After a refused recovery: reads until the client has answered the Close, or the writer thread
 /// cuts the connection.
 fn await_close(mut reader: LinkReader) {
-    while !matches!(reader.next(true), Ok(Incoming::Close { .. }) | Err(_)) {}
+    while !matches!(reader.next_blocking(), Ok(Incoming::Close { .. }) | Err(_)) {}
 }
 
 enum Last {

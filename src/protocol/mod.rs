@@ -9,6 +9,9 @@
 //! cannot be read still tells its sequence id if that much could be read, because the service
 //! counts it.
 
+// Pure: see `clippy.toml`.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 mod json;
 mod names;
 #[cfg(feature = "protobuf")]

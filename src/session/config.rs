@@ -22,8 +22,6 @@ pub(crate) struct Config {
     pub(crate) recovery_window: Duration,
     pub(crate) recovery_interval: Duration,
     pub(crate) recovery_attempt: Duration,
-    /// How long `Recovered` waits for the pong that ends the count of replayed messages.
-    pub(crate) recovery_pong: Duration,
     pub(crate) backoff_min: Duration,
     pub(crate) backoff_max: Duration,
     /// A connection that lived so long resets the backoff.
@@ -47,7 +45,6 @@ impl Config {
             &mut self.recovery_window,
             &mut self.recovery_interval,
             &mut self.recovery_attempt,
-            &mut self.recovery_pong,
             &mut self.backoff_min,
             &mut self.backoff_max,
             &mut self.call_timeout,
@@ -74,15 +71,15 @@ impl Default for Config {
             recovery_window: Duration::from_secs(30),
             recovery_interval: Duration::from_secs(1),
             recovery_attempt: Duration::from_secs(5),
-            recovery_pong: Duration::from_secs(2),
             backoff_min: Duration::from_secs(1),
             backoff_max: Duration::from_secs(30),
             stable_after: Duration::from_secs(60),
             call_timeout: Duration::from_secs(30),
             close_timeout: Duration::from_secs(2),
-            // The service remembers the last 1000 ack ids; half of it leaves room for calls whose
-            // callers have given up.
-            max_in_flight: 512,
+            // The service cuts a plain link with 1000 unsent frames, and each call may bring two: its
+            // ack and its own echo. So half of that, and again half for what others send. (It also
+            // remembers only the last 1000 ack ids.)
+            max_in_flight: 256,
             max_in_flight_bytes: 16 * 1024 * 1024,
         }
     }

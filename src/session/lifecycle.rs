@@ -6,7 +6,8 @@
 //! | 1000, 1008, 1011 | the session is over: a new connection |
 //! | 1002, 1003, 1007, 1009 | we broke a rule: a new connection; calls in flight fail as refused |
 //! | a message that breaks our own limits | a new connection: a recovery would only bring it again |
-//! | HTTP 4xx | fixed URL: stopped; URL provider: asked again, 3 times in a row |
+//! | HTTP 4xx for a new connection | fixed URL: stopped; URL provider: asked again, 3 times in a row |
+//! | HTTP 4xx for a recovery | a failed try: recovery goes on inside its window |
 //! | HTTP 408, 425, 429, 5xx, network failure | backoff; inside the recovery window recovery goes on |
 //! | HTTP 3xx, subprotocol not granted | stopped, also when it was a recovery that met it |
 //!
@@ -19,10 +20,12 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
-use super::calls::{self, CallKind, Key, NewCall};
+use super::call::{Call, CallKind, Key};
+use super::errors::{broke_rule, lost, not_connected, outcome_unknown};
+use super::loss::{Fate, Loss, fate, is_refusal, never_retried, refusal_status};
 use super::{Dial, Identity, Output, Session};
 use crate::error::{Error, ErrorKind};
-use crate::message::{Connected, Disconnected, Event, Reconnecting, RejoinFailed, Stopped};
+use crate::message::{Connected, Disconnected, Event, Reconnecting, RejoinFailed};
 
 /// In a row, a URL provider may give so many URLs that the service refuses.
 const MAX_REFUSALS: u32 = 3;
@@ -43,14 +46,11 @@ pub(super) enum Phase {
     Opening {
         until: Instant,
     },
-    /// A link for recovery; the first frame on it is awaited.
-    Proving {
-        until: Instant,
-    },
-    /// `pong_until`: just recovered, and the end of the replay is awaited.
+    /// A link for recovery; the first frame on it is awaited. The receiver sees whether the link
+    /// makes any progress.
+    Proving,
     Open {
         since: Instant,
-        pong_until: Option<Instant>,
     },
     /// The next attempt comes then.
     Waiting {
@@ -61,43 +61,6 @@ pub(super) enum Phase {
         until: Instant,
     },
     Stopped,
-}
-
-/// How a link ended.
-#[derive(Debug, Clone)]
-pub(crate) struct Loss {
-    pub(crate) error: Error,
-    /// From the Close frame, if one came.
-    pub(crate) close_code: Option<u16>,
-    pub(crate) reason: String,
-    /// The peer broke RFC 6455 or one of our limits.
-    pub(crate) violation: bool,
-    /// Fire-and-forget frames that had not left.
-    pub(crate) unsent: u64,
-}
-
-impl Loss {
-    pub(crate) fn of(error: Error) -> Self {
-        Self { error, close_code: None, reason: String::new(), violation: false, unsent: 0 }
-    }
-}
-
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub(super) enum Fate {
-    Recover,
-    /// The session is over.
-    Over,
-    /// It is over because of what we sent.
-    BrokeRule,
-}
-
-pub(super) fn fate(loss: &Loss) -> Fate {
-    match loss.close_code {
-        _ if loss.violation => Fate::Over,
-        Some(1000 | 1008 | 1011) => Fate::Over,
-        Some(1002 | 1003 | 1007 | 1009) => Fate::BrokeRule,
-        _ => Fate::Recover,
-    }
 }
 
 impl<W> Session<W> {
@@ -120,8 +83,11 @@ impl<W> Session<W> {
         if self.ended.is_some() {
             return self.stop(Error::closed());
         }
+        self.expire_all(now);
+        self.suspended = false;
+        self.unanswered.new_link();
         if self.recovery.is_some() {
-            self.phase = Phase::Proving { until };
+            self.phase = Phase::Proving;
             self.outputs.push_back(Output::Ping);
         } else if self.config.simple {
             let nobody = Identity { connection_id: Arc::from(""), user_id: None, token: None };
@@ -133,9 +99,10 @@ impl<W> Session<W> {
 
     /// The service's `connected` message.
     pub(crate) fn connected(&mut self, now: Instant, identity: Identity) {
+        self.expire_all(now);
         match self.phase {
             Phase::Opening { .. } => self.open(now, identity),
-            Phase::Proving { .. } | Phase::Open { .. } => {
+            Phase::Proving | Phase::Open { .. } => {
                 let same = self
                     .identity
                     .as_ref()
@@ -184,44 +151,43 @@ impl<W> Session<W> {
         self.service_message = None;
         self.attempt = 0;
         self.refusals = 0;
-        self.phase = Phase::Open { since: now, pong_until: None };
+        self.phase = Phase::Open { since: now };
         self.outputs.push_back(Output::Event(Event::Connected(event)));
         self.rejoin(now);
-        self.admit();
+        self.admit(now);
     }
 
     fn rejoin(&mut self, now: Instant) {
         if !self.config.rejoin {
-            self.groups.clear();
+            self.groups.forget_all();
         }
+        let until = now + self.config.call_timeout;
+        self.rejoin_until = Some(until);
         let mut joins = Vec::new();
         let mut clashes = Vec::new();
-        for (group, joined) in &self.groups {
+        for (group, joined) in self.groups.joined() {
             let key = Key::Ack(joined.ack_id);
             if self.calls.contains(key) {
                 clashes.push(Arc::clone(group));
                 continue;
             }
-            joins.push(NewCall {
-                key,
-                kind: CallKind::Rejoin(Arc::clone(group)),
-                frame: joined.frame.clone(),
-                waiter: None,
-                deadline: now + self.config.call_timeout,
-                watched: true,
-            });
+            let kind = CallKind::Rejoin(Arc::clone(group));
+            joins.push(Call::new(key, kind, joined.frame.clone(), until));
+        }
+        for call in &joins {
+            self.groups.began(&call.kind);
         }
         self.calls.add_first(joins);
         for group in clashes {
             let error = Error::invalid(
                 "a call of the program uses the ack id under which the group was joined",
             );
+            self.groups.forget(&group);
             self.rejoin_failed(group, error);
         }
     }
 
     pub(super) fn rejoin_failed(&mut self, group: Arc<str>, error: Error) {
-        self.groups.remove(&group);
         self.outputs.push_back(Output::Event(Event::RejoinFailed(RejoinFailed { group, error })));
     }
 
@@ -232,13 +198,14 @@ impl<W> Session<W> {
 
     /// The current link is gone.
     pub(crate) fn lost(&mut self, now: Instant, loss: Loss) {
+        self.expire_all(now);
         match self.phase {
             Phase::Opening { .. } => self.attempt_failed(now, not_connected(loss.error)),
-            Phase::Proving { .. } => match fate(&loss) {
+            Phase::Proving => match fate(&loss) {
                 Fate::Recover => self.recovery_failed_once(now, None),
                 _ => self.give_up_recovery(now, loss),
             },
-            Phase::Open { since, .. } => {
+            Phase::Open { since } => {
                 if now.saturating_duration_since(since) >= self.config.stable_after {
                     self.exponent = 0;
                 }
@@ -257,16 +224,15 @@ impl<W> Session<W> {
         if self.ended.is_some() {
             return self.stop(Error::closed());
         }
+        self.expire_all(now);
         if self.recovery.is_none() {
-            return self.attempt_failed(now, error);
-        }
-        match refusal_status(&error) {
-            _ if never_retried(&error) => {
-                self.end_session(Loss::of(error.clone()), Fate::Over);
-                self.stop(error);
-            }
-            Some(status) if is_refusal(status) => self.give_up_recovery(now, Loss::of(error)),
-            _ => self.recovery_failed_once(now, error.retry_after()),
+            self.attempt_failed(now, error);
+        } else if never_retried(&error) {
+            self.end_session(Loss::of(error.clone()), Fate::Over);
+            self.stop(error);
+        } else {
+            // Also after a 4xx: only a Close frame says that the service has given the session up.
+            self.recovery_failed_once(now, error.retry_after());
         }
     }
 
@@ -292,20 +258,30 @@ impl<W> Session<W> {
     }
 
     /// Everything that ends with a session: its identity and what was written on it.
-    fn end_session(&mut self, loss: Loss, fate: Fate) {
+    fn end_session(&mut self, mut loss: Loss, fate: Fate) {
         self.identity = None;
         self.recovery = None;
+        loss.error = lost(&loss.error, self.queue_full);
         // Groups come back by the rejoin of the new connection. A rejoin that still waits must not
         // time out before it, and none is to blame for a broken rule: its frame was accepted once.
-        self.calls.remove_rejoins();
+        for key in self.calls.rejoins() {
+            if let Some(rejoin) = self.calls.remove(key) {
+                self.groups.ended(&rejoin.kind);
+            }
+        }
+        self.groups.connection_over();
         let mut failing = Vec::new();
         let mut again = Vec::new();
         let mut unknown = 0;
         for (_, key) in self.calls.written_in_order() {
-            match self.calls.kind(key) {
+            match self.calls.get(key).map(|call| &call.kind) {
                 _ if fate == Fate::BrokeRule => failing.push((key, broke_rule(&loss))),
                 Some(CallKind::Join(_) | CallKind::Leave(_)) => again.push(key),
-                Some(CallKind::Message) if self.config.resend_on_new_connection => again.push(key),
+                Some(CallKind::Message | CallKind::Event)
+                    if self.config.resend_on_new_connection =>
+                {
+                    again.push(key);
+                }
                 _ => {
                     unknown += 1;
                     let error = outcome_unknown("the connection was lost for good");
@@ -327,11 +303,9 @@ impl<W> Session<W> {
     }
 
     pub(super) fn fail_call(&mut self, key: Key, error: Error) {
-        let Some(call) = self.calls.remove(key) else { return };
-        let id = match key {
-            Key::Ack(id) | Key::Unacked(id) => id,
-        };
-        self.settle(call, id, Err(error));
+        if let Some(call) = self.calls.remove(key) {
+            self.settle(call, Err(error));
+        }
     }
 
     /// An attempt to make a new connection failed.
@@ -375,67 +349,27 @@ impl<W> Session<W> {
         self.outputs.push_back(Output::Event(Event::Reconnecting(event)));
     }
 
-    /// The program closes the client: callers are told, then goodbye is said if there is a link.
-    pub(crate) fn close(&mut self, now: Instant) {
-        if self.ended.is_some() {
-            return;
-        }
-        self.end_calls(Error::closed());
-        match self.phase {
-            Phase::Open { .. } | Phase::Opening { .. } | Phase::Proving { .. } => {
-                self.phase = Phase::Closing { until: now + self.config.close_timeout };
-                self.outputs.push_back(Output::CloseLink { code: 1000 });
-            }
-            // The reader is told to stop whatever it waits for, and then calls `stop`.
-            _ => {}
-        }
-    }
-
-    /// Ends everything; the reader calls this last.
-    pub(crate) fn stop(&mut self, cause: Error) {
-        if matches!(self.phase, Phase::Stopped) {
-            return;
-        }
-        self.phase = Phase::Stopped;
-        self.end_calls(cause);
-        self.outputs.push_back(Output::CutLink);
-        let cause = self.ended.clone().unwrap_or_else(Error::closed);
-        self.outputs.push_back(Output::Event(Event::Stopped(Stopped { cause })));
-    }
-
-    fn end_calls(&mut self, cause: Error) {
-        let cause = self.ended.get_or_insert(cause).clone();
-        for key in self.calls.keys() {
-            if let Some(call) = self.calls.remove(key) {
-                let error = calls::ended_error(&cause, call.was_written());
-                self.complete(call.waiter, Err(error));
-            }
-        }
-    }
-
     /// The next instant at which `tick` has something to do.
     pub(crate) fn next_wake(&self) -> Option<Instant> {
         let phase = match self.phase {
-            Phase::Opening { until }
-            | Phase::Proving { until }
-            | Phase::Waiting { until }
-            | Phase::Closing { until } => Some(until),
-            Phase::Open { pong_until, .. } => pong_until,
-            Phase::New | Phase::Dialing { .. } | Phase::Stopped => None,
+            Phase::Opening { until } | Phase::Waiting { until } | Phase::Closing { until } => {
+                Some(until)
+            }
+            Phase::New
+            | Phase::Dialing { .. }
+            | Phase::Proving
+            | Phase::Open { .. }
+            | Phase::Stopped => None,
         };
-        match (phase, self.calls.next_deadline()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let deadlines = [phase, self.calls.next_deadline(), self.next_rejoin_deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Time has passed. May be called at any time; does only what is due.
-    pub(crate) fn tick(&mut self, now: Instant, replayed: u64) {
-        for key in self.calls.overdue(now) {
-            let written = self.calls.is_written(key);
-            self.fail_call(key, calls::timed_out(written));
-        }
-        self.admit();
+    pub(crate) fn tick(&mut self, now: Instant) {
+        self.expire_all(now);
+        self.calls.forget_ended_deadlines();
+        self.admit(now);
         match self.phase {
             Phase::Opening { until } if now >= until => {
                 self.outputs.push_back(Output::CutLink);
@@ -446,14 +380,6 @@ impl<W> Session<W> {
                         "the service sent no `connected` message within the time limit",
                     )),
                 );
-            }
-            Phase::Proving { until } if now >= until => {
-                self.outputs.push_back(Output::CutLink);
-                self.recovery_failed_once(now, None);
-            }
-            Phase::Open { since, pong_until: Some(until) } if now >= until => {
-                self.phase = Phase::Open { since, pong_until: None };
-                self.recovered(replayed);
             }
             Phase::Waiting { until } if now >= until => self.next_attempt(now),
             Phase::Closing { until } if now >= until => self.stop(Error::closed()),
@@ -469,47 +395,4 @@ impl<W> Session<W> {
             None => self.dial_new(now),
         }
     }
-}
-
-/// Asking again would bring the same answer.
-fn never_retried(error: &Error) -> bool {
-    error.kind() == ErrorKind::Subprotocol || matches!(refusal_status(error), Some(300..=399))
-}
-
-/// The status by which the service refused the upgrade. A proxy's refusal is a network failure.
-pub(super) fn refusal_status(error: &Error) -> Option<u16> {
-    error.http_status().filter(|_| error.kind() == ErrorKind::Upgrade)
-}
-
-/// The fault is ours (RFC 9110 §15.5), so the same request would meet it again: except where it was
-/// only too slow (408), too early (425) or one of too many (429).
-fn is_refusal(status: u16) -> bool {
-    matches!(status, 400..=499) && !matches!(status, 408 | 425 | 429)
-}
-
-fn not_connected(cause: Error) -> Error {
-    Error::new(
-        ErrorKind::NotConnected,
-        "the connection came up, but the service did not say `connected`",
-    )
-    .with_close_code(cause.close_code())
-    .with_source(cause)
-}
-
-pub(super) fn outcome_unknown(why: &str) -> Error {
-    Error::new(
-        ErrorKind::OutcomeUnknown,
-        format!("it is unknown whether the service executed the call: {why}"),
-    )
-    .maybe_delivered(true)
-}
-
-fn broke_rule(loss: &Loss) -> Error {
-    Error::new(
-        ErrorKind::Refused,
-        "the service closed the connection over something that was sent; the call is not repeated",
-    )
-    .with_close_code(loss.close_code)
-    .with_source(loss.error.clone())
-    .maybe_delivered(true)
 }

@@ -3,32 +3,50 @@
 //! randomness a seed. So each rule is tested in virtual time, without a sleep.
 //!
 //! Callers and the reader thread drive the same [`Session`] under one short lock: they call one of
-//! its methods, then take [`Output`]s until there are none. [`Inbox`] and [`KeepAlive`] are the
-//! parts that only the reader needs, so that receiving takes no lock.
+//! its methods, then take [`Output`]s until there are none. What only the reader needs stands apart,
+//! in the [`Receiver`], so that receiving takes no lock.
 //!
 //! Invariants:
 //! - each call is completed exactly once;
 //! - an ack id is in use by one call at a time, and what is sent again under it is identical;
 //! - only [`Output::Send`] and [`Output::Ping`] put bytes on the wire, in the order of the outputs;
+//! - deadlines come first: a method that is told the time fails what is overdue before it sends
+//!   anything, so nothing is appended to a link after its call's deadline;
 //! - losing the link completes or keeps every call by a rule that stands in `lifecycle.rs`;
 //! - the acknowledged sequence id never goes back, except on a new connection.
 
+// Pure: see `clippy.toml`.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod call;
 mod calls;
+mod closing;
 mod config;
-mod inbox;
+mod errors;
+mod groups;
+mod hold;
+mod keep_alive;
 mod lifecycle;
+mod loss;
+mod patience;
+mod receiver;
 mod recovery;
+mod replay;
+mod sequence;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use calls::{CallKind, Key, NewCall, ended_error, timed_out};
+pub(crate) use call::{Call, CallKind, Key};
 pub(crate) use config::Config;
-pub(crate) use inbox::{Beat, Inbox, KeepAlive, Verdict};
-pub(crate) use lifecycle::Loss;
+pub(crate) use errors::ended_error;
+pub(crate) use hold::{HOLD_BYTES, HOLD_MESSAGES};
+pub(crate) use keep_alive::KeepAliveConfig;
+pub(crate) use loss::Loss;
+pub(crate) use receiver::{Bound, EventQueue, Receiver, Room};
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -38,17 +56,25 @@ use crate::message::{Ack, Event};
 use crate::protocol::Frame;
 use crate::secret::Secret;
 
-use calls::Calls;
+use calls::{Calls, ToSend};
+use groups::Groups;
 use lifecycle::Phase;
+use patience::Unanswered;
 use recovery::Recovery;
+
+/// After the proof of a recovery the receiver waits this long for the pong that ends the count of
+/// replayed messages.
+pub(crate) const RECOVERY_PONG: Duration = Duration::from_secs(2);
 
 /// What the session wants done. Take these until there are none, in order.
 #[derive(Debug)]
 pub(crate) enum Output<W> {
     /// Open a link; answer with `linked` or `dial_failed`.
     Dial(Dial),
-    /// Append a frame to the current link. `unwaited`: nobody waits for an ack of it.
-    Send { frame: Frame, unwaited: bool },
+    /// Append a frame to the current link. `unwaited`: nobody waits for an ack of it. `patience`: it
+    /// is an event, so a peer that takes or says nothing may be alive until then.
+    #[allow(dead_code)] // `patience` is for the link
+    Send { frame: Frame, unwaited: bool, patience: Option<Instant> },
     /// Append a keep-alive to the current link.
     Ping,
     /// Tell a caller.
@@ -86,8 +112,15 @@ pub(crate) struct Session<W> {
     recovery: Option<Recovery>,
     /// When this session was last dialed for recovery.
     tried_recovery: Option<Instant>,
+    /// A writer saw that the current link is dead; `lost` will follow.
+    suspended: bool,
     calls: Calls<W>,
-    groups: BTreeMap<Arc<str>, JoinedGroup>,
+    /// The common deadline of the rejoins under way. It does not run while there is no link.
+    rejoin_until: Option<Instant>,
+    groups: Groups,
+    unanswered: Unanswered,
+    /// How many messages are unread in an event queue that is full.
+    queue_full: Option<usize>,
     outputs: VecDeque<Output<W>>,
     rng: StdRng,
     /// What the service said before it closed.
@@ -104,14 +137,6 @@ pub(crate) struct Session<W> {
     pub(crate) reconnects: u64,
 }
 
-/// A group that this client joined, with the call that did it: on a new connection the identical
-/// frame goes out again, under the same id, which is fresh there.
-#[derive(Debug)]
-struct JoinedGroup {
-    ack_id: u64,
-    frame: Frame,
-}
-
 impl<W> Session<W> {
     pub(crate) fn new(config: Config, seed: u64) -> Self {
         Self {
@@ -121,7 +146,11 @@ impl<W> Session<W> {
             identity: None,
             recovery: None,
             tried_recovery: None,
-            groups: BTreeMap::new(),
+            suspended: false,
+            rejoin_until: None,
+            groups: Groups::default(),
+            unanswered: Unanswered::default(),
+            queue_full: None,
             outputs: VecDeque::new(),
             rng: StdRng::seed_from_u64(seed),
             service_message: None,
@@ -141,43 +170,28 @@ impl<W> Session<W> {
 
     /// A caller's request. It is sent at once if the connection is open and nothing waits before
     /// it; else it waits in order.
-    pub(crate) fn call(&mut self, call: NewCall<W>) {
-        if let Some(error) = self.refuses(call.key) {
-            self.complete(call.waiter, Err(error));
-            return;
+    pub(crate) fn call(&mut self, now: Instant, call: Call<W>) {
+        self.expire(now);
+        let error = self.refuses(call.key).or_else(|| self.is_late(now, &call));
+        if let Some(error) = error {
+            return self.complete(call.waiter, Err(error));
         }
-        let call = match self.is_open() {
-            true => self.calls.add_written(call),
-            false => Err(call),
-        };
-        match call {
-            Ok(frame) => self.outputs.push_back(Output::Send { frame, unwaited: false }),
-            Err(call) => {
-                self.calls.add(call);
-                self.admit();
-            }
+        self.groups.began(&call.kind);
+        if self.is_open() && self.calls.may_go_now(&call) {
+            let sent = self.calls.add_written(now, call);
+            self.send(now, sent);
+        } else {
+            self.calls.add(call);
+            self.admit(now);
         }
     }
 
-    /// For a caller that finds all places taken: frees those of calls whose time is up, which the
-    /// reader may not have noticed while it hears nothing. Rejoins are left to the reader, since
-    /// only it may cause events.
-    pub(crate) fn make_room(&mut self, now: impl FnOnce() -> Instant) {
-        if !self.calls.is_full() && !self.calls.any_waiting() {
-            return;
+    /// For a caller, before it asks `refuses`: frees what overdue calls occupy, which the reader may
+    /// not have noticed yet.
+    pub(crate) fn make_room(&mut self, now: Instant) {
+        if self.expire(now) {
+            self.admit(now);
         }
-        let overdue = self.calls.overdue(now());
-        if overdue.is_empty() {
-            return; // as usual, so this must not cost a look at every call
-        }
-        for key in overdue {
-            if !matches!(self.calls.kind(key), Some(CallKind::Rejoin(_))) {
-                let written = self.calls.is_written(key);
-                self.fail_call(key, timed_out(written));
-            }
-        }
-        self.calls.look_again();
-        self.admit();
     }
 
     /// Why a call under this key would be refused without being sent.
@@ -193,58 +207,67 @@ impl<W> Session<W> {
         })
     }
 
-    /// The fast way for a frame that nobody waits for: false if it must wait like any call.
-    pub(crate) fn fire(&mut self, frame: &Frame) -> Result<bool> {
-        if let Some(error) = self.refusal() {
-            return Err(error);
-        }
-        let now = self.is_open() && !self.calls.any_waiting();
-        if now {
-            self.outputs.push_back(Output::Send { frame: frame.clone(), unwaited: true });
-        }
-        Ok(now)
+    fn is_late(&self, now: Instant, call: &Call<W>) -> Option<Error> {
+        (call.deadline <= now).then(|| errors::timed_out(call.was_written(), self.queue_full))
     }
 
-    /// The caller gave up. `None`: the call had ended before, and its result is on its way.
-    /// Else its waiter, and whether it may have reached the service.
-    pub(crate) fn withdraw(&mut self, key: Key) -> Option<(Option<W>, bool)> {
-        let call = self.calls.remove(key)?;
-        self.admit();
-        let written = call.was_written();
-        Some((call.waiter, written))
+    /// The fast way for a frame that nobody waits for. It comes back if it must wait like any call.
+    pub(crate) fn fire(&mut self, now: Instant, call: Call<W>) -> Result<Option<Call<W>>> {
+        self.expire(now);
+        if let Some(error) = self.refusal().or_else(|| self.is_late(now, &call)) {
+            return Err(error);
+        }
+        if !self.is_open() || self.calls.any_waiting() {
+            return Ok(Some(call));
+        }
+        let patience = patience::of(&call, now);
+        self.send(now, ToSend { frame: call.frame, patience, ended: Some((None, 0)) });
+        Ok(None)
+    }
+
+    /// The caller gave up. Its call ends now, unless it has ended before, and then its outcome is on
+    /// its way.
+    pub(crate) fn withdraw(&mut self, now: Instant, key: Key) {
+        self.expire(now);
+        self.time_out(key);
+        self.admit(now);
     }
 
     /// An ack came.
-    pub(crate) fn ack(&mut self, ack_id: u64, success: bool, error: Option<(String, String)>) {
-        let Some(call) = self.calls.remove_written(Key::Ack(ack_id)) else {
-            return; // withdrawn meanwhile, or sent twice by the service
-        };
+    pub(crate) fn ack(
+        &mut self,
+        now: Instant,
+        ack_id: u64,
+        success: bool,
+        error: Option<(String, String)>,
+    ) {
         let duplicate = !success && error.as_ref().is_some_and(|(name, _)| name == "Duplicate");
-        let result = if success || duplicate {
-            Ok(Ack { ack_id, duplicate })
-        } else {
-            let (name, message) = error.unwrap_or_default();
-            Err(calls::refused(&name, &message))
-        };
-        self.settle(call, ack_id, result);
-        self.admit();
+        match self.calls.remove_written(Key::Ack(ack_id)) {
+            Some(call) => {
+                let result = if success || duplicate {
+                    Ok(Ack { ack_id, duplicate })
+                } else {
+                    let (name, message) = error.unwrap_or_default();
+                    let error = errors::refused(&name, &message, call.written_before);
+                    Err(error)
+                };
+                self.settle(call, result);
+            }
+            // Given up meanwhile, or sent twice by the service.
+            None => self.groups.late_ack(ack_id, success || duplicate),
+        }
+        // What has been answered in time is not overdue; what waits for its place may be.
+        self.expire_all(now);
+        self.admit(now);
     }
 
     /// Remembers the outcome for the groups, then tells the caller.
-    fn settle(&mut self, call: calls::Call<W>, ack_id: u64, result: Result<Ack>) {
-        match (&call.kind, &result) {
-            (CallKind::Join(group), Ok(_)) => {
-                let joined = JoinedGroup { ack_id, frame: call.frame.clone() };
-                self.groups.insert(Arc::clone(group), joined);
-            }
-            (CallKind::Leave(group), Ok(_)) => {
-                self.groups.remove(group);
-            }
-            (CallKind::Rejoin(group), Err(error)) => {
-                self.rejoin_failed(Arc::clone(group), error.clone());
-            }
-            _ => {}
+    fn settle(&mut self, call: Call<W>, result: Result<Ack>) {
+        match &result {
+            Ok(_) => self.groups.succeeded(&call),
+            Err(error) => self.check_rejoin(&call, error),
         }
+        self.groups.ended(&call.kind);
         self.complete(call.waiter, result);
     }
 
@@ -254,17 +277,94 @@ impl<W> Session<W> {
         }
     }
 
-    /// Sends waiting calls while there is room for them.
-    fn admit(&mut self) {
-        if !self.is_open() {
-            return;
+    /// Ends a call whose time is up. If it is written, the service may still answer.
+    fn time_out(&mut self, key: Key) {
+        let Some(call) = self.calls.remove(key) else { return };
+        let error = errors::timed_out(call.was_written(), self.queue_full);
+        self.check_rejoin(&call, &error);
+        self.groups.gave_up(&call);
+        self.unanswered.given_up(call.patience.filter(|_| call.order().is_some()));
+        self.complete(call.waiter, Err(error));
+    }
+
+    /// Reports a rejoin that failed, unless a later join or leave has decided about the group.
+    fn check_rejoin(&mut self, call: &Call<W>, error: &Error) {
+        if let CallKind::Rejoin(group) = &call.kind
+            && self.groups.rejoin_failed(call)
+        {
+            self.rejoin_failed(Arc::clone(group), error.clone());
         }
-        while let Some((frame, waiter)) = self.calls.next_to_send() {
-            self.outputs.push_back(Output::Send { frame, unwaited: waiter.is_some() });
-            if let Some((waiter, id)) = waiter {
-                self.complete(waiter, Ok(Ack { ack_id: id, duplicate: false }));
+    }
+
+    /// Fails the program's calls whose deadline has passed; true if there were any.
+    fn expire(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        while let Some(key) = self.calls.next_overdue(now) {
+            self.time_out(key);
+            any = true;
+        }
+        any
+    }
+
+    /// Also the rejoins, whose failure is an event: so for the reader only.
+    fn expire_all(&mut self, now: Instant) {
+        self.expire(now);
+        if self.rejoins_are_overdue(now) {
+            self.rejoin_until = None;
+            for key in self.calls.rejoins() {
+                self.time_out(key);
             }
         }
+    }
+
+    fn rejoins_are_overdue(&self, now: Instant) -> bool {
+        self.next_rejoin_deadline().is_some_and(|at| at <= now)
+    }
+
+    fn next_rejoin_deadline(&self) -> Option<Instant> {
+        self.rejoin_until.filter(|_| self.is_open() && self.calls.any_rejoins())
+    }
+
+    /// Sends waiting calls while there is room for them.
+    fn admit(&mut self, now: Instant) {
+        // Overdue rejoins, which go first, are ended by the reader's tick.
+        if !self.is_open() || self.rejoins_are_overdue(now) {
+            return;
+        }
+        while let Some(sent) = self.calls.next_to_send(now) {
+            self.send(now, sent);
+        }
+    }
+
+    fn send(&mut self, now: Instant, sent: ToSend<W>) {
+        let ToSend { frame, patience, ended } = sent;
+        self.outputs.push_back(Output::Send { frame, unwaited: ended.is_some(), patience });
+        if let Some((waiter, ack_id)) = ended {
+            if let Some(until) = patience {
+                self.unanswered.fired(now, until);
+            }
+            self.complete(waiter, Ok(Ack { ack_id, duplicate: false }));
+        }
+    }
+
+    /// A writer saw that the current link is dead, which `lost` will report. Until then nothing more
+    /// counts as written: what is sent waits as if there were no link.
+    pub(crate) fn suspend(&mut self) {
+        self.suspended = true;
+    }
+
+    /// The peer was last heard then. Its silence proves nothing until the instant returned, because
+    /// events may be under way, and the service answers nothing on a link while a handler runs.
+    #[allow(dead_code)] // for the receiver
+    pub(crate) fn silence_allowed_until(&self, heard: Instant) -> Option<Instant> {
+        self.calls.longest_patience().max(self.unanswered.until(heard))
+    }
+
+    /// The event queue is full, with this many messages unread, or it is not (any more). While it is,
+    /// errors that this may have caused say so.
+    #[allow(dead_code)] // for the receiver
+    pub(crate) fn queue_full(&mut self, unread: Option<usize>) {
+        self.queue_full = unread;
     }
 
     /// Why no more calls are taken, once that is so.
@@ -272,8 +372,9 @@ impl<W> Session<W> {
         self.ended.as_ref().map(|cause| ended_error(cause, false))
     }
 
+    /// What is sent now is written now.
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.phase, Phase::Open { .. })
+        matches!(self.phase, Phase::Open { .. }) && !self.suspended
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -296,6 +397,6 @@ impl<W> Session<W> {
     }
 
     pub(crate) fn groups(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.groups.keys()
+        self.groups.joined().map(|(name, _)| name)
     }
 }

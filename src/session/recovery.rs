@@ -4,13 +4,16 @@
 //! about one a second, each with a limit, until the end of the
 //! window. Our first frame on the new link is a ping; the first inbound frame other than Close
 //! proves that the session is ours again, then calls are sent again, and the pong ends the count of
-//! replayed messages. Whether a `connected` comes or not makes no difference.
+//! replayed messages. Whether a `connected` comes or not makes no difference. The receiver counts
+//! the messages, waits for the pong, and sees whether the link makes any progress.
 
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
-use super::lifecycle::{Fate, Loss, MAX_RETRY_AFTER, Phase, SHORTEST_PAUSE, fate, outcome_unknown};
+use super::errors::{self, outcome_unknown};
+use super::lifecycle::{MAX_RETRY_AFTER, Phase, SHORTEST_PAUSE};
+use super::loss::{Fate, Loss, fate};
 use super::{Dial, Output, Session};
 use crate::error::{Error, ErrorKind};
 use crate::message::{Event, Recovered, Recovering};
@@ -39,19 +42,24 @@ impl<W> Session<W> {
 
     /// A recovery link is up and nothing has come on it yet.
     pub(crate) fn is_proving(&self) -> bool {
-        matches!(self.phase, Phase::Proving { .. })
+        matches!(self.phase, Phase::Proving)
     }
 
     /// The first frame on a recovery link came, and it is no Close: the session is ours again.
     pub(crate) fn proved(&mut self, now: Instant) {
-        if !self.is_proving() {
+        // On a link that is dead by now nothing can be sent: that is a failed try, as `lost` will say.
+        if !self.is_proving() || self.suspended {
             return;
         }
-        self.phase = Phase::Open { since: now, pong_until: Some(now + self.config.recovery_pong) };
+        self.expire(now);
+        self.phase = Phase::Open { since: now };
         self.service_message = None;
-        let (frames, stale) = self.calls.to_resend();
-        for frame in frames {
-            self.outputs.push_back(Output::Send { frame, unwaited: false });
+        if self.calls.any_rejoins() {
+            self.rejoin_until = Some(now + self.config.call_timeout);
+        }
+        let (again, stale) = self.calls.resend(now);
+        for sent in again {
+            self.send(now, sent);
         }
         let cause = self.recovery.as_ref().map(|r| r.loss.error.clone());
         for key in stale {
@@ -61,26 +69,26 @@ impl<W> Session<W> {
             }
             self.fail_call(key, error);
         }
-        self.admit();
+        self.admit(now);
     }
 
-    /// A pong came: after a recovery it ends the count of replayed messages.
-    pub(crate) fn pong(&mut self, replayed: u64) {
-        if let Phase::Open { pong_until: pong_until @ Some(_), .. } = &mut self.phase {
-            *pong_until = None;
-            self.recovered(replayed);
+    /// All that the service sends again has come, or will not be waited for any more.
+    pub(crate) fn recovered(&mut self, now: Instant, replayed: u64) {
+        self.expire_all(now);
+        if matches!(self.phase, Phase::Open { .. }) && self.recovery.take().is_some() {
+            self.recoveries += 1;
+            self.outputs.push_back(Output::Event(Event::Recovered(Recovered { replayed })));
         }
+        self.admit(now);
     }
 
-    /// Replayed messages are being counted.
-    pub(crate) fn is_replaying(&self) -> bool {
-        matches!(self.phase, Phase::Proving { .. } | Phase::Open { pong_until: Some(_), .. })
-    }
-
-    pub(super) fn recovered(&mut self, replayed: u64) {
-        self.recovery = None;
-        self.recoveries += 1;
-        self.outputs.push_back(Output::Event(Event::Recovered(Recovered { replayed })));
+    /// A recovery link makes no progress: a failed try.
+    pub(crate) fn recovery_stalled(&mut self, now: Instant) {
+        self.expire_all(now);
+        if self.is_proving() {
+            self.outputs.push_back(Output::CutLink);
+            self.recovery_failed_once(now, None);
+        }
     }
 
     pub(super) fn lost_open(&mut self, now: Instant, loss: Loss) {
@@ -90,7 +98,7 @@ impl<W> Session<W> {
             return self.session_over(now, loss);
         }
         self.outputs.push_back(Output::Event(Event::Recovering(Recovering {
-            cause: loss.error.clone(),
+            cause: errors::lost(&loss.error, self.queue_full),
             close_code: loss.close_code,
             unsent: loss.unsent,
         })));
@@ -132,7 +140,7 @@ impl<W> Session<W> {
         self.session_over_with(now, recovery.loss, retry_after);
     }
 
-    /// The service refuses the recovery: what is reported is how the link was lost at first, with
+    /// A Close frame refuses the recovery: what is reported is how the link was lost at first, with
     /// the refusal's code if there is one.
     pub(super) fn give_up_recovery(&mut self, now: Instant, refusal: Loss) {
         let Some(Recovery { loss: first, .. }) = self.recovery.take() else { return };

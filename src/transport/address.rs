@@ -148,12 +148,42 @@ fn finish(socket: Socket, address: SocketAddr, deadline: Instant) -> io::Result<
     let left = deadline.saturating_duration_since(Instant::now());
     socket.connect_timeout(&address.into(), left.max(Duration::from_millis(1)))?;
     socket.set_tcp_nodelay(true)?;
-    // Beneath our own pings; for the middle boxes and for keep-alive switched off.
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(60))
-        .with_interval(Duration::from_secs(15));
-    socket.set_tcp_keepalive(&keepalive)?;
+    notice_dead_network(&socket)?;
     Ok(socket.into())
+}
+
+/// Unacknowledged data ends the connection after this time. Below 20 s, because the first data that
+/// a dead network loses may be a ping, 10 s after the network died, and the system is up to 1.5 s
+/// late. (Data that the peer has no room for counts too, though its system answers: RFC 5482.)
+#[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(18);
+/// With nothing under way, the system probes the peer's after this much silence, this often, and
+/// ends the connection after this many probes without an answer: 25 s at most.
+const PROBE_AFTER: Duration = Duration::from_secs(10);
+const PROBE_EVERY: Duration = Duration::from_secs(5);
+const PROBES: u32 = 3;
+
+/// Lets TCP itself notice within 30 s that the network is dead. Our own pings cannot: they say
+/// nothing about it while the service is silent because it runs an event handler.
+fn notice_dead_network(socket: &Socket) -> io::Result<()> {
+    let keepalive = TcpKeepalive::new().with_time(PROBE_AFTER);
+    // OpenBSD and the like have these two for the whole system only.
+    #[cfg(any(
+        windows,
+        target_vendor = "apple",
+        target_os = "android",
+        target_os = "dragonfly",
+        target_os = "freebsd",
+        target_os = "fuchsia",
+        target_os = "illumos",
+        target_os = "linux",
+        target_os = "netbsd",
+    ))]
+    let keepalive = keepalive.with_interval(PROBE_EVERY).with_retries(PROBES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    Ok(())
 }
 
 /// Which address failed, and how.
@@ -261,6 +291,9 @@ impl Drop for Race {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::TcpListener;
+
+    use socket2::SockRef;
 
     #[test]
     fn families_alternate_and_nothing_is_lost() {
@@ -268,6 +301,35 @@ mod tests {
         let v6 = |n| SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, n], 1));
         assert_eq!(interleave(vec![v6(1), v6(2), v6(3), v4(1)]), [v6(1), v4(1), v6(2), v6(3)]);
         assert_eq!(interleave(vec![v4(1), v6(1), v6(2)]), [v4(1), v6(1), v6(2)]);
+    }
+
+    /// The sockets that `connect` gives for a single address and for a race of two.
+    fn dialed() -> Vec<TcpStream> {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let good = listener.local_addr().expect("address");
+        let refuses = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("addr");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let dial = |addresses: &[SocketAddr]| {
+            connect("test", addresses, None, deadline, &Stop::new()).expect("connect")
+        };
+        vec![dial(&[good]), dial(&[refuses, good])]
+    }
+
+    #[test]
+    fn every_dialed_socket_notices_a_dead_network() {
+        for stream in dialed() {
+            let socket = SockRef::from(&stream);
+            assert!(socket.tcp_nodelay().expect("nodelay"));
+            assert!(socket.keepalive().expect("keepalive"));
+            #[cfg(any(target_vendor = "apple", target_os = "linux", target_os = "android"))]
+            {
+                assert_eq!(socket.tcp_keepalive_time().expect("time"), PROBE_AFTER);
+                assert_eq!(socket.tcp_keepalive_interval().expect("interval"), PROBE_EVERY);
+                assert_eq!(socket.tcp_keepalive_retries().expect("retries"), PROBES);
+            }
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            assert_eq!(socket.tcp_user_timeout().expect("limit"), Some(UNACKNOWLEDGED));
+        }
     }
 
     #[test]

@@ -6,8 +6,9 @@
 //! - Bytes leave in the order in which they were appended; there is one writer at a time.
 //! - No lock is held across a system call. Lock order: `out`, then `tls`; never both while
 //!   encrypting.
-//! - A writer that must go (its deadline passed) leaves the rest behind, with its offset; the
-//!   next caller or the reader goes on from there.
+//! - The socket never blocks: who meets a full one waits for room in slices, within its deadline.
+//! - A writer that must go (its deadline passed) leaves the rest behind, with its offset, and wakes
+//!   the reader, which goes on from there as soon as the socket takes more.
 //! - After a Close frame nothing more is appended.
 
 mod writer;
@@ -25,10 +26,11 @@ use super::frame::{Op, write_frame};
 use super::lock;
 use super::reader::LinkReader;
 use super::tls::Engine;
+use super::wait::Waker;
 use super::wire::Wire;
 use crate::error::{Error, ErrorKind, Result};
 
-/// A blocked write returns this often, so that its thread can look at its deadline.
+/// A thread that waits for room in the socket looks this often whether it is to go.
 const SLICE: Duration = Duration::from_millis(50);
 
 /// Which end of the WebSocket we are: clients mask their frames (RFC 6455 §5.3).
@@ -53,7 +55,7 @@ pub(crate) struct LinkOptions {
     pub(crate) read_buffer_size: usize,
     /// The largest message that is accepted from the peer.
     pub(crate) max_message_size: usize,
-    /// Above so many unwritten bytes callers wait before they append more.
+    /// Above this many unwritten bytes callers wait before they append more.
     pub(crate) high_water: usize,
 }
 
@@ -75,10 +77,13 @@ pub(crate) struct Link {
     role: Role,
     high_water: u64,
     out: Mutex<Out>,
-    /// A writer has left before all was written, since somebody last wrote all.
+    /// Wakes the reader.
+    waker: Arc<Waker>,
+    /// Nothing more is appended: the link has failed, or a Close is out.
+    down: AtomicBool,
+    /// Something may be unwritten that nobody is writing: a writer has left before all was written,
+    /// or the reader has appended something. Cleared when that turns out to be untrue.
     left: AtomicBool,
-    /// The reader has appended something that it will write before it blocks.
-    deferred: AtomicBool,
     /// The out-buffer is above its high-water mark, as of the last append or write.
     full: AtomicBool,
     /// Something changed: room was made, the writer left, or the link failed.
@@ -99,8 +104,15 @@ struct Out {
     waiting_for_room: usize,
     /// The TLS engine has output that no plaintext of ours caused.
     tls_output: bool,
+    /// The answer to the latest ping; earlier ones need none (RFC 6455 §5.5.3), so a peer that pings
+    /// without end and never reads takes no memory.
+    pong: Option<Vec<u8>>,
+    /// The end of the last frame of the program (not a ping, a sequence ack or a Close).
+    program_end: u64,
     /// When the socket last took a byte, or the out-buffer was last empty.
     progress: Instant,
+    /// Until then a peer that takes nothing may be alive: it runs an event handler.
+    patience: Option<Instant>,
     /// When a write that had to wait for the peer to make room last got on.
     moved: Option<Instant>,
     /// Ends of the frames that nobody waits for and that are not yet written.
@@ -120,9 +132,9 @@ impl Link {
         leftover: Vec<u8>,
         role: Role,
         options: &LinkOptions,
+        waker: Arc<Waker>,
     ) -> io::Result<(Arc<Self>, LinkReader)> {
-        wire.socket.set_write_timeout(Some(SLICE))?;
-        wire.socket.set_read_timeout(None)?;
+        wire.socket.set_nonblocking(true)?;
         let link = Arc::new(Self {
             socket: wire.socket,
             tls: wire.tls.map(Mutex::new),
@@ -137,7 +149,10 @@ impl Link {
                 takers: 0,
                 waiting_for_room: 0,
                 tls_output: false,
+                pong: None,
+                program_end: 0,
                 progress: Instant::now(),
+                patience: None,
                 moved: None,
                 unsent: VecDeque::new(),
                 dropped: 0,
@@ -145,8 +160,9 @@ impl Link {
                 inside_frame: false,
                 failed: None,
             }),
+            waker,
+            down: AtomicBool::new(false),
             left: AtomicBool::new(false),
-            deferred: AtomicBool::new(false),
             full: AtomicBool::new(false),
             changed: Condvar::new(),
         });
@@ -154,36 +170,58 @@ impl Link {
         Ok((link, reader))
     }
 
-    /// Appends one frame. Memory only; follow with [`Link::flush`]. After a Close or a failure the
-    /// frame is dropped: the reader reports the end of the link.
+    /// Appends a frame of our own (a ping, a sequence ack). Memory only; follow with
+    /// [`Link::flush`]. After a Close or a failure the frame is dropped: the reader reports the end
+    /// of the link.
     pub(crate) fn append(&self, op: Op, payload: &[u8]) {
-        self.append_frame(op, payload, false);
+        self.append_frame(op, payload, |_| {});
     }
 
-    /// The same for a frame that nobody waits for: if the link dies first it counts as unsent.
-    pub(crate) fn append_unwaited(&self, op: Op, payload: &[u8]) {
-        self.append_frame(op, payload, true);
+    /// The same for a frame of the program. `unwaited`: nobody waits for its ack, so if the link
+    /// dies first it counts as unsent. `patience`: until then a peer that takes nothing more may be
+    /// alive.
+    pub(crate) fn append_call(
+        &self,
+        op: Op,
+        payload: &[u8],
+        unwaited: bool,
+        patience: Option<Instant>,
+    ) {
+        let appended = self.append_frame(op, payload, |out| {
+            out.program_end = out.appended;
+            out.patience = out.patience.max(patience);
+            if unwaited {
+                out.unsent.push_back(out.appended);
+            }
+        });
+        if !appended && unwaited {
+            lock(&self.out).dropped += 1;
+        }
     }
 
-    fn append_frame(&self, op: Op, payload: &[u8], unwaited: bool) {
+    /// False if it is too late for that.
+    fn append_frame(&self, op: Op, payload: &[u8], then: impl FnOnce(&mut Out)) -> bool {
         let mask = (self.role == Role::Client).then(rand::random);
         let mut out = lock(&self.out);
         if out.closing || out.failed.is_some() {
-            // It will never leave, whatever is written. (So it takes no memory: the reader may wait
-            // for room in the queue and see the end of the link late.)
-            out.dropped += u64::from(unwaited);
-            return;
+            return false;
         }
         out.note_start();
         let before = out.pending.len();
         write_frame(&mut out.pending, op, mask, payload);
         out.appended += (out.pending.len() - before) as u64;
-        out.closing = op == Op::Close;
-        self.note_level(&out);
-        if unwaited {
-            let end = out.appended;
-            out.unsent.push_back(end);
+        if op == Op::Close {
+            self.note_close(&mut out);
         }
+        self.note_level(&out);
+        then(&mut out);
+        true
+    }
+
+    fn note_close(&self, out: &mut Out) {
+        out.closing = true;
+        out.pong = None;
+        self.down.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn append_close(&self, code: u16, reason: &str) {
@@ -196,8 +234,8 @@ impl Link {
         self.append(Op::Close, &payload);
     }
 
-    /// Appends a piece of a frame, for a service that sends it slowly. Until the `last` one what the
-    /// read half has to say is dropped, since it would land inside the frame.
+    /// Appends a piece of a frame, for a service that sends it slowly. Until the `last` one a pong
+    /// waits and the answer to a Close is dropped, since they would land inside the frame.
     #[cfg(feature = "emulator")]
     pub(crate) fn append_part(&self, piece: &[u8], last: bool) {
         let mut out = lock(&self.out);
@@ -211,20 +249,35 @@ impl Link {
         self.note_level(&out);
     }
 
-    /// Frames that the read half made by itself: pongs and the answer to a Close.
+    /// Frames that the read half made by itself: pongs and the answer to a Close. The reader writes
+    /// them before it waits.
     pub(super) fn append_raw(&self, frame: &[u8]) {
         let mut out = lock(&self.out);
-        if out.closing || out.inside_frame || out.failed.is_some() {
+        if out.closing || out.failed.is_some() {
             return;
         }
-        out.note_start();
-        out.pending.extend_from_slice(frame);
-        out.appended += frame.len() as u64;
-        out.closing = frame.first().is_some_and(|first| first & 0x0f == 8);
+        let opcode = frame.first().map_or(0, |first| first & 0x0f);
+        if opcode == 0xa {
+            out.pong = Some(frame.to_vec());
+        } else if !out.inside_frame {
+            out.note_start();
+            out.pending.extend_from_slice(frame);
+            out.appended += frame.len() as u64;
+            if opcode == 8 {
+                self.note_close(&mut out);
+            }
+        }
+        drop(out);
+        self.write_later();
     }
 
     pub(super) fn note_tls_output(&self) {
         lock(&self.out).tls_output = true;
+        self.write_later();
+    }
+
+    pub(super) fn waker(&self) -> &Waker {
+        &self.waker
     }
 
     /// The out-buffer is below its high-water mark (or the link has failed).
@@ -242,7 +295,7 @@ impl Link {
     /// Waits until the out-buffer is below its high-water mark.
     ///
     /// # Errors
-    /// `Timeout` at the deadline. A failed link counts as room: the reader tells the rest.
+    /// `Timeout` at the deadline. A failed link counts as room: the reader reports the rest.
     pub(crate) fn wait_for_room(&self, deadline: Instant) -> Result<()> {
         let mut out = lock(&self.out);
         loop {
@@ -267,16 +320,14 @@ impl Link {
         }
     }
 
-    /// For the reader: what is appended now is written before the next blocking read.
-    pub(crate) fn defer_flush(&self) {
-        self.deferred.store(true, Ordering::SeqCst);
+    /// For the reader: what is appended now is written before the next wait.
+    pub(crate) fn write_later(&self) {
+        self.left.store(true, Ordering::SeqCst);
     }
 
-    /// Writes what was deferred; never waits for a stuck peer. False: a rest is left.
-    pub(crate) fn flush_deferred(&self) -> bool {
-        let any =
-            self.deferred.load(Ordering::SeqCst) && self.deferred.swap(false, Ordering::SeqCst);
-        !any || self.flush(Instant::now()) != Flushed::Rest
+    /// The link has failed, or a Close is out: nothing more is taken.
+    pub(crate) fn is_down(&self) -> bool {
+        self.down.load(Ordering::SeqCst)
     }
 
     /// Wakes those who wait, if any do: each notification is a system call.
@@ -289,13 +340,15 @@ impl Link {
     /// Ends the link with a cause; the first cause stays.
     pub(crate) fn fail(&self, cause: Error) {
         let mut out = lock(&self.out);
-        if out.failed.is_none() {
-            out.failed = Some(cause);
-        }
+        out.failed.get_or_insert(cause);
+        out.pong = None;
+        self.down.store(true, Ordering::SeqCst);
         self.note_level(&out);
         self.tell_change(&out);
         drop(out);
         self.shutdown();
+        // Not every system ends a wait when the socket is shut down.
+        self.waker.wake();
     }
 
     pub(crate) fn failure(&self) -> Option<Error> {
@@ -308,24 +361,26 @@ impl Link {
         lock(&self.out).moved
     }
 
-    /// Bytes are left and nobody writes them.
-    pub(crate) fn has_rest(&self) -> bool {
-        // The reader asks before each read, so the usual answer takes no lock.
+    /// Bytes are left and nobody writes them: returns when the peer, if it takes none of them,
+    /// counts as dead.
+    pub(crate) fn rest(&self) -> Option<Instant> {
+        // The reader asks before each wait, so the usual answer takes no lock.
         if !self.left.load(Ordering::SeqCst) {
-            return false;
+            return None;
         }
         let out = lock(&self.out);
-        out.failed.is_none()
-            && out
-                .work
-                .as_ref()
-                .is_some_and(|w| !w.is_empty() || !out.pending.is_empty() || out.tls_output)
+        let idle = out.work.as_ref().filter(|_| out.failed.is_none());
+        if idle.is_some_and(|work| !work.is_empty() || out.has_more()) {
+            return Some(out.dead_at());
+        }
+        // Under the lock: who leaves a rest raises the flag under it too.
+        self.left.store(false, Ordering::SeqCst);
+        None
     }
 
-    /// Bytes are left, whoever writes them.
-    pub(crate) fn is_unwritten(&self) -> bool {
-        let out = lock(&self.out);
-        out.failed.is_none() && out.written < out.appended
+    #[cfg(any(test, feature = "emulator"))]
+    pub(crate) fn has_rest(&self) -> bool {
+        self.rest().is_some()
     }
 
     /// How many frames that nobody waits for have not left this process.
@@ -334,10 +389,10 @@ impl Link {
         out.unsent.len() as u64 + out.dropped
     }
 
-    /// Waits until all that was appended before this call is written. False: it was not in time,
-    /// or the link failed before.
+    /// Waits until all that the program has sent before this call is written. False: it was not in
+    /// time, or the link failed before.
     pub(crate) fn drain(&self, deadline: Instant) -> bool {
-        let goal = lock(&self.out).appended;
+        let goal = lock(&self.out).program_end;
         loop {
             self.flush(deadline);
             let mut out = lock(&self.out);
@@ -363,7 +418,7 @@ impl Link {
             lock(tls).close_notify();
             self.note_tls_output();
         }
-        self.flush(Instant::now());
+        self.flush_now();
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 
@@ -379,6 +434,17 @@ impl Out {
         if self.appended == self.written {
             self.progress = Instant::now();
         }
+    }
+
+    /// Something waits for the next batch.
+    fn has_more(&self) -> bool {
+        !self.pending.is_empty() || self.tls_output || self.pong.is_some()
+    }
+
+    /// When a peer that takes nothing counts as dead.
+    fn dead_at(&self) -> Instant {
+        let limit = self.progress + writer::NO_PROGRESS;
+        self.patience.map_or(limit, |patience| patience.max(limit))
     }
 }
 

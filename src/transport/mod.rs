@@ -7,30 +7,39 @@
 //!   error of its own, and [`Stop`] cuts each of them short.
 //! - [`Wire`] is the byte stream before the WebSocket exists.
 //! - [`Link`] is the write half, shared by all callers; [`LinkReader`] the read half, owned by the
-//!   one reader thread. The socket stays blocking, and nobody holds a lock across a system call.
+//!   one reader thread. The socket does not block; [`wait`] is the one place where a thread waits
+//!   for it, and nobody holds a lock across a system call.
 
 mod address;
 mod dial;
 mod frame;
 mod link;
+mod options;
 mod proxy;
 mod reader;
 mod stop;
+mod target;
 pub(crate) mod tls;
 mod upgrade;
+mod wait;
 mod wire;
 
 pub(crate) use address::{Lookup, Resolver};
-pub(crate) use dial::{DialOptions, Target, dial};
+pub(crate) use dial::dial;
 pub(crate) use frame::Op;
 #[cfg(feature = "emulator")]
 pub(crate) use frame::encode_frame;
-pub(crate) use link::{Flushed, Link, LinkOptions, Role};
+pub(crate) use link::{Link, LinkOptions, Role};
+pub(crate) use options::DialOptions;
 pub(crate) use proxy::{Proxy, ProxyChoice};
 pub(crate) use reader::{Incoming, LinkReader, Lost};
 pub(crate) use stop::{Helper, HelperError, Stop};
+pub(crate) use target::Target;
 pub use tls::TlsBackend;
 pub(crate) use tls::{Root, TlsOptions};
+#[cfg(feature = "emulator")]
+pub(crate) use wait::wait_to_read;
+pub(crate) use wait::{Waker, wait};
 #[cfg(feature = "emulator")]
 pub(crate) use wire::Wire;
 

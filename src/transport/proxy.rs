@@ -8,8 +8,8 @@ use std::time::Instant;
 use data_encoding::BASE64;
 use url::Url;
 
-use super::dial::{Target, timed_out};
-use super::wire::Wire;
+use super::target::Target;
+use super::wire::{Wire, is_timeout};
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
 
@@ -172,7 +172,8 @@ pub(super) fn tunnel(
         Error::new(ErrorKind::Proxy, format!("the proxy {}:{} {what}", proxy.host, proxy.port))
     };
     let broken = |e: io::Error| {
-        let what = if timed_out(&e) { "gave no answer within its time limit" } else { "broke off" };
+        let what =
+            if is_timeout(&e) { "gave no answer within its time limit" } else { "broke off" };
         fail(what.into()).with_source(e)
     };
     wire.write_all(request(proxy, target).as_bytes(), deadline).map_err(broken)?;

@@ -1,8 +1,9 @@
-//! The read half of a connection: tungstenite's framing over the blocking socket, on one thread.
+//! The read half of a connection: tungstenite's framing over the non-blocking socket, on one thread.
 
 use std::io::{self, Read, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tungstenite::protocol::{WebSocket, WebSocketConfig};
@@ -10,17 +11,19 @@ use tungstenite::{Error as WsError, Message};
 
 use super::link::{Link, LinkOptions, Role};
 use super::lock;
-use super::wire::{CHUNK, is_timeout};
+use super::wait::{self, Interest, Ready};
+use super::wire::{CHUNK, would_block};
 use crate::error::{Error, ErrorKind};
 use crate::message::Text;
 
-/// While bytes are left that nobody writes, the reader looks at them this often.
-const REST_CHECK: Duration = Duration::from_millis(50);
+/// The code and the reason that tungstenite puts in the place of a close code that RFC 6455 §7.4
+/// does not allow on the wire.
+const REPLACED: (u16, &str) = (1002, "Protocol violation");
 
 /// Ciphertext is read in pieces of this size, until one is full.
 const FIRST_CIPHER: usize = 2048;
 
-/// What a read gives.
+/// What has come in.
 #[derive(Debug)]
 pub(crate) enum Incoming {
     Text(Text),
@@ -28,13 +31,11 @@ pub(crate) enum Incoming {
     /// Answered already.
     Ping,
     Pong,
-    /// Answered already; nothing follows.
+    /// Answered already; nothing follows. A code that nobody may send counts as none.
     Close {
         code: Option<u16>,
         reason: String,
     },
-    /// The armed time passed, or nothing has arrived.
-    TimedOut,
 }
 
 /// The link ended without a Close frame, or had to be ended.
@@ -45,13 +46,11 @@ pub(crate) struct Lost {
     pub(crate) violation: Option<u16>,
 }
 
-/// The read half. `next` blocks outside every lock.
+/// The read half.
 #[derive(Debug)]
 pub(crate) struct LinkReader {
     ws: WebSocket<ReadHalf>,
     link: Arc<Link>,
-    armed: Option<Duration>,
-    timed_out: bool,
 }
 
 impl LinkReader {
@@ -61,66 +60,62 @@ impl LinkReader {
         role: Role,
         options: &LinkOptions,
     ) -> Self {
+        // What came with the upgrade is looked at before the first wait; the TLS engine may hold
+        // some of it too.
+        let more = !leftover.is_empty() || link.tls.is_some();
         // tungstenite makes its buffer of this vector, and each later one as large as this one was
         // at first. A small one would mean a system call for every message.
         leftover.reserve_exact(options.read_buffer_size.saturating_sub(leftover.len()));
-        let half =
-            ReadHalf { link: Arc::clone(&link), cipher: Vec::new(), may_block: true, heard: false };
+        let intake = Intake { reads: 0, bytes: 0, more };
+        let half = ReadHalf { link: Arc::clone(&link), cipher: Vec::new(), intake };
         let config = WebSocketConfig::default()
             .read_buffer_size(options.read_buffer_size)
             .write_buffer_size(0)
             .max_message_size(Some(options.max_message_size))
             .max_frame_size(Some(options.max_message_size));
         let ws = WebSocket::from_partially_read(half, leftover, role.into(), Some(config));
-        Self { ws, link, armed: None, timed_out: false }
+        Self { ws, link }
     }
 
-    /// Makes the next reads return `TimedOut` at about this instant.
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    /// Waits for the socket (if `read`, for data too; for room if something is left to write), for
+    /// the waker, or until the given instant.
     ///
-    /// Setting a socket's timeout is a system call, so a longer one that is armed already is left,
-    /// up to twice as long; after it the reader comes back here and arms exactly.
-    pub(crate) fn wake_at(&mut self, at: Option<Instant>, now: Instant) -> io::Result<()> {
-        let mut wanted =
-            at.map(|at| at.saturating_duration_since(now).max(Duration::from_millis(1)));
-        if self.link.has_rest() {
-            wanted = Some(wanted.map_or(REST_CHECK, |w| w.min(REST_CHECK)));
+    /// While the last read has filled its buffer there is surely more, so no system call asks for
+    /// it, unless somebody else wants to be heard.
+    pub(crate) fn wait(&self, read: bool, until: Option<Instant>) -> io::Result<Ready> {
+        let rest = self.link.rest();
+        if read && rest.is_none() && self.ws.get_ref().intake.more && !self.link.waker().is_raised() {
+            return Ok(Ready { read: true, ..Ready::default() });
         }
-        let exact = std::mem::take(&mut self.timed_out);
-        let keep = match (wanted, self.armed) {
-            (None, None) => true,
-            (Some(wanted), Some(armed)) => !exact && wanted <= armed && armed <= wanted * 2,
-            _ => false,
-        };
-        if !keep && wanted != self.armed {
-            self.link.socket.set_read_timeout(wanted)?;
-            self.armed = wanted;
-        }
-        Ok(())
+        let until = [until, rest].into_iter().flatten().min();
+        let interest = Interest { read, write: rest.is_some() };
+        wait::wait(Some((&self.link.socket, interest)), self.link.waker(), until)
     }
 
-    /// Whether the socket gave anything since the last call, if only a part of a message.
-    pub(crate) fn heard(&mut self) -> bool {
-        std::mem::take(&mut self.ws.get_mut().heard)
+    /// Lets [`next`](Self::next) read the socket once.
+    pub(crate) fn read_once(&mut self) {
+        self.ws.get_mut().intake.reads = 1;
     }
 
-    /// The next message. With `wait` this blocks, at most for the armed time; without, it asks the
-    /// socket for nothing.
-    pub(crate) fn next(&mut self, wait: bool) -> Result<Incoming, Lost> {
-        self.ws.get_mut().may_block = wait;
+    /// How many bytes the socket has brought since the last call, if only a part of a message.
+    pub(crate) fn take_bytes(&mut self) -> usize {
+        std::mem::take(&mut self.ws.get_mut().intake.bytes)
+    }
+
+    /// The next message of what has been read. `None`: the rest of it has not arrived.
+    pub(crate) fn next(&mut self) -> Result<Option<Incoming>, Lost> {
         loop {
             let message = match self.ws.read() {
                 Ok(message) => message,
                 Err(WsError::Io(e)) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(WsError::Io(e)) if is_timeout(&e) => {
-                    if wait {
-                        self.timed_out = true;
-                        self.write_rest();
-                    }
-                    return Ok(Incoming::TimedOut);
-                }
+                Err(WsError::Io(e)) if would_block(&e) => return Ok(None),
                 Err(e) => return Err(self.lost(e)),
             };
-            return Ok(match message {
+            return Ok(Some(match message {
                 Message::Text(text) => Incoming::Text(Text::from_inner(text)),
                 Message::Binary(bytes) => Incoming::Binary(bytes),
                 Message::Ping(_) => {
@@ -130,29 +125,32 @@ impl LinkReader {
                 Message::Pong(_) => Incoming::Pong,
                 Message::Close(frame) => {
                     self.answer();
-                    let (code, reason) = match frame {
-                        Some(f) => (Some(f.code.into()), f.reason.to_string()),
-                        None => (None, String::new()),
-                    };
-                    Incoming::Close { code, reason }
+                    close(frame.map(|frame| (frame.code.into(), frame.reason.to_string())))
                 }
                 Message::Frame(_) => continue,
-            });
+            }));
+        }
+    }
+
+    /// The next message; blocks until one comes.
+    #[cfg(any(test, feature = "emulator"))]
+    pub(crate) fn next_blocking(&mut self) -> Result<Incoming, Lost> {
+        loop {
+            if let Some(incoming) = self.next()? {
+                return Ok(incoming);
+            }
+            self.link.flush_now();
+            if let Err(e) = self.wait(true, None) {
+                return Err(self.lost(WsError::Io(e)));
+            }
+            self.read_once();
         }
     }
 
     /// tungstenite queues its pong or Close reply for the next call; this is that call. The reply
-    /// goes through the out-buffer, and the reader never waits for a stuck peer.
+    /// goes to the out-buffer.
     fn answer(&mut self) {
         let _ = self.ws.flush();
-        self.link.flush(Instant::now());
-    }
-
-    /// Goes on with what other writers left behind, but never waits for a stuck peer.
-    fn write_rest(&self) {
-        if self.link.has_rest() {
-            self.link.flush(Instant::now());
-        }
     }
 
     fn lost(&self, e: WsError) -> Lost {
@@ -196,36 +194,53 @@ impl LinkReader {
     }
 }
 
+fn close(frame: Option<(u16, String)>) -> Incoming {
+    match frame {
+        Some((code, reason)) if (code, reason.as_str()) != REPLACED => {
+            Incoming::Close { code: Some(code), reason }
+        }
+        _ => Incoming::Close { code: None, reason: String::new() },
+    }
+}
+
 /// The stream under tungstenite: reads come from the socket (through the TLS engine), writes go
 /// to the link's out-buffer.
 #[derive(Debug)]
 struct ReadHalf {
     link: Arc<Link>,
     cipher: Vec<u8>,
-    may_block: bool,
-    /// The socket gave something since somebody asked.
-    heard: bool,
+    intake: Intake,
 }
 
-impl ReadHalf {
-    /// Everything of the last read is handled now; what that caused goes out in one write.
-    fn before_blocking(&self) -> io::Result<()> {
-        // With a rest left the reader comes back at once, and then waits no longer than it may.
-        if !self.may_block || !self.link.flush_deferred() {
+/// What is read from the socket.
+#[derive(Debug)]
+struct Intake {
+    /// How often the socket may still be read before the next wait.
+    reads: u8,
+    /// Bytes that it has brought since somebody asked.
+    bytes: usize,
+    /// The last read filled its buffer.
+    more: bool,
+}
+
+impl Intake {
+    fn read(&mut self, mut socket: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {
+        if self.reads == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        Ok(())
+        self.reads -= 1;
+        self.more = false;
+        let n = socket.read(buf)?;
+        self.bytes += n;
+        self.more = n == buf.len();
+        Ok(n)
     }
 }
 
 impl Read for ReadHalf {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let mut socket = &self.link.socket;
         let Some(tls) = &self.link.tls else {
-            self.before_blocking()?;
-            let n = socket.read(buf)?;
-            self.heard |= n > 0;
-            return Ok(n);
+            return self.intake.read(&self.link.socket, buf);
         };
         loop {
             let mut engine = lock(tls);
@@ -233,20 +248,17 @@ impl Read for ReadHalf {
             let answered = engine.has_output();
             drop(engine);
             if answered {
-                // A key update or an alert: it leaves with the present writer, or now.
+                // A key update or an alert: it leaves with the present writer, or before the wait.
                 self.link.note_tls_output();
-                self.link.flush(Instant::now());
             }
             match done {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 done => return done,
             }
-            self.before_blocking()?;
             if self.cipher.is_empty() {
                 self.cipher.resize(FIRST_CIPHER, 0);
             }
-            let n = socket.read(&mut self.cipher)?;
-            self.heard |= n > 0;
+            let n = self.intake.read(&self.link.socket, &mut self.cipher)?;
             lock(tls).feed(&self.cipher[..n]);
             // A busy connection gets the whole buffer, an idle one does not need it.
             if n == self.cipher.len() && n < CHUNK {

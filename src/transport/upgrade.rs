@@ -6,15 +6,20 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use httparse::Status;
 use tungstenite::handshake::client::generate_key;
 use tungstenite::handshake::derive_accept_key;
 
-use super::dial::{DialOptions, Target, timed_out};
-use super::wire::Wire;
+use super::options::DialOptions;
+use super::target::Target;
+use super::wire::{Wire, is_timeout};
 use crate::error::{Error, ErrorKind, Result};
 
-/// A response head longer than this is nobody's.
+/// A response head longer than this is nobody's, interim answers before it included.
 const MAX_HEAD: usize = 16 * 1024;
+/// So many interim answers (RFC 9110 §15.2) are skipped: more than anybody sends who still means to
+/// answer within the time limit.
+const MAX_INTERIM: u32 = 100;
 const MAX_HEADERS: usize = 64;
 /// So much of a refusal's body is read, and so many characters of it are shown.
 const MAX_BODY: usize = 4096;
@@ -23,56 +28,73 @@ const SHOWN_BODY: usize = 300;
 const BODY_WAIT: Duration = Duration::from_secs(2);
 
 /// Asks for the upgrade. Gives the bytes that followed the response's head.
+///
+/// `written` limits the writing of the request, `answered` all of it: the service answers when the
+/// program's `connect` handler has.
 pub(super) fn upgrade(
     wire: &mut Wire,
     target: &Target,
     options: &DialOptions,
-    deadline: Instant,
+    written: Instant,
+    answered: Instant,
 ) -> Result<Vec<u8>> {
     let key = generate_key();
     let request = request(target, options, &key);
-    let broken = |e: io::Error| {
-        let what = if timed_out(&e) {
-            "got no answer within its time limit"
-        } else {
-            "failed: the connection broke"
-        };
-        fail(what).with_source(e)
-    };
-    wire.write_all(request.as_bytes(), deadline).map_err(broken)?;
+    wire.write_all(request.as_bytes(), written).map_err(broken)?;
     let mut seen = Vec::new();
     // On the heap, as the headers below: the stack of each reader thread would keep them for good.
     let mut buf = vec![0; 4096];
+    // The interim answers before the final one, and where that one begins.
+    let (mut interim, mut start) = (0, 0);
     loop {
-        let n = wire.read_some(&mut buf, deadline).map_err(broken)?;
-        if n == 0 {
-            return Err(fail("failed: the peer closed the connection without an answer"));
-        }
-        seen.extend_from_slice(&buf[..n]);
         let mut headers = vec![httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut response = httparse::Response::new(&mut headers);
-        match response.parse(&seen) {
-            Ok(httparse::Status::Complete(head)) if response.code == Some(101) => {
+        let parsed = response.parse(&seen[start..]).map_err(|e| {
+            fail("got an answer that is not HTTP; is this the right host and port?").with_source(e)
+        })?;
+        match (parsed, response.code) {
+            (Status::Complete(head), Some(101)) => {
                 check(&response, target, &key)?;
-                return Ok(seen.split_off(head));
+                return Ok(seen.split_off(start + head));
             }
-            Ok(httparse::Status::Complete(head)) => {
+            (Status::Complete(head), Some(100..200)) if interim < MAX_INTERIM => {
+                interim += 1;
+                start += head;
+            }
+            (Status::Complete(_), Some(100..200)) => {
+                return Err(fail("got interim answers (HTTP 1xx) without end"));
+            }
+            (Status::Complete(head), _) => {
                 let refusal = Refusal::read(&response);
-                let body = read_body(wire, seen.split_off(head), refusal.length, deadline);
+                let body = seen.split_off(start + head);
+                let body = read_body(wire, body, refusal.length, answered);
                 return Err(refusal.into_error(target, &body));
             }
-            Ok(httparse::Status::Partial) if seen.len() < MAX_HEAD => {}
-            Ok(httparse::Status::Partial) => {
-                return Err(fail("got an answer with an endless head"));
+            (Status::Partial, _) if seen.len() < MAX_HEAD => {
+                match wire.read_some(&mut buf, answered).map_err(broken)? {
+                    0 => {
+                        return Err(fail(
+                            "failed: the peer closed the connection without an answer",
+                        ));
+                    }
+                    n => seen.extend_from_slice(&buf[..n]),
+                }
             }
-            Err(e) => {
-                return Err(fail(
-                    "got an answer that is not HTTP; is this the right host and port?",
-                )
-                .with_source(e));
+            (Status::Partial, _) if interim > 0 => {
+                return Err(fail("got interim answers (HTTP 1xx) with endless heads"));
             }
+            (Status::Partial, _) => return Err(fail("got an answer with an endless head")),
         }
     }
+}
+
+fn broken(e: io::Error) -> Error {
+    let what = if is_timeout(&e) {
+        "got no answer within its time limit"
+    } else {
+        "failed: the connection broke"
+    };
+    fail(what).with_source(e)
 }
 
 fn fail(what: &str) -> Error {
@@ -108,19 +130,23 @@ fn request(target: &Target, options: &DialOptions, key: &str) -> String {
     request
 }
 
-fn header<'a>(response: &'a httparse::Response<'_, '_>, name: &str) -> Option<&'a str> {
-    response
-        .headers
-        .iter()
-        .find(|h| h.name.eq_ignore_ascii_case(name))
-        .and_then(|h| std::str::from_utf8(h.value).ok())
-        .map(str::trim)
+/// The values of all lines of this name: where a list is expected they are one list (RFC 9110 §5.3).
+fn values<'a>(
+    response: &'a httparse::Response<'_, '_>,
+    name: &'a str,
+) -> impl Iterator<Item = &'a str> {
+    let lines = response.headers.iter().filter(move |h| h.name.eq_ignore_ascii_case(name));
+    lines.filter_map(|h| std::str::from_utf8(h.value).ok()).map(str::trim)
+}
+
+fn header<'a>(response: &'a httparse::Response<'_, '_>, name: &'a str) -> Option<&'a str> {
+    values(response, name).next()
 }
 
 fn check(response: &httparse::Response<'_, '_>, target: &Target, key: &str) -> Result<()> {
-    let has = |name: &str, token: &str| {
-        header(response, name)
-            .is_some_and(|v| v.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
+    let has = |name, token: &str| {
+        let mut listed = values(response, name).flat_map(|v| v.split(',')).map(str::trim);
+        listed.any(|one| one.eq_ignore_ascii_case(token))
     };
     if !has("Upgrade", "websocket") || !has("Connection", "upgrade") {
         return Err(fail("was answered with 101, but not for a WebSocket"));
@@ -128,7 +154,7 @@ fn check(response: &httparse::Response<'_, '_>, target: &Target, key: &str) -> R
     if header(response, "Sec-WebSocket-Accept") != Some(&derive_accept_key(key.as_bytes())) {
         return Err(fail("was answered for another request (`Sec-WebSocket-Accept` is wrong)"));
     }
-    if header(response, "Sec-WebSocket-Extensions").is_some_and(|v| !v.is_empty()) {
+    if values(response, "Sec-WebSocket-Extensions").any(|v| !v.is_empty()) {
         return Err(fail("was answered with an extension that was not asked for"));
     }
     check_subprotocol(header(response, "Sec-WebSocket-Protocol"), target.subprotocol)
@@ -263,23 +289,6 @@ mod tests {
         assert_eq!(e.http_status(), Some(429));
         assert_eq!(e.retry_after(), Some(Duration::from_secs(7)));
         assert!(e.to_string().ends_with("(it says: no *** for you)"), "{e}");
-    }
-
-    #[test]
-    fn what_is_left_of_a_cut_token_is_no_more_shown_than_the_whole() {
-        let t = target("ws://h/client/hubs/a?access_token=eyJhbGciOiJ9.payload.signature", None);
-        for echo in [
-            "GET /client/hubs/a?access_token=eyJhbGciOiJ9.pay... HTTP/1.1",
-            "<p>/a?access_token=other.token&amp;x=1</p>",
-            "Bearer eyJhbGciOiJ9.paylo",
-        ] {
-            let shown = t.scrub(echo.to_owned());
-            assert!(shown.contains("***"), "{shown}");
-            for part in ["eyJ", "pay", "other", "token&amp"] {
-                assert!(!shown.contains(part), "{shown}");
-            }
-        }
-        assert_eq!(t.scrub("x=1 é".to_owned()), "x=1 é");
     }
 
     #[test]

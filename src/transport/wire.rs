@@ -98,6 +98,11 @@ pub(super) fn write_socket(
     Ok(())
 }
 
+/// For a socket that does not block. (A `TimedOut` there is TCP's own verdict on a dead network.)
+pub(super) fn would_block(e: &io::Error) -> bool {
+    e.kind() == ErrorKind::WouldBlock
+}
+
 /// A timed-out socket call reports `WouldBlock` on Unix and `TimedOut` on Windows.
 pub(super) fn is_timeout(e: &io::Error) -> bool {
     matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)

@@ -194,7 +194,7 @@ fn system(more: Rare<'_>, sequence_id: Option<u64>) -> Result<Downstream, Why> {
 fn ack(flat: Flat<'_>) -> Result<Downstream, Why> {
     let ack_id = flat.ack_id.ok_or("ackId is missing")?;
     let success = flat.success.ok_or("success is missing")?;
-    let error = if success { None } else { named_error(flat.error)? };
+    let error = if success { None } else { ack_error(flat.error) };
     Ok(Downstream::Ack { ack_id, success, error })
 }
 
@@ -279,6 +279,26 @@ fn named_error(raw: Raw<'_>) -> Result<Option<NamedError>, Why> {
         name: body.name.owned().unwrap_or_default(),
         message: body.message.owned(),
     }))
+}
+
+/// The error of an ack, whatever its form: a call must not wait in vain because of it. A string
+/// alone is the message, and fields of other types are absent.
+fn ack_error(raw: Raw<'_>) -> Option<NamedError> {
+    #[derive(Deserialize, Default)]
+    #[serde(default, bound(deserialize = "'de: 'a"))]
+    struct Probe<'a> {
+        name: Raw<'a>,
+        message: Raw<'a>,
+    }
+    if let Ok(error) = named_error(raw) {
+        return error;
+    }
+    let alone: Str<'_> = lenient(raw);
+    let probe: Probe<'_> = raw.json().and_then(|json| object(json).ok()).unwrap_or_default();
+    Some(NamedError {
+        name: lenient::<Str<'_>>(probe.name).owned().unwrap_or_default(),
+        message: alone.owned().or(lenient::<Str<'_>>(probe.message).owned()),
+    })
 }
 
 fn string_map(raw: Raw<'_>) -> Result<Option<Metadata>, Why> {

@@ -222,3 +222,29 @@ fn messages_are_written_as_documented() {
     let expected = r#"{"type":"sendToGroup","group":"g1","ackId":3,"noEcho":true,"dataType":"text","data":"hi"}"#;
     assert_eq!(text, expected);
 }
+
+#[test]
+fn a_refusal_is_one_whatever_the_form_of_its_error() {
+    for (error, name, message) in [
+        (r#"{"name":"Forbidden","message":"no"}"#, "Forbidden", Some("no")),
+        (r#""Forbidden""#, "", Some("Forbidden")),
+        (r#"{"name":403,"message":"no"}"#, "", Some("no")),
+        (r#"{"name":"Forbidden","message":["no"]}"#, "Forbidden", None),
+        (r#"{"name":{"error":{"name":"Forbidden"}}}"#, "", None),
+        (r#"{"name":"Forbidden","name":"Forbidden"}"#, "", None),
+        (r#"["Forbidden"]"#, "", None),
+        ("403", "", None),
+        ("false", "", None),
+        ("{}", "", None),
+    ] {
+        let frame = format!(r#"{{"type":"ack","ackId":7,"success":false,"error":{error}}}"#);
+        let expected = NamedError { name: name.into(), message: message.map(Into::into) };
+        let expected = Downstream::Ack { ack_id: 7, success: false, error: Some(expected) };
+        assert_eq!(down(&frame), Ok(expected), "{error}");
+        let frame = frame.replace("false,", "true,");
+        assert!(matches!(down(&frame), Ok(Downstream::Ack { success: true, .. })), "{error}");
+    }
+    let none = Downstream::Ack { ack_id: 7, success: false, error: None };
+    let frame = r#"{"type":"ack","ackId":7,"success":false,"error":null}"#;
+    assert_eq!(down(frame), Ok(none));
+}

@@ -2,8 +2,12 @@
 
 use super::*;
 use crate::error::ErrorKind;
-use crate::session::tests::scenario::frame;
-use crate::session::{CallKind, Key, Output};
+use crate::session::tests::scenario::{LONG, frame};
+use crate::session::{Call, CallKind, Key, Output};
+
+fn publication(s: &Scenario, key: Key, text: &str) -> Call<u64> {
+    Call::new(key, CallKind::Message, frame(text), s.now + LONG)
+}
 
 #[test]
 fn an_ack_completes_its_call() {
@@ -18,14 +22,9 @@ fn an_ack_completes_its_call() {
 #[test]
 fn v01_the_waiter_stands_before_the_frame_can_leave() {
     let mut s = Scenario::connected();
-    s.session.call(crate::session::NewCall {
-        key: Key::Ack(1),
-        kind: CallKind::Message,
-        frame: frame("msg#1"),
-        waiter: Some(1),
-        deadline: s.now,
-        watched: false,
-    });
+    let mut call = publication(&s, Key::Ack(1), "msg#1");
+    call.waiter = Some(1);
+    s.session.call(s.now, call);
     // The ack comes before the caller has even taken the order to send.
     s.ack(1);
     assert_eq!(s.take(), ["send msg#1", "done 1 ok"]);
@@ -53,7 +52,7 @@ fn j06_a_refusal_is_returned_at_once_and_never_retried() {
 fn a_refusal_without_an_error_object_is_a_refusal() {
     let mut s = Scenario::connected();
     s.call(1);
-    s.session.ack(1, false, None);
+    s.session.ack(s.now, 1, false, None);
     s.prove(); // takes the outputs
     assert_eq!(s.kind(1), ErrorKind::Refused);
     assert_eq!(s.error(1).to_string(), "the service refused the call");
@@ -80,8 +79,9 @@ fn unknown_and_repeated_acks_are_ignored() {
 #[test]
 fn an_ack_cannot_mean_a_call_that_is_not_written_yet() {
     let mut s = Scenario::connected_with(|c| c.max_in_flight = 1);
-    s.call(7);
-    assert_eq!(s.withdraw(7), Some(true));
+    let first = publication(&s, Key::Ack(7), "msg#7");
+    s.session.call(s.now, first);
+    s.session.withdraw(s.now, Key::Ack(7));
     s.call(1);
     s.call(7); // waits behind call 1
     s.refuse(7, "Forbidden"); // of the first call 7
@@ -104,7 +104,11 @@ fn withdrawing_says_whether_the_call_was_written() {
     assert_eq!(s.withdraw(1), None);
     s.ack(1);
     s.ack(2);
-    assert_eq!(s.take(), ["send msg#1"], "late acks are ignored");
+    assert_eq!(
+        s.take(),
+        ["send msg#1", "done 2 Timeout", "done 1 Timeout"],
+        "late acks are ignored"
+    );
 }
 
 #[test]
@@ -134,14 +138,9 @@ fn an_id_in_use_is_refused_without_sending() {
     let mut s = Scenario::connected();
     s.call(1);
     s.take();
-    s.session.call(crate::session::NewCall {
-        key: Key::Ack(1),
-        kind: CallKind::Message,
-        frame: frame("other"),
-        waiter: Some(2),
-        deadline: s.now,
-        watched: false,
-    });
+    let mut call = publication(&s, Key::Ack(1), "other");
+    call.waiter = Some(2);
+    s.session.call(s.now, call);
     let Some(Output::Complete { waiter: 2, result: Err(error) }) = s.session.output() else {
         panic!("the second call must fail")
     };
@@ -161,14 +160,14 @@ fn calls_beyond_the_cap_wait_in_order() {
     assert_eq!(s.take(), ["done 2 ok", "send msg#3"]);
     s.withdraw(4);
     s.withdraw(1);
-    assert_eq!(s.take(), ["send msg#5"]);
+    assert_eq!(s.take(), ["done 4 Timeout", "done 1 Timeout", "send msg#5"]);
 }
 
 #[test]
 fn bytes_in_flight_are_capped_and_one_large_call_still_goes() {
     let big = |s: &mut Scenario, id: u64, len: usize| {
         let text = format!("{:x<1$}", format!("#{id} "), len);
-        s.new_call(Key::Ack(id), CallKind::Message, &text, secs(30), false);
+        s.new_call(Key::Ack(id), CallKind::Message, &text, LONG);
     };
     let mut s = Scenario::connected_with(|c| c.max_in_flight_bytes = 100);
     big(&mut s, 1, 60);
@@ -224,22 +223,17 @@ fn fire_and_forget_is_marked_as_unwaited_and_calls_are_not() {
         Some(Output::Send { unwaited, .. }) => unwaited,
         other => panic!("{other:?}"),
     };
-    assert!(matches!(s.session.fire(&frame("fire")), Ok(true)));
+    let fire = publication(&s, Key::Unacked(0), "fire");
+    assert!(matches!(s.session.fire(s.now, fire), Ok(None)));
     assert!(unwaited(&mut s));
     for (key, text) in [(Key::Ack(1), "a"), (Key::Ack(2), "b"), (Key::Unacked(3), "c")] {
-        s.session.call(crate::session::NewCall {
-            key,
-            kind: CallKind::Message,
-            frame: frame(text),
-            waiter: None,
-            deadline: s.now,
-            watched: false,
-        });
+        let call = publication(&s, key, text);
+        s.session.call(s.now, call);
     }
     assert!(!unwaited(&mut s));
-    s.session.ack(1, true, None);
+    s.session.ack(s.now, 1, true, None);
     assert!(!unwaited(&mut s));
-    s.session.ack(2, true, None);
+    s.session.ack(s.now, 2, true, None);
     assert!(unwaited(&mut s), "also if it had to wait");
 }
 
@@ -260,11 +254,11 @@ fn c08_calls_before_the_connection_wait_for_it() {
 }
 
 #[test]
-fn p11_a_watched_deadline_covers_waiting_and_the_ack() {
+fn p11_a_deadline_covers_waiting_and_the_ack() {
     let mut s = Scenario::connected_with(|c| c.max_in_flight = 1);
-    s.watched(1, secs(3));
-    s.watched(2, secs(3));
-    s.watched(3, secs(9));
+    s.call_for(1, secs(3));
+    s.call_for(2, secs(3));
+    s.call_for(3, secs(9));
     s.take();
     s.advance(ms(2_999));
     assert_eq!(s.take(), [""; 0]);
@@ -278,43 +272,14 @@ fn p11_a_watched_deadline_covers_waiting_and_the_ack() {
 }
 
 #[test]
-fn a_watched_deadline_holds_while_there_is_no_connection() {
+fn a_deadline_holds_while_there_is_no_connection() {
     let mut s = Scenario::connected_with(|c| c.backoff_max = secs(1));
     s.lose(Some(1008));
-    s.watched(1, secs(10));
+    s.call_for(1, secs(10));
     for _ in 0..100 {
         s.advance(ms(200));
         s.dial_fails(None);
     }
     assert_eq!(s.kind(1), ErrorKind::Timeout);
     assert!(!s.error(1).may_have_been_delivered());
-}
-
-#[test]
-fn deadlines_that_callers_watch_are_not_ours() {
-    let mut s = Scenario::connected();
-    s.call(1);
-    s.take();
-    assert_eq!(s.session.next_wake(), None);
-    s.advance(secs(3600));
-    assert!(s.pending(1));
-}
-
-#[test]
-fn groups_follow_the_acks_of_joins_and_leaves() {
-    let mut s = Scenario::connected();
-    let groups = |s: &Scenario| s.session.groups().map(|g| g.to_string()).collect::<Vec<_>>();
-    s.join(1, "a");
-    s.join(2, "b");
-    s.join(3, "c");
-    s.ack(1);
-    s.refuse(2, "Forbidden");
-    s.refuse(3, "Duplicate");
-    assert_eq!(groups(&s), ["a", "c"]);
-    s.leave(4, "a");
-    assert_eq!(groups(&s), ["a", "c"]);
-    s.ack(4);
-    s.leave(5, "c");
-    s.refuse(5, "InternalServerError");
-    assert_eq!(groups(&s), ["c"]);
 }

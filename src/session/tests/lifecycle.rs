@@ -328,7 +328,6 @@ fn limits_too_long_for_the_clock_are_long_ones() {
         c.connect_timeout = std::time::Duration::MAX;
         c.step_timeout = std::time::Duration::MAX;
         c.recovery_window = std::time::Duration::MAX;
-        c.recovery_pong = std::time::Duration::MAX;
         c.backoff_max = std::time::Duration::MAX;
         c.backoff_min = std::time::Duration::MAX;
         c.call_timeout = std::time::Duration::MAX;
@@ -340,4 +339,27 @@ fn limits_too_long_for_the_clock_are_long_ones() {
     s.renew("c2");
     s.close();
     assert!(s.session.next_wake().is_some());
+}
+
+#[test]
+fn calls_in_flight_and_their_echoes_leave_half_of_what_a_plain_link_may_hold() {
+    // The service cuts a plain link with 1000 unsent frames.
+    let mut s = Scenario::connected_with(|c| c.recoverable = false);
+    (0..2_000).for_each(|id| s.call(id));
+    let in_flight = s.only("send").len();
+    assert_eq!(in_flight, 256);
+    assert!(2 * in_flight <= 1_000 - 400);
+}
+
+#[test]
+fn a_slow_dial_leaves_less_time_for_connected_and_never_more() {
+    let mut s = Scenario::new();
+    s.start();
+    s.now += secs(25);
+    s.linked();
+    s.take();
+    assert_eq!(s.session.next_wake().map(|at| at - s.now), Some(secs(5)));
+    s.advance(secs(5));
+    assert_eq!(s.only("event"), ["event Stopped"]);
+    assert_eq!(s.elapsed(), secs(30), "30 s in all");
 }

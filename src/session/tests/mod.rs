@@ -3,11 +3,17 @@
 //! Tests that show a known defect of another client to be absent here bear its id in front: `j` for
 //! the JavaScript client, `p` for Python, `c` for C#, `v` for Java.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
 mod calls;
+mod deadlines;
+mod events;
 mod grammar;
-mod inbox;
+mod groups;
+mod keep_alive;
 mod lifecycle;
 mod random;
+mod receiver;
 mod reconnect;
 mod recovery;
 mod scenario;

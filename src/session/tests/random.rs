@@ -12,7 +12,7 @@ use super::scenario::{frame, identity, loss, text};
 use super::{ms, secs};
 use crate::error::{Error, ErrorKind};
 use crate::message::Event;
-use crate::session::{CallKind, Config, Inbox, Key, Loss, NewCall, Output, Session};
+use crate::session::{Call, CallKind, Config, Key, Loss, Output, Session};
 
 const RUNS: u64 = 2_000;
 const OPERATIONS: usize = 200;
@@ -32,13 +32,11 @@ struct World {
     /// Calls that have not ended, by waiter, which is the id.
     open: BTreeSet<u64>,
     ended: BTreeSet<u64>,
+    deadlines: BTreeMap<u64, Instant>,
     /// What has been sent under each id, ever.
     sent: BTreeMap<u64, String>,
     /// Ids that were written on the present link and have not ended.
     on_link: BTreeSet<u64>,
-    inbox: Inbox,
-    next_sequence: u64,
-    acked: u64,
 }
 
 impl World {
@@ -66,11 +64,9 @@ impl World {
             next_id: 1,
             open: BTreeSet::new(),
             ended: BTreeSet::new(),
+            deadlines: BTreeMap::new(),
             sent: BTreeMap::new(),
             on_link: BTreeSet::new(),
-            inbox: Inbox::default(),
-            next_sequence: 1,
-            acked: 0,
         }
     }
 
@@ -80,8 +76,7 @@ impl World {
             25..45 => self.ack(),
             45..52 => self.withdraw(),
             52..77 => self.proceed(),
-            77..85 => self.receive(),
-            85..88 => self.lose(),
+            77..88 if self.rng.random_bool(0.3) => self.lose(),
             88..98 => self.pass_time(),
             98 => self.session.service_said(Some("so long".into())),
             _ if self.rng.random_bool(0.05) => self.session.close(self.now),
@@ -107,18 +102,17 @@ impl World {
         let (kind, what) = match (key, self.rng.random_range(0..4)) {
             (Key::Ack(_), 0) => (CallKind::Join(group.as_str().into()), "join"),
             (Key::Ack(_), 1) => (CallKind::Leave(group.as_str().into()), "leave"),
+            (_, 2) => (CallKind::Event, "event"),
             _ => (CallKind::Message, "say"),
         };
         let padding = "x".repeat(self.rng.random_range(0..30));
         self.open.insert(id);
-        self.session.call(NewCall {
-            key,
-            kind,
-            frame: frame(&format!("{id} {what} {group} {padding}")),
-            waiter: Some(id),
-            deadline: self.now + ms(self.rng.random_range(1..40_000)),
-            watched: self.rng.random_bool(0.5),
-        });
+        let frame = frame(&format!("{id} {what} {group} {padding}"));
+        let deadline = self.now + ms(self.rng.random_range(1..40_000));
+        self.deadlines.insert(id, deadline);
+        let mut call = Call::new(key, kind, frame, deadline);
+        call.waiter = Some(id);
+        self.session.call(self.now, call);
     }
 
     /// An answer for a random id: in flight, waiting, ended, or never heard of.
@@ -132,7 +126,7 @@ impl World {
         };
         let name = ["", "", "Duplicate", "Forbidden"][self.rng.random_range(0..4)];
         let error = (!name.is_empty()).then(|| (name.to_owned(), String::new()));
-        self.session.ack(id, error.is_none(), error);
+        self.session.ack(self.now, id, error.is_none(), error);
         if !self.open.contains(&id) {
             self.on_link.remove(&id); // a rejoin, which completes nobody
         }
@@ -140,10 +134,10 @@ impl World {
 
     fn withdraw(&mut self) {
         let id = self.rng.random_range(0..self.next_id + 1);
-        let open = self.open.contains(&id);
-        if open && let Some((_, written)) = self.session.withdraw(key(id)) {
-            assert_eq!(written, self.sent.contains_key(&id));
-            self.end(id);
+        if self.open.contains(&id) {
+            self.session.withdraw(self.now, key(id));
+            self.drain();
+            assert!(!self.open.contains(&id));
         }
     }
 
@@ -163,7 +157,9 @@ impl World {
             // On a new link `connected` is likely, on one for recovery any frame.
             let likely = if self.session.is_open() || self.session.is_proving() { 0 } else { 6 };
             match self.rng.random_range(likely..10) {
-                0..3 => self.session.pong(0),
+                0 if self.rng.random_bool(0.1) => self.session.suspend(),
+                1 if self.rng.random_bool(0.2) => self.session.recovery_stalled(self.now),
+                0..3 => self.session.recovered(self.now, 0),
                 3..6 => self.session.proved(self.now),
                 _ => {
                     let old = self.session.identity().map(|i| i.connection_id.to_string());
@@ -195,25 +191,6 @@ impl World {
         }
     }
 
-    /// A numbered message, now and then one that came before.
-    fn receive(&mut self) {
-        if !self.linked {
-            return;
-        }
-        let back = self.rng.random_range(0..3).min(self.next_sequence - 1);
-        self.inbox.check(self.next_sequence - back);
-        self.next_sequence += u64::from(back == 0);
-        let ack = self.inbox.handled(50_000, self.now);
-        self.note_sequence_ack(ack);
-    }
-
-    fn note_sequence_ack(&mut self, ack: Option<u64>) {
-        let Some(id) = ack else { return };
-        assert!(id >= self.acked, "the acknowledged sequence id went back");
-        assert!(id < self.next_sequence, "it was never received");
-        self.acked = id;
-    }
-
     fn lose(&mut self) {
         if !std::mem::take(&mut self.linked) {
             return;
@@ -237,9 +214,10 @@ impl World {
             _ => self.now + ms(self.rng.random_range(0..20_000)),
         };
         self.now = self.now.max(at);
-        let ack = self.inbox.due(self.now);
-        self.note_sequence_ack(ack);
-        self.session.tick(self.now, 0);
+        if self.rng.random_bool(0.3) {
+            return; // the reader is late, whatever comes first
+        }
+        self.session.tick(self.now);
         let next = self.session.next_wake();
         self.drain();
         assert!(next.is_none_or(|at| at > self.now) || self.may_wake_now(), "a tick left undone");
@@ -247,7 +225,7 @@ impl World {
 
     /// A delay of zero by jitter or by the end of the recovery window is due in the same instant.
     fn may_wake_now(&mut self) -> bool {
-        self.session.tick(self.now, 0);
+        self.session.tick(self.now);
         self.drain();
         self.session.next_wake().is_none_or(|at| at > self.now)
     }
@@ -255,9 +233,15 @@ impl World {
     fn drain(&mut self) {
         while let Some(output) = self.session.output() {
             match output {
-                Output::Send { frame, unwaited } => self.check_send(&text(&frame), unwaited),
+                Output::Send { frame, unwaited, .. } => self.check_send(&text(&frame), unwaited),
                 Output::Ping => assert!(self.linked),
-                Output::Complete { waiter, .. } => self.end(waiter),
+                Output::Complete { waiter, result } => {
+                    if let Some(error) = result.err().filter(Error::is_timeout) {
+                        let written = self.sent.contains_key(&waiter);
+                        assert_eq!(error.may_have_been_delivered(), written);
+                    }
+                    self.end(waiter);
+                }
                 Output::Event(event) => self.check_event(&event),
                 Output::CloseLink { .. } => {
                     assert!(self.linked && !self.closing);
@@ -280,6 +264,10 @@ impl World {
     fn check_send(&mut self, text: &str, unwaited: bool) {
         assert!(self.linked && self.session.is_open() && !self.closing, "no place to send to");
         let id: u64 = text.split(' ').next().and_then(|n| n.parse().ok()).expect("an id");
+        // (A join that has ended is sent again by the rejoin, under another deadline.)
+        if self.open.contains(&id) {
+            assert!(self.now < self.deadlines[&id], "sent after its deadline");
+        }
         if unwaited {
             assert!(self.sent.insert(id, text.into()).is_none(), "fire and forget goes once");
             return;
@@ -304,9 +292,6 @@ impl World {
         }
         if matches!(event, Event::Connected(_)) {
             self.on_link.clear(); // a service may replace the connection on its link
-            self.inbox.reset();
-            self.next_sequence = 1;
-            self.acked = 0;
         }
     }
 
@@ -330,24 +315,22 @@ impl World {
         self.session.linked(self.now);
         self.session.connected(self.now, identity("late", Some("t")));
         self.session.proved(self.now);
-        self.session.pong(1);
+        self.session.recovered(self.now, 1);
+        self.session.recovery_stalled(self.now);
         self.session.lost(self.now, loss());
         self.session.dial_failed(self.now, Error::closed());
-        self.session.tick(self.now + secs(100), 0);
+        self.session.tick(self.now + secs(100));
         self.session.close(self.now);
         self.session.stop(Error::closed());
         assert!(self.session.output().is_none());
-        assert!(self.session.fire(&frame("late")).is_err());
+        let until = self.now + secs(1);
+        let fire = Call::new(Key::Unacked(0), CallKind::Message, frame("late"), until);
+        assert!(self.session.fire(self.now, fire).is_err());
         let id = self.next_id;
         self.open.insert(id);
-        self.session.call(NewCall {
-            key: Key::Ack(id),
-            kind: CallKind::Message,
-            frame: frame("late"),
-            waiter: Some(id),
-            deadline: self.now,
-            watched: true,
-        });
+        let mut call = Call::new(Key::Ack(id), CallKind::Message, frame("late"), until);
+        call.waiter = Some(id);
+        self.session.call(self.now, call);
         self.drain();
         assert!(self.open.is_empty() && self.session.next_wake().is_none());
     }

@@ -353,6 +353,18 @@ fn resending_on_a_new_connection_is_opt_in_and_keeps_order_and_ids() {
 }
 
 #[test]
+fn what_is_refused_on_its_second_connection_may_have_been_executed_on_the_first() {
+    let mut s = Scenario::connected_with(|c| c.resend_on_new_connection = true);
+    s.call(1);
+    s.renew("c2");
+    s.call(2);
+    s.refuse(1, "Forbidden");
+    s.refuse(2, "Forbidden");
+    assert!(s.error(1).may_have_been_delivered());
+    assert!(!s.error(2).may_have_been_delivered());
+}
+
+#[test]
 fn waiting_calls_go_out_in_order_once_there_is_a_connection() {
     let mut s = Scenario::connected();
     s.lose(Some(1008));

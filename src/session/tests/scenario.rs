@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Ack, Event};
 use crate::protocol::Frame;
 use crate::secret::Secret;
-use crate::session::{CallKind, Config, Identity, Key, Loss, NewCall, Output, Session};
+use crate::session::{Call, CallKind, Config, Identity, Key, Loss, Output, Session};
 
 pub(super) const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -18,6 +18,9 @@ pub(super) const fn secs(n: u64) -> Duration {
 pub(super) const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
+
+/// Longer than any scenario runs, unless it is about deadlines.
+pub(super) const LONG: Duration = secs(7_200);
 
 /// Each call's waiter is the number of the call, which is its ack id too.
 pub(super) struct Scenario {
@@ -107,62 +110,67 @@ impl Scenario {
 
     // --- the program ---------------------------------------------------------------------------
 
-    /// A publication whose caller watches the deadline of 30 s.
+    /// A publication, with a deadline that no scenario reaches unless it is about deadlines.
     pub(super) fn call(&mut self, id: u64) {
-        self.new_call(Key::Ack(id), CallKind::Message, &format!("msg#{id}"), secs(30), false);
+        self.call_for(id, LONG);
     }
 
-    /// A publication whose deadline the session watches.
-    pub(super) fn watched(&mut self, id: u64, limit: Duration) {
-        self.new_call(Key::Ack(id), CallKind::Message, &format!("msg#{id}"), limit, true);
+    pub(super) fn call_for(&mut self, id: u64, limit: Duration) {
+        self.new_call(Key::Ack(id), CallKind::Message, &format!("msg#{id}"), limit);
+    }
+
+    pub(super) fn event_for(&mut self, id: u64, limit: Duration) {
+        self.new_call(Key::Ack(id), CallKind::Event, &format!("event#{id}"), limit);
     }
 
     pub(super) fn join(&mut self, id: u64, group: &str) {
         let kind = CallKind::Join(Arc::from(group));
-        self.new_call(Key::Ack(id), kind, &format!("join {group}#{id}"), secs(30), false);
+        self.new_call(Key::Ack(id), kind, &format!("join {group}#{id}"), LONG);
     }
 
     pub(super) fn leave(&mut self, id: u64, group: &str) {
         let kind = CallKind::Leave(Arc::from(group));
-        self.new_call(Key::Ack(id), kind, &format!("leave {group}#{id}"), secs(30), false);
+        self.new_call(Key::Ack(id), kind, &format!("leave {group}#{id}"), LONG);
     }
 
-    pub(super) fn new_call(
-        &mut self,
-        key: Key,
-        kind: CallKind,
-        text: &str,
-        limit: Duration,
-        watched: bool,
-    ) {
+    pub(super) fn new_call(&mut self, key: Key, kind: CallKind, text: &str, limit: Duration) {
         let (Key::Ack(id) | Key::Unacked(id)) = key;
-        self.session.call(NewCall {
-            key,
-            kind,
-            frame: frame(text),
-            waiter: Some(id),
-            deadline: self.now + limit,
-            watched,
-        });
+        let mut call = Call::new(key, kind, frame(text), self.now + limit);
+        call.waiter = Some(id);
+        self.session.call(self.now, call);
         self.drain();
     }
 
-    /// Fire and forget, as the client does it: the fast way if there is one, else a call.
+    /// Fire and forget, as the client does it: the fast way if there is one, else a call. Says
+    /// whether it went the fast way.
     pub(super) fn fire(&mut self, id: u64) -> Result<bool, ErrorKind> {
-        let text = format!("fire#{id}");
-        let sent = self.session.fire(&frame(&text)).map_err(|e| e.kind())?;
-        if !sent {
-            self.new_call(Key::Unacked(id), CallKind::Message, &text, secs(30), false);
+        self.fire_for(id, CallKind::Message, LONG)
+    }
+
+    pub(super) fn fire_for(
+        &mut self,
+        id: u64,
+        kind: CallKind,
+        limit: Duration,
+    ) -> Result<bool, ErrorKind> {
+        let frame = frame(&format!("fire#{id}"));
+        let call = Call::new(Key::Unacked(id), kind, frame, self.now + limit);
+        let waits = self.session.fire(self.now, call).map_err(|e| e.kind())?;
+        let sent = waits.is_none();
+        if let Some(mut call) = waits {
+            call.waiter = Some(id);
+            self.session.call(self.now, call);
         }
         self.drain();
         Ok(sent)
     }
 
-    /// The caller's deadline has passed.
+    /// The caller gives up. Says whether the call was written; `None` if it had ended before.
     pub(super) fn withdraw(&mut self, id: u64) -> Option<bool> {
-        let written = self.session.withdraw(Key::Ack(id)).map(|(_, written)| written);
+        let pending = self.pending(id);
+        self.session.withdraw(self.now, Key::Ack(id));
         self.drain();
-        written
+        pending.then(|| self.error(id).may_have_been_delivered())
     }
 
     pub(super) fn close(&mut self) {
@@ -218,23 +226,29 @@ impl Scenario {
         self.drain();
     }
 
+    pub(super) fn stalled(&mut self) {
+        self.session.recovery_stalled(self.now);
+        self.drain();
+    }
+
     pub(super) fn prove(&mut self) {
         self.session.proved(self.now);
         self.drain();
     }
 
+    /// The pong, or the end of the wait for it.
     pub(super) fn pong(&mut self, replayed: u64) {
-        self.session.pong(replayed);
+        self.session.recovered(self.now, replayed);
         self.drain();
     }
 
     pub(super) fn ack(&mut self, id: u64) {
-        self.session.ack(id, true, None);
+        self.session.ack(self.now, id, true, None);
         self.drain();
     }
 
     pub(super) fn refuse(&mut self, id: u64, name: &str) {
-        self.session.ack(id, false, Some((name.into(), "because".into())));
+        self.session.ack(self.now, id, false, Some((name.into(), "because".into())));
         self.drain();
     }
 
@@ -246,7 +260,7 @@ impl Scenario {
         let mut ticks = 0;
         while let Some(at) = self.session.next_wake().filter(|at| *at <= until) {
             self.now = self.now.max(at);
-            self.session.tick(self.now, 0);
+            self.session.tick(self.now);
             self.drain();
             ticks += 1;
             assert!(ticks < 10_000, "the session asks for ticks without end");
@@ -260,7 +274,7 @@ impl Scenario {
         while !self.log[seen..].iter().any(|line| line.starts_with("dial")) {
             let at = self.session.next_wake().expect("a next attempt");
             self.now = self.now.max(at);
-            self.session.tick(self.now, 0);
+            self.session.tick(self.now);
             self.drain();
         }
         self.now - from

@@ -87,6 +87,27 @@ fn c04_a_message_beyond_our_limits_is_not_fetched_again_by_a_recovery() {
 }
 
 #[test]
+fn a_session_that_ends_with_an_error_of_ours_reports_it_and_makes_a_new_connection() {
+    for proving in [false, true] {
+        let mut s = Scenario::connected();
+        s.call(1);
+        if proving {
+            s.lose(None);
+            s.linked();
+        }
+        s.take();
+        let error = Error::new(ErrorKind::Disconnected, "the sequence id 7000000 cannot be right");
+        s.lose_with(Loss { violation: true, ..Loss::of(error) });
+        let expected = ["event Disconnected", "done 1 OutcomeUnknown", "event Reconnecting 1"];
+        assert_eq!(s.take(), expected);
+        let cause = format!("{:#}", disconnected(&s).cause);
+        assert!(cause.contains("7000000 cannot be right"), "{cause}");
+        s.until_dial();
+        assert_eq!(s.take(), ["dial new"]);
+    }
+}
+
+#[test]
 fn what_the_service_said_before_it_closed_is_reported_once() {
     let mut s = Scenario::connected();
     s.session.service_said(Some("closed by the app".into()));
@@ -155,14 +176,35 @@ fn a_session_refused_by_1008_later_in_the_recovery_gives_way_to_a_new_connection
 }
 
 #[test]
-fn a_recovery_refused_by_http_gives_way_to_a_new_connection() {
-    for status in [400, 401, 403, 404, 405, 410, 426] {
+fn a_recovery_refused_by_http_is_a_failed_try() {
+    for status in [400, 401, 403, 404, 405, 410, 426, 429, 500, 502, 503] {
         let mut s = Scenario::connected();
+        s.call(1);
         s.lose(Some(1012));
         s.take();
         s.dial_fails(Some(status));
-        assert_eq!(s.take(), ["event Disconnected", "event Reconnecting 1"], "{status}");
+        assert_eq!(s.take(), [""; 0], "{status}");
+        let pause = s.until_dial();
+        assert!(ms(800) <= pause && pause <= ms(1_200), "{status}: {pause:?}");
+        s.linked();
+        s.prove();
+        assert_eq!(s.take(), ["dial recover c1 t1", "ping", "send msg#1"], "{status}");
+    }
+}
+
+#[test]
+fn a_recovery_refused_by_http_to_the_end_gives_way_to_a_new_connection() {
+    for status in [400, 401, 403, 404, 405, 410, 426] {
+        let mut s = Scenario::connected();
+        s.lose(Some(1012));
+        while s.events.len() < 4 {
+            s.dial_fails(Some(status));
+            let at = s.session.next_wake().expect("a next try");
+            s.advance(at - s.now);
+        }
+        assert_eq!(s.elapsed(), secs(30), "{status}");
         assert_eq!(disconnected(&s).close_code, Some(1012), "the code of the loss");
+        s.take();
         s.until_dial();
         assert_eq!(s.take(), ["dial new"]);
         s.dial_fails(Some(status));

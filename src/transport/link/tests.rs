@@ -14,7 +14,8 @@ fn both_halves() -> (Arc<Link>, LinkReader, TcpStream) {
     let (theirs, _) = listener.accept().expect("accept");
     SockRef::from(&ours).set_send_buffer_size(64 * 1024).expect("size");
     let wire = Wire::plain(ours);
-    let link = Link::open(wire, Vec::new(), Role::Server, &LinkOptions::default());
+    let waker = Arc::new(Waker::new().expect("waker"));
+    let link = Link::open(wire, Vec::new(), Role::Server, &LinkOptions::default(), waker);
     let (link, reader) = link.expect("open");
     (link, reader, theirs)
 }
@@ -36,7 +37,7 @@ fn a_writer_leaves_at_its_deadline_and_the_next_one_goes_on() {
         peer.read_to_end(&mut all).map(|_| all)
     });
     assert_eq!(link.flush(soon(60_000)), Flushed::All);
-    link.append_unwaited(Op::Text, b"x");
+    link.append_call(Op::Text, b"x", true, None);
     assert_eq!(link.unsent(), 1);
     assert_eq!(link.flush(soon(60_000)), Flushed::All);
     assert_eq!(link.unsent(), 0);
@@ -48,16 +49,20 @@ fn a_writer_leaves_at_its_deadline_and_the_next_one_goes_on() {
 
 #[test]
 fn the_reader_goes_on_with_a_rest_that_it_left_itself() {
-    let (link, mut reader, mut peer) = both_halves();
+    let (link, reader, mut peer) = both_halves();
     let len = 16 << 20;
     link.append(Op::Binary, &vec![7u8; len]);
-    link.defer_flush();
+    link.write_later();
     let (looked, look) = std::sync::mpsc::channel();
     let unwritten = Arc::clone(&link);
     let reading = std::thread::spawn(move || {
-        // Nothing comes in and nothing else is due, so only the rest can wake it.
-        while reader.wake_at(None, Instant::now()).is_ok() && reader.next(true).is_ok() {
-            looked.send(!unwritten.is_unwritten()).expect("somebody looks");
+        // Nothing comes in and nothing else is due, so only room for the rest can wake it.
+        loop {
+            unwritten.flush_now();
+            looked.send(!unwritten.has_rest()).expect("somebody looks");
+            if reader.wait(true, None).expect("wait").ended {
+                return;
+            }
         }
     });
     let watchdog = Duration::from_secs(60);
@@ -76,11 +81,11 @@ fn the_reader_goes_on_with_a_rest_that_it_left_itself() {
 #[test]
 fn a_failed_link_takes_no_memory_and_counts_what_it_drops() {
     let (link, _peer) = pair();
-    link.append_unwaited(Op::Text, b"before");
+    link.append_call(Op::Text, b"before", true, None);
     link.fail(Error::closed());
     for _ in 0..1000 {
-        link.append_unwaited(Op::Binary, &[7; 1000]);
-        assert_eq!(link.flush(soon(1000)), Flushed::ByOther);
+        link.append_call(Op::Binary, &[7; 1000], true, None);
+        assert_eq!(link.flush(soon(1000)), Flushed::Failed);
     }
     assert_eq!(link.unsent(), 1001);
     assert!(lock(&link.out).pending.len() < 100);
@@ -91,7 +96,7 @@ fn a_failed_link_takes_no_memory_and_counts_what_it_drops() {
 fn nothing_leaves_after_a_close_frame() {
     let (link, mut peer) = pair();
     link.append_close(1000, &"é".repeat(80));
-    link.append_unwaited(Op::Text, b"late");
+    link.append_call(Op::Text, b"late", true, None);
     assert!(link.drain(soon(10_000)));
     assert_eq!(link.unsent(), 1);
     link.shutdown();

@@ -8,22 +8,24 @@ use std::time::{Duration, Instant};
 
 use super::super::lock;
 use super::super::tls::Engine;
-use super::super::wire::{CHUNK, is_timeout};
+use super::super::wait::wait_to_write;
+use super::super::wire::{CHUNK, would_block};
 use super::{Link, Out, SLICE, wait};
 use crate::error::{Error, ErrorKind};
 
 /// How long a writer stays away from an engine that renegotiates.
 const RENEGOTIATION_PAUSE: Duration = Duration::from_millis(5);
-/// A peer that takes no byte for so long is dead.
-const NO_PROGRESS: Duration = Duration::from_secs(10);
-/// A write that took so long had to wait for room.
-const BLOCKED: Duration = Duration::from_millis(1);
-/// Having written so much for others, a writer hands over to the next caller.
+/// A peer that takes no byte for this long is dead, unless it may be running an event handler.
+pub(super) const NO_PROGRESS: Duration = Duration::from_secs(10);
+/// Having written this much for others, a writer hands over to the next caller.
 const RELIEF: u64 = 256 * 1024;
 /// Ciphertext is made in pieces of this size, so that the reader never waits long for the engine.
 const ENCRYPT_PIECE: usize = 4 * CHUNK;
 /// Buffers that grew beyond this are given back after a batch that did not need them.
 const KEEP_CAPACITY: usize = 256 * 1024;
+/// Windows takes a buffer of any size whole, whatever the peer reads, and so hides a peer that does
+/// not.
+const WRITE_MOST: usize = if cfg!(windows) { 64 * 1024 } else { usize::MAX };
 
 #[derive(Debug, Default)]
 pub(super) struct Work {
@@ -37,6 +39,8 @@ pub(super) struct Work {
     covers: usize,
     /// With TLS: the engine has output of its own, to be taken with the next piece.
     alerts: bool,
+    /// The socket had no room; what it takes next is a sign of life.
+    blocked: bool,
 }
 
 impl Work {
@@ -54,46 +58,54 @@ pub(crate) enum Flushed {
     ByOther,
     /// The deadline passed; a rest is left.
     Rest,
+    /// The link is dead.
+    Failed,
 }
 
 impl Link {
     /// Sees to it that the out-buffer is written: by this thread, unless another one is at it.
     ///
-    /// Blocks while the socket does, at most until the deadline or some 50 ms past it.
+    /// Waits for room in the socket until the deadline. What is left then is the reader's.
     pub(crate) fn flush(&self, deadline: Instant) -> Flushed {
+        let flushed = self.write_until(deadline);
+        if flushed == Flushed::Rest {
+            self.waker.wake();
+        }
+        flushed
+    }
+
+    /// The same for the reader: never waits, and leaves the rest to its own next wait.
+    pub(crate) fn flush_now(&self) -> Flushed {
+        self.write_until(Instant::now())
+    }
+
+    fn write_until(&self, deadline: Instant) -> Flushed {
         let mut work = match self.start_writing(deadline) {
             Ok(work) => work,
             Err(nothing_to_do) => return nothing_to_do,
         };
         let mut mine = 0;
-        let mut blocked = false;
         loop {
-            let before = Instant::now();
             match self.write_some(&mut work) {
                 Ok(n) => {
                     mine += n as u64;
-                    let now = Instant::now();
-                    let waited = now.duration_since(before);
-                    let blocked = std::mem::take(&mut blocked) || waited >= BLOCKED;
-                    if let Some(end) = self.got_on(&mut work, n, mine, now, blocked) {
-                        return end;
-                    }
-                    // A peer that takes a little in each slice must not hold us past the deadline.
-                    if waited >= SLICE / 2
-                        && now >= deadline
-                        && let Some(end) = self.no_progress(&mut work, deadline)
-                    {
+                    if let Some(end) = self.got_on(&mut work, n, mine) {
                         return end;
                     }
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if is_timeout(&e) => {
-                    blocked = true;
-                    if let Some(end) = self.no_progress(&mut work, deadline) {
+                Err(e) if would_block(&e) => {
+                    work.blocked = true;
+                    let now = Instant::now();
+                    if let Some(end) = self.no_progress(&mut work, now, deadline) {
                         return end;
                     }
+                    let slice = deadline.saturating_duration_since(now).min(SLICE);
+                    if let Err(e) = wait_to_write(&self.socket, slice) {
+                        return self.fail_writer(e);
+                    }
                 }
-                Err(e) => return self.fail_writer(work, e),
+                Err(e) => return self.fail_writer(e),
             }
         }
     }
@@ -103,7 +115,7 @@ impl Link {
         let mut out = lock(&self.out);
         loop {
             if out.failed.is_some() {
-                return Err(Flushed::ByOther);
+                return Err(Flushed::Failed);
             }
             if let Some(mut work) = out.work.take() {
                 return match work.is_empty() && !self.next_batch(&mut out, &mut work) {
@@ -123,18 +135,12 @@ impl Link {
 
     /// After the socket took something: goes on (`None`) with the rest or with what was appended
     /// meanwhile, or is no longer the writer.
-    fn got_on(
-        &self,
-        work: &mut Work,
-        n: usize,
-        mine: u64,
-        now: Instant,
-        blocked: bool,
-    ) -> Option<Flushed> {
+    fn got_on(&self, work: &mut Work, n: usize, mine: u64) -> Option<Flushed> {
+        let now = Instant::now();
         let mut out = lock(&self.out);
         out.written = (out.written + n as u64).min(out.appended);
         out.progress = now;
-        if blocked {
+        if std::mem::take(&mut work.blocked) {
             out.moved = Some(now);
         }
         let written = out.written;
@@ -167,6 +173,12 @@ impl Link {
         work.done = 0;
         work.sent = 0;
         std::mem::swap(&mut work.plain, &mut out.pending);
+        if !out.inside_frame
+            && let Some(pong) = out.pong.take()
+        {
+            work.plain.extend_from_slice(&pong);
+            out.appended += pong.len() as u64;
+        }
         work.alerts = std::mem::take(&mut out.tls_output);
         !work.is_empty()
     }
@@ -180,11 +192,12 @@ impl Link {
         Flushed::All
     }
 
-    /// A system call or a few. Gives how many plaintext bytes are thereby done.
+    /// A system call or a few. Returns how many plaintext bytes are thereby done.
     fn write_some(&self, work: &mut Work) -> io::Result<usize> {
         let mut socket = &self.socket;
         let Some(tls) = &self.tls else {
-            let n = match socket.write(&work.plain[work.done..])? {
+            let rest = &work.plain[work.done..];
+            let n = match socket.write(&rest[..rest.len().min(WRITE_MOST)])? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
                 n => n,
             };
@@ -198,8 +211,8 @@ impl Link {
             let piece = &work.plain[work.done..];
             let piece = &piece[..piece.len().min(ENCRYPT_PIECE)];
             let encrypted = encrypt(&mut lock(tls), piece, &mut work.cipher);
-            if encrypted.as_ref().is_err_and(is_timeout) {
-                // A socket's slice would have waited for something too.
+            if encrypted.as_ref().is_err_and(would_block) {
+                // The socket may have room all the while, so waiting for that would not wait.
                 std::thread::park_timeout(RENEGOTIATION_PAUSE);
             }
             work.covers = encrypted?;
@@ -217,20 +230,24 @@ impl Link {
         Ok(std::mem::take(&mut work.covers))
     }
 
-    /// After a slice in which the socket took nothing: goes on (`None`), leaves, or gives up.
-    fn no_progress(&self, work: &mut Work, deadline: Instant) -> Option<Flushed> {
-        let now = Instant::now();
+    /// After the socket took nothing: goes on (`None`), leaves, or gives up.
+    fn no_progress(&self, work: &mut Work, now: Instant, deadline: Instant) -> Option<Flushed> {
         let mut out = lock(&self.out);
-        if now.duration_since(out.progress) >= NO_PROGRESS {
+        if out.failed.is_some() {
+            out.work = Some(std::mem::take(work));
+            self.tell_change(&out);
+            return Some(Flushed::Failed);
+        }
+        if now >= out.dead_at() {
             drop(out);
             self.fail(Error::new(
                 ErrorKind::Disconnected,
                 "the peer took no data for 10 s; the connection counts as dead",
             ));
-            return Some(Flushed::ByOther);
+            return Some(Flushed::Failed);
         }
         let relieved = out.relief && out.takers > 0;
-        if out.failed.is_none() && now < deadline && !relieved {
+        if now < deadline && !relieved {
             return None;
         }
         out.work = Some(std::mem::take(work));
@@ -243,11 +260,11 @@ impl Link {
         Some(Flushed::Rest)
     }
 
-    fn fail_writer(&self, _work: Work, e: io::Error) -> Flushed {
+    fn fail_writer(&self, e: io::Error) -> Flushed {
         self.fail(
             Error::new(ErrorKind::Disconnected, "writing to the connection failed").with_source(e),
         );
-        Flushed::ByOther
+        Flushed::Failed
     }
 }
 
@@ -260,7 +277,7 @@ fn encrypt(tls: &mut Engine, plain: &[u8], cipher: &mut Vec<u8>) -> io::Result<u
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(n) => taken += n,
             // What was taken is encrypted and must not be encrypted again.
-            Err(e) if is_timeout(&e) && (taken > 0 || tls.has_output()) => break,
+            Err(e) if would_block(&e) && (taken > 0 || tls.has_output()) => break,
             Err(e) => return Err(e),
         }
     }

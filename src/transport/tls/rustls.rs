@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, Connection, DigitallySignedStruct, SignatureScheme};
 
-use super::super::wire::{Wire, chunk, read_socket, write_socket};
+use super::super::wire::{CHUNK, Wire, chunk, read_socket, write_socket};
 use super::{Engine, Root, TlsOptions};
 use crate::error::{Error, Result};
 
@@ -101,13 +101,15 @@ pub(crate) struct Stream {
     input: Vec<u8>,
     taken: usize,
     ended: bool,
+    /// How many records the plaintext that the engine took since the last output must become.
+    owed: usize,
 }
 
 impl Stream {
     fn new(mut connection: Connection) -> Self {
         // Our out-buffer bounds what is under way; a second bound would only cut writes short.
         connection.set_buffer_limit(None);
-        Self { connection, input: Vec::new(), taken: 0, ended: false }
+        Self { connection, input: Vec::new(), taken: 0, ended: false, owed: 0 }
     }
 
     pub(super) fn feed(&mut self, cipher: &[u8]) {
@@ -145,7 +147,9 @@ impl Stream {
     }
 
     pub(super) fn write(&mut self, plain: &[u8]) -> io::Result<usize> {
-        self.connection.writer().write(plain)
+        let n = self.connection.writer().write(plain)?;
+        self.owed += n.div_ceil(CHUNK);
+        Ok(n)
     }
 
     pub(super) fn close_notify(&mut self) {
@@ -157,11 +161,32 @@ impl Stream {
     }
 
     pub(super) fn take_output(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+        let before = out.len();
         while self.connection.wants_write() {
             self.connection.write_tls(out)?;
         }
+        // Past the record limit of its keys, TLS 1.2 cannot change them. rustls then queues a
+        // `close_notify`, and takes and drops all further plaintext without an error.
+        if std::mem::take(&mut self.owed) > data_records(&out[before..]) {
+            return Err(io::Error::other(
+                "the TLS connection is at the record limit of its keys; it takes no more data",
+            ));
+        }
         Ok(())
     }
+}
+
+/// Counts the records of application data in whole records of ciphertext. (In TLS 1.3 they all look
+/// like that: more are counted than owed, never fewer.)
+fn data_records(mut cipher: &[u8]) -> usize {
+    const APPLICATION_DATA: u8 = 23;
+    let mut count = 0;
+    // Type, version (two bytes), length (two bytes), and that many bytes.
+    while let [kind, _, _, high, low, rest @ ..] = cipher {
+        count += usize::from(*kind == APPLICATION_DATA);
+        cipher = rest.get(usize::from(u16::from_be_bytes([*high, *low]))..).unwrap_or_default();
+    }
+    count
 }
 
 pub(super) fn connect(
@@ -254,5 +279,95 @@ impl ServerCertVerifier for AcceptAll {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::crypto::ring::cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256;
+    use rustls::version::TLS12;
+    use rustls::{CipherSuiteCommon, ServerConfig, ServerConnection, SupportedCipherSuite};
+    use rustls::{Tls12CipherSuite, pki_types::PrivatePkcs8KeyDer};
+
+    /// A client of TLS 1.2 whose engine may encrypt so many records, and its server.
+    fn pair(records: u64) -> (Stream, Stream) {
+        let SupportedCipherSuite::Tls12(usual) = TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 else {
+            panic!("a suite of TLS 1.2")
+        };
+        let limited = Tls12CipherSuite {
+            common: CipherSuiteCommon { confidentiality_limit: records, ..usual.common },
+            ..*usual
+        };
+        let limited = SupportedCipherSuite::Tls12(Box::leak(Box::new(limited)));
+        let few = CryptoProvider { cipher_suites: vec![limited], ..(*provider()).clone() };
+        let client = ClientConfig::builder_with_provider(Arc::new(few))
+            .with_protocol_versions(&[&TLS12])
+            .expect("versions")
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AcceptAll(provider())))
+            .with_no_client_auth();
+        let own = rcgen::generate_simple_self_signed(["h".to_owned()]).expect("certificate");
+        let key = PrivatePkcs8KeyDer::from(own.signing_key.serialize_der());
+        let server = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS12])
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key.into())
+            .expect("config");
+        let name = ServerName::try_from("h").expect("name");
+        let client = ClientConnection::new(Arc::new(client), name).expect("client");
+        let server = ServerConnection::new(Arc::new(server)).expect("server");
+        let (mut client, mut server) = (Stream::new(client.into()), Stream::new(server.into()));
+        for _ in 0..4 {
+            carry(&mut client, &mut server).expect("handshake");
+            carry(&mut server, &mut client).expect("handshake");
+        }
+        assert!(!client.connection.is_handshaking() && !server.connection.is_handshaking());
+        (client, server)
+    }
+
+    /// Moves what one end has to say to the other; gives the plaintext in it.
+    fn carry(from: &mut Stream, to: &mut Stream) -> io::Result<Vec<u8>> {
+        let mut cipher = Vec::new();
+        from.take_output(&mut cipher)?;
+        if !cipher.is_empty() {
+            to.feed(&cipher);
+        }
+        let mut plain = Vec::new();
+        let mut buf = [0; 4096];
+        loop {
+            match to.read(&mut buf) {
+                Ok(0) => return Ok(plain),
+                Ok(n) => plain.extend_from_slice(&buf[..n]),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(plain),
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_engine_drops_past_its_record_limit_is_an_error() {
+        // A frame; two that share a batch; one that needs several records, the last one short.
+        for sizes in [&[100][..], &[10, 20], &[3 * 16 * 1024 + 10]] {
+            let (mut client, mut server) = pair(40);
+            let mut rounds = 0;
+            let error = loop {
+                let mut sent = Vec::new();
+                for size in sizes {
+                    let frame = vec![rounds; *size];
+                    assert_eq!(client.write(&frame).expect("taken"), *size);
+                    sent.extend(frame);
+                }
+                match carry(&mut client, &mut server) {
+                    Ok(arrived) => assert!(arrived == sent, "round {rounds}: bytes were dropped"),
+                    Err(e) => break e,
+                }
+                rounds += 1;
+                assert!(rounds < 50, "the limit is never reached");
+            };
+            assert!(error.to_string().contains("record limit"), "{error}");
+            assert!(rounds > 5, "{rounds}");
+        }
     }
 }

@@ -1,0 +1,128 @@
+//! What the reader thread says to the outside, beside the event queue: log lines, the counters, and
+//! the outcome of the first connection.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+
+use super::super::queue::Queue;
+use super::super::shared::Shared;
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::Event;
+use crate::session::Receiver;
+
+/// A full queue is worth a warning this often.
+const FULL_EVERY: Duration = Duration::from_secs(10);
+/// And unreadable frames this often, however many come.
+const UNREADABLE_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct Report {
+    /// Told once: the first connection is up, or has failed.
+    ready: Option<Sender<Result<()>>>,
+    stopped: bool,
+    warned_full: Option<Instant>,
+    warned_unreadable: Option<Instant>,
+    /// Unreadable frames that no line has mentioned.
+    unmentioned: u64,
+    pub(super) bytes_in: u64,
+}
+
+impl Report {
+    pub(super) fn new(ready: Sender<Result<()>>) -> Self {
+        Self {
+            ready: Some(ready),
+            stopped: false,
+            warned_full: None,
+            warned_unreadable: None,
+            unmentioned: 0,
+            bytes_in: 0,
+        }
+    }
+
+    /// The first connection has come up.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready.is_none()
+    }
+
+    /// The last event has been reported.
+    pub(super) fn stopped(&self) -> bool {
+        self.stopped
+    }
+
+    pub(super) fn event(&mut self, event: &Event) {
+        match event {
+            Event::Connected(connected) => {
+                log::info!("connected as `{}`", connected.connection_id);
+                self.tell_ready(Ok(()));
+            }
+            Event::Stopped(stopped) => {
+                match stopped.cause.is_closed() {
+                    true => log::info!("stopped"),
+                    false => log::error!("stopped: {}", described(&stopped.cause)),
+                }
+                self.stopped = true;
+                self.tell_ready(Err(stopped.cause.clone()));
+            }
+            Event::Recovering(e) => log::warn!("link lost, recovering: {}", described(&e.cause)),
+            Event::Recovered(e) => log::info!("recovered; {} messages replayed", e.replayed),
+            Event::Disconnected(e) => log::warn!("disconnected: {}", described(&e.cause)),
+            Event::Reconnecting(e) => {
+                log::info!("attempt {} in {:?}: {}", e.attempt, e.delay, described(&e.cause));
+            }
+            Event::RejoinFailed(e) => {
+                log::warn!("group `{}` not joined again: {}", e.group, described(&e.error));
+            }
+            _ => {}
+        }
+    }
+
+    fn tell_ready(&mut self, outcome: Result<()>) {
+        if let Some(ready) = self.ready.take() {
+            let _ = ready.send(outcome);
+        }
+    }
+
+    /// A consumer that is too slow fills the queue again and again.
+    pub(super) fn queue_full(&mut self, now: Instant, unread: usize) {
+        if is_due(&mut self.warned_full, now, FULL_EVERY) {
+            log::warn!("the event queue is full: {unread} events are unread");
+        }
+    }
+
+    pub(super) fn unreadable(&mut self, now: Instant, why: &str) {
+        self.unmentioned += 1;
+        if is_due(&mut self.warned_unreadable, now, UNREADABLE_EVERY) {
+            let count = std::mem::take(&mut self.unmentioned);
+            log::warn!("a frame could not be read and was skipped ({count} since the last): {why}");
+        }
+    }
+
+    pub(super) fn counters(&self, shared: &Shared, receiver: &Receiver, queue: &Queue) {
+        let (counters, counts) = (&shared.counters, &receiver.counts);
+        counters.bytes_in.store(self.bytes_in, Relaxed);
+        counters.messages_in.store(counts.messages, Relaxed);
+        counters.duplicates.store(counts.duplicates, Relaxed);
+        counters.dropped.store(counts.dropped, Relaxed);
+        counters.malformed.store(counts.malformed, Relaxed);
+        counters.queue_high_water.store(queue.high_water() as u64, Relaxed);
+    }
+}
+
+fn is_due(last: &mut Option<Instant>, now: Instant, every: Duration) -> bool {
+    let due = last.is_none_or(|at| now.saturating_duration_since(at) >= every);
+    if due {
+        *last = Some(now);
+    }
+    due
+}
+
+/// An error with its causes, for a log. What a URL provider of the program says may hold a token,
+/// so that is left out.
+pub(super) fn described(error: &Error) -> String {
+    match error.kind() {
+        ErrorKind::UrlProvider => error.to_string(),
+        _ => format!("{error:#}"),
+    }
+}

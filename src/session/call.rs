@@ -1,0 +1,101 @@
+//! One call: what it asks for, and how far it has come.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::protocol::Frame;
+
+/// What names a call until it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Key {
+    Ack(u64),
+    /// Fire and forget: it ends when it is sent.
+    Unacked(u64),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum CallKind {
+    Join(Arc<str>),
+    Leave(Arc<str>),
+    /// Our own, after a new connection.
+    Rejoin(Arc<str>),
+    /// A publication.
+    Message,
+    /// An event to the app server, whose handler may take its time. Every frame of the simple
+    /// client counts as one.
+    Event,
+}
+
+impl CallKind {
+    /// The group whose membership it changes.
+    pub(super) fn group(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Join(group) | Self::Leave(group) | Self::Rejoin(group) => Some(group),
+            Self::Message | Self::Event => None,
+        }
+    }
+}
+
+/// A call, checked and encoded. The client makes it; the session keeps it until it ends.
+#[derive(Debug)]
+pub(crate) struct Call<W> {
+    pub(crate) key: Key,
+    pub(crate) kind: CallKind,
+    pub(crate) frame: Frame,
+    /// Kept by the session, whether a thread waits for the outcome or not. (Rejoins have a common
+    /// one, see `Session::rejoin_until`.)
+    pub(crate) deadline: Instant,
+    pub(crate) waiter: Option<W>,
+    pub(super) place: Place,
+    /// It was written on an earlier connection.
+    pub(super) written_before: bool,
+    /// For an event that is written: silence of the peer proves nothing until then.
+    pub(super) patience: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Not in the table yet.
+    New,
+    /// Its place in the order of all writes of calls with an ack id.
+    Written(u64),
+    /// Its place in `waiting`.
+    Waiting(u64),
+}
+
+impl<W> Call<W> {
+    pub(crate) fn new(key: Key, kind: CallKind, frame: Frame, deadline: Instant) -> Self {
+        Self {
+            key,
+            kind,
+            frame,
+            deadline,
+            waiter: None,
+            place: Place::New,
+            written_before: false,
+            patience: None,
+        }
+    }
+
+    /// It may have reached the service, on this connection or an earlier one.
+    pub(super) fn was_written(&self) -> bool {
+        self.written_before || self.order().is_some()
+    }
+
+    /// Its place in the order of writes, if it is written on this connection. Orders go up over
+    /// the whole life of the session.
+    pub(super) fn order(&self) -> Option<u64> {
+        match self.place {
+            Place::Written(order) => Some(order),
+            Place::New | Place::Waiting(_) => None,
+        }
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.frame.as_bytes().len()
+    }
+
+    pub(super) fn is_rejoin(&self) -> bool {
+        matches!(self.kind, CallKind::Rejoin(_))
+    }
+}

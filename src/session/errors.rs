@@ -1,0 +1,88 @@
+//! What callers are told when a call fails.
+
+use std::borrow::Cow;
+
+use super::loss::Loss;
+use crate::error::{Error, ErrorKind};
+
+/// `written_before`: an earlier connection may have executed it all the same.
+pub(super) fn refused(name: &str, message: &str, written_before: bool) -> Error {
+    let mut text = String::from("the service refused the call");
+    for part in [name, message] {
+        if !part.is_empty() {
+            text.extend([": ", part]);
+        }
+    }
+    let error = Error::new(ErrorKind::Refused, text).with_service_name(name);
+    // It failed inside the service or the app's event handler: it may have done part of its work.
+    let not_begun = matches!(name, "Forbidden" | "BadRequest" | "NotFound");
+    error.maybe_delivered(written_before || !not_begun)
+}
+
+/// `queue_full`: how many events are unread, if the queue is full.
+pub(super) fn timed_out(written: bool, queue_full: Option<usize>) -> Error {
+    let text = if written {
+        "no ack came within the time limit of the call; the service may have executed it"
+    } else {
+        "the call could not be sent within its time limit; nothing was sent"
+    };
+    let text = match queue_full {
+        None => Cow::Borrowed(text),
+        Some(unread) => Cow::Owned(format!("{text}; {}", nothing_is_read(unread))),
+    };
+    Error::new(ErrorKind::Timeout, text).maybe_delivered(written)
+}
+
+/// The cause of a loss, or the full queue that may be behind it, with that cause.
+pub(super) fn lost(cause: &Error, queue_full: Option<usize>) -> Error {
+    let Some(unread) = queue_full else { return cause.clone() };
+    Error::new(cause.kind(), format!("the connection was lost; {}", nothing_is_read(unread)))
+        .with_facts_of(cause)
+        .with_source(cause.clone())
+        .maybe_delivered(cause.may_have_been_delivered())
+}
+
+fn nothing_is_read(unread: usize) -> String {
+    format!(
+        "the event queue is full ({unread} unread), so nothing more is read from the connection: \
+         read `events()`, or use `no_event_queue` or `no_echo`"
+    )
+}
+
+/// For a call that the end of the client cuts short, or that comes after it.
+pub(crate) fn ended_error(cause: &Error, written: bool) -> Error {
+    if cause.is_closed() {
+        return Error::closed().maybe_delivered(written);
+    }
+    Error::new(cause.kind(), "the client has stopped")
+        .with_facts_of(cause)
+        .with_source(cause.clone())
+        .maybe_delivered(written)
+}
+
+pub(super) fn not_connected(cause: Error) -> Error {
+    Error::new(
+        ErrorKind::NotConnected,
+        "the connection came up, but the service did not say `connected`",
+    )
+    .with_close_code(cause.close_code())
+    .with_source(cause)
+}
+
+pub(super) fn outcome_unknown(why: &str) -> Error {
+    Error::new(
+        ErrorKind::OutcomeUnknown,
+        format!("it is unknown whether the service executed the call: {why}"),
+    )
+    .maybe_delivered(true)
+}
+
+pub(super) fn broke_rule(loss: &Loss) -> Error {
+    Error::new(
+        ErrorKind::Refused,
+        "the service closed the connection over something that was sent; the call is not repeated",
+    )
+    .with_close_code(loss.close_code)
+    .with_source(loss.error.clone())
+    .maybe_delivered(true)
+}
