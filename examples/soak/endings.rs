@@ -140,13 +140,15 @@ impl<'a> Lab<'a> {
             if self.scene.reliable { is_robust(*place) } else { !drops_messages(*place) }
         };
         let places: Vec<usize> = (self.scene.publishers..self.clients.len()).filter(fit).collect();
-        let place = places[self.rng.random_range(0..places.len())];
+        // One that pauses by itself has its queue full already.
+        let is_full = |place: &usize| self.clients[*place].stats().queue_len >= QUEUE;
+        let place = match places.iter().copied().find(is_full) {
+            Some(place) => place,
+            None => places[self.rng.random_range(0..places.len())],
+        };
         let (client, gate) = (&self.clients[place], &self.scene.gates[place]);
-        if gate.pausing.load(SeqCst) {
-            return false;
-        }
         gate.held.store(true, SeqCst);
-        let full = self.soon(PATIENCE, |_| client.stats().queue_len >= QUEUE);
+        let full = self.soon(PATIENCE, |_| is_full(&place));
         let id = client.connection_id().filter(|_| full);
         let seen = id.is_some_and(|id| self.cut_and_await(place, client, &id));
         gate.held.store(false, SeqCst);

@@ -13,9 +13,9 @@ use super::faults::{DEAD_AFTER, Kind, Lab, RECOVERY_ATTEMPT};
 /// An effect that does not show within this time is not counted.
 pub(super) const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// How long a slow event handler takes at most. While it runs the emulator answers nothing on that
-/// link, and a client that does not know why must not take the peer for dead.
-const SLOWEST_HANDLER: Duration = Duration::from_millis(250);
+/// How long a slow event handler takes at most, in milliseconds. While it runs the emulator answers
+/// nothing on that link, so this is longer than a client bears silence without such a reason.
+const SLOWEST_HANDLER: u64 = 2 * DEAD_AFTER.as_millis() as u64;
 
 const SERVER_ERRORS: [u16; 4] = [429, 500, 502, 503];
 const CLIENT_ERRORS: [u16; 4] = [403, 404, 410, 429];
@@ -221,20 +221,22 @@ impl<'a> Lab<'a> {
             && self.soon(PATIENCE, |_| received(self.clients) > to)
     }
 
-    /// Seen: the handler was slow. Two times in five links are cut while it may run.
+    /// Seen: the handler was slow, and nobody dialed for that. Two times in five links are cut while
+    /// it may run.
     fn slow_handler(&mut self) -> bool {
         let handler = self.scene.handler;
         let slept = handler.slept.load(SeqCst);
-        let pause =
-            self.millis(SLOWEST_HANDLER.as_millis() as u64 / 5, SLOWEST_HANDLER.as_millis() as u64);
+        let dialed = self.emulator.stats().upgrades_attempted;
+        let pause = self.millis(SLOWEST_HANDLER / 10, SLOWEST_HANDLER);
+        let cut = self.rng.random_bool(0.4);
         handler.slow_down(self.rng.random_range(1..=3), pause);
-        if self.rng.random_bool(0.4) {
+        if cut {
             std::thread::sleep(pause);
             self.cut();
         }
         let seen = self.soon(PATIENCE, |_| handler.slept.load(SeqCst) > slept);
         handler.slow_down(0, pause);
-        seen
+        seen && (cut || self.emulator.stats().upgrades_attempted == dialed)
     }
 
     /// Seen: a client recognised and dropped repeated messages.

@@ -44,8 +44,6 @@ pub(crate) struct Ended {
 pub(crate) struct Gate {
     /// While this is set the consumer reads nothing.
     pub(crate) held: AtomicBool,
-    /// It pauses on its own.
-    pub(crate) pausing: AtomicBool,
     /// By publisher: one more than the highest number that came.
     pub(crate) next: Vec<AtomicUsize>,
 }
@@ -126,11 +124,9 @@ impl Listener<'_> {
             && !calm()
             && let Some(until) = pauses.begin()
         {
-            self.gate.pausing.store(true, SeqCst);
             while Instant::now() < until && !calm() {
                 thread::sleep(LOOK);
             }
-            self.gate.pausing.store(false, SeqCst);
         }
     }
 
