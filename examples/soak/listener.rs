@@ -12,11 +12,10 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use webpubsub::crossbeam_channel::{Receiver, RecvTimeoutError};
-use webpubsub::emulator::Emulator;
 use webpubsub::{Error, Event};
 
 use super::check::Entry;
-use super::faults::HUB;
+use super::faults::{HUB, Scene};
 
 /// What clients reported, where the emulator's counters cannot know.
 #[derive(Debug, Default)]
@@ -90,10 +89,8 @@ impl Pauses {
 /// Reads the events of one client until their end.
 pub(crate) struct Listener<'a> {
     pub(crate) client: usize,
+    pub(crate) scene: Scene<'a>,
     pub(crate) events: Receiver<Event>,
-    pub(crate) emulator: &'a Emulator,
-    pub(crate) seen: &'a Seen,
-    pub(crate) gate: &'a Gate,
     pub(crate) pauses: Option<Pauses>,
     /// The faults are over: no more pauses.
     pub(crate) calm: &'a AtomicBool,
@@ -115,9 +112,13 @@ impl Listener<'_> {
         }
     }
 
+    fn gate(&self) -> &Gate {
+        &self.scene.gates[self.client]
+    }
+
     fn pause(&mut self) {
         let calm = || self.calm.load(SeqCst);
-        while self.gate.held.load(SeqCst) && !calm() {
+        while self.gate().held.load(SeqCst) && !calm() {
             thread::sleep(LOOK);
         }
         if let Some(pauses) = &mut self.pauses
@@ -134,7 +135,7 @@ impl Listener<'_> {
         match event {
             Event::GroupMessage(message) => match parse(message.text().unwrap_or_default()) {
                 Some((publisher, n)) => {
-                    if let Some(next) = self.gate.next.get(publisher) {
+                    if let Some(next) = self.gate().next.get(publisher) {
                         next.fetch_max(n + 1, SeqCst);
                     }
                     Entry::Message { publisher, n }
@@ -156,10 +157,10 @@ impl Listener<'_> {
             Event::Recovered(_) => Entry::Recovered,
             Event::Disconnected(over) => {
                 self.lost(&over.cause, over.close_code);
-                let kept = self.emulator.connections(HUB).iter().any(|info| info.id == *id);
+                let kept = self.scene.emulator.connections(HUB).iter().any(|info| info.id == *id);
                 let (id, cause) = (std::mem::take(id), format!("{:#}", over.cause));
                 let ended = Ended { client: self.client, id, kept, cause };
-                self.seen.ended.lock().expect("the list").push(ended);
+                self.scene.seen.ended.lock().expect("the list").push(ended);
                 Entry::Disconnected { maybe_lost: over.maybe_lost }
             }
             Event::Reconnecting(_) => Entry::Reconnecting,
@@ -171,9 +172,9 @@ impl Listener<'_> {
 
     fn lost(&self, cause: &Error, code: Option<u16>) {
         if is_reset(cause) {
-            self.seen.resets.fetch_add(1, SeqCst);
+            self.scene.seen.resets.fetch_add(1, SeqCst);
         }
-        self.seen.codes.lock().expect("the list").extend(code);
+        self.scene.seen.codes.lock().expect("the list").extend(code);
     }
 }
 

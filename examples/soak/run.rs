@@ -63,8 +63,7 @@ pub(crate) struct Material {
     pub(crate) emulator: webpubsub::emulator::Stats,
     pub(crate) ordered: [u64; KINDS.len()],
     pub(crate) hits: [u64; KINDS.len()],
-    /// All sessions that clients reported as over, those not ordered by a fault, and how many they
-    /// were.
+    /// The sessions that clients reported as over, those apart that a fault wanted to end.
     pub(crate) unordered: Vec<Ended>,
     pub(crate) pauses: u64,
     pub(crate) longest_pause: Duration,
@@ -91,12 +90,11 @@ fn play(settings: &Settings, protocol: Protocol) -> (Material, Vec<String>) {
     // The service may greet a recovered client with a second `connected`, or not.
     let emulator = Emulator::builder()
         .record_frames(0)
-        .connected_after_recovery((settings.seed + index / 2) % 2 == 1)
+        .connected_after_recovery(settings.seed.wrapping_add(index / 2) % 2 == 1)
         .event_handler(move |event| handles.handle(event))
         .start()
         .expect("emulator");
-    let count = settings.publishers + settings.subscribers;
-    let clients: Vec<Client> = (0..count)
+    let clients: Vec<Client> = (0..settings.publishers + settings.subscribers)
         .map(|place| connect(&emulator, protocol, settings, place).expect("connect"))
         .collect();
     let gates: Vec<Gate> = clients.iter().map(|_| Gate::new(settings.publishers)).collect();
@@ -117,27 +115,40 @@ fn play(settings: &Settings, protocol: Protocol) -> (Material, Vec<String>) {
         .map(|(place, client)| Publisher::new(client, place, seed, &behind))
         .collect();
     let mut lab = Lab::new(scene, seed);
-    let calm = AtomicBool::new(false);
+    let (heard, time) = perform(settings, seed, &mut lab, &mut publishers, &behind);
+    collect(protocol, lab, publishers, heard, time)
+}
 
-    let (heard, time) = thread::scope(|scope| {
-        let listeners: Vec<_> = (0..count)
-            .map(|place| {
-                let pauses = (place >= settings.publishers)
-                    .then(|| Pauses::new(seed.wrapping_add(place as u64), settings.pauses()));
-                let (gate, events) = (&gates[place], clients[place].events());
-                let (emulator, seen, calm) = (&emulator, &seen, &calm);
-                let listener =
-                    Listener { client: place, events, emulator, seen, gate, pauses, calm };
+/// All log entries of a client, and how it paused.
+type Heard = (Vec<Entry>, Option<Pauses>);
+
+/// From the first message to the end of all clients.
+fn perform(
+    settings: &Settings,
+    seed: u64,
+    lab: &mut Lab<'_>,
+    publishers: &mut [Publisher<'_>],
+    behind: &AtomicUsize,
+) -> (Vec<Heard>, Duration) {
+    let scene = lab.scene;
+    let calm = &AtomicBool::new(false);
+    thread::scope(|scope| {
+        let listeners: Vec<_> = (0..scene.clients.len())
+            .map(|client| {
+                let pauses = (client >= scene.publishers)
+                    .then(|| Pauses::new(seed.wrapping_add(client as u64), settings.pauses()));
+                let events = scene.clients[client].events();
+                let listener = Listener { client, scene, events, pauses, calm };
                 scope.spawn(move || listener.listen())
             })
             .collect();
-        for client in &clients[settings.publishers..] {
+        for client in &scene.clients[scene.publishers..] {
             client.join_group(GROUP).expect("join");
         }
         let start = Instant::now();
         thread::scope(|scope| {
-            for publisher in &mut publishers {
-                scope.spawn(|| publisher.publish_until(&calm));
+            for publisher in &mut *publishers {
+                scope.spawn(|| publisher.publish_until(calm));
             }
             scope.spawn(|| {
                 while !calm.load(SeqCst) {
@@ -149,21 +160,29 @@ fn play(settings: &Settings, protocol: Protocol) -> (Material, Vec<String>) {
             calm.store(true, SeqCst);
         });
         let time = start.elapsed();
-        finish(&scene, &mut publishers, &mut lab);
-        let join = |listener: thread::ScopedJoinHandle<'_, _>| listener.join().expect("listener");
-        (listeners.into_iter().map(join).collect::<Vec<_>>(), time)
-    });
+        finish(publishers, lab);
+        let heard = listeners.into_iter().map(|one| one.join().expect("listener")).collect();
+        (heard, time)
+    })
+}
 
-    let mut violations = lab.violations;
+/// What is left behind, and what was found wrong on the way.
+fn collect(
+    protocol: Protocol,
+    lab: Lab<'_>,
+    mut publishers: Vec<Publisher<'_>>,
+    heard: Vec<Heard>,
+    time: Duration,
+) -> (Material, Vec<String>) {
+    let (scene, mut violations) = (lab.scene, lab.violations);
     for publisher in &mut publishers {
         violations.append(&mut publisher.errors);
-        violations.extend(handler.check(publisher.place, &publisher.events));
+        violations.extend(scene.handler.check(publisher.place, &publisher.events));
     }
-    let named = std::mem::take(&mut *seen.codes.lock().expect("the codes"));
-    violations.extend(
-        named.difference(&lab.sent_codes).map(|code| format!("nobody sent the close code {code}")),
-    );
-    let ended = std::mem::take(&mut *seen.ended.lock().expect("the list"));
+    let named = std::mem::take(&mut *scene.seen.codes.lock().expect("the codes"));
+    let unsent = named.difference(&lab.sent_codes);
+    violations.extend(unsent.map(|code| format!("nobody sent the close code {code}")));
+    let ended = std::mem::take(&mut *scene.seen.ended.lock().expect("the list"));
     let pauses = || heard.iter().filter_map(|(_, pauses)| pauses.as_ref());
     let material = Material {
         protocol,
@@ -171,8 +190,8 @@ fn play(settings: &Settings, protocol: Protocol) -> (Material, Vec<String>) {
         unordered: ended.into_iter().filter(|ended| !lab.doomed.contains(&ended.id)).collect(),
         pauses: pauses().map(|pauses| pauses.count).sum(),
         longest_pause: pauses().map(|pauses| pauses.most).max().unwrap_or_default(),
-        clients: clients.iter().map(Client::stats).collect(),
-        emulator: emulator.stats(),
+        clients: scene.clients.iter().map(Client::stats).collect(),
+        emulator: scene.emulator.stats(),
         ordered: lab.ordered,
         hits: lab.hits,
         events: publishers.iter_mut().map(|p| std::mem::take(&mut p.events)).collect(),
@@ -184,7 +203,8 @@ fn play(settings: &Settings, protocol: Protocol) -> (Material, Vec<String>) {
 
 /// The faults are off and every call has ended. Soon all are connected, and members again; then comes
 /// the farewell, and nothing of it may be lost.
-fn finish(scene: &Scene<'_>, publishers: &mut [Publisher<'_>], lab: &mut Lab<'_>) {
+fn finish(publishers: &mut [Publisher<'_>], lab: &mut Lab<'_>) {
+    let scene = lab.scene;
     let (emulator, subscribers) = (scene.emulator, &scene.clients[scene.publishers..]);
     if !lab.calm(WATCHDOG) {
         lab.violations.push("not everybody came back after the faults".to_owned());
