@@ -2,6 +2,7 @@
 
 use super::check::{self, Entry, Fate};
 use super::faults::{KINDS, drops_messages, is_robust};
+use super::listener::Ended;
 use super::run::{Material, Settings};
 use webpubsub::Protocol;
 
@@ -20,7 +21,10 @@ pub(crate) struct Column {
 /// Judges a run; `violations` are those found on the way.
 pub(crate) fn judge(settings: &Settings, run: &Material, mut violations: Vec<String>) -> Column {
     violations.extend(of_logs(settings, run));
-    violations.extend(of_sessions(settings, run));
+    if run.protocol.is_reliable() {
+        let overflows = run.emulator.overflows;
+        violations.extend(of_sessions(&run.unordered, overflows, settings.publishers));
+    }
     violations.extend(of_counters(settings, run));
     Column {
         name: short_name(run),
@@ -49,8 +53,8 @@ fn short_name(run: &Material) -> &'static str {
     names().find(|(_, protocol)| *protocol == run.protocol).map_or("", |(name, _)| name)
 }
 
-fn client(settings: &Settings, place: usize) -> String {
-    match place.checked_sub(settings.publishers) {
+fn client(publishers: usize, place: usize) -> String {
+    match place.checked_sub(publishers) {
         None => format!("publisher {place}"),
         Some(i) => format!("subscriber {i}"),
     }
@@ -62,14 +66,14 @@ fn of_logs(settings: &Settings, run: &Material) -> Vec<String> {
     let (of_publishers, of_subscribers) = run.logs.split_at(settings.publishers);
     for (place, log) in run.logs.iter().enumerate() {
         if let Err(why) = check::grammar(log) {
-            wrong.push(format!("{}: {why}", client(settings, place)));
+            wrong.push(format!("{}: {why}", client(settings.publishers, place)));
         }
         let (lagged, dropped) = (check::lagged(log), run.clients[place].dropped);
         let may_drop = place >= settings.publishers && drops_messages(place);
         if lagged != dropped || (dropped > 0 && !may_drop) {
             wrong.push(format!(
                 "{} dropped {dropped} messages and reported {lagged}",
-                client(settings, place)
+                client(settings.publishers, place)
             ));
         }
     }
@@ -94,23 +98,20 @@ fn of_logs(settings: &Settings, run: &Material) -> Vec<String> {
 }
 
 /// A session that can be recovered ends only if a fault wanted it, or if its consumer fell behind the
-/// service's limit, which may happen to subscribers that are not robust.
-fn of_sessions(settings: &Settings, run: &Material) -> Vec<String> {
-    if !run.protocol.is_reliable() {
-        return Vec::new();
-    }
-    let mut excused = run.emulator.overflows;
+/// service's limit, which may happen to subscribers that are not robust. `ended`: those that no fault
+/// wanted to end; `overflows`: how often the service found somebody beyond its limit.
+fn of_sessions(ended: &[Ended], mut overflows: u64, publishers: usize) -> Vec<String> {
     let mut wrong = Vec::new();
-    for ended in &run.unordered {
-        let may_overflow = ended.client >= settings.publishers && !is_robust(ended.client);
-        if may_overflow && !ended.kept && excused > 0 {
-            excused -= 1;
+    for ended in ended {
+        let may_overflow = ended.client >= publishers && !is_robust(ended.client);
+        if may_overflow && !ended.kept && overflows > 0 {
+            overflows -= 1;
             continue;
         }
         let service = if ended.kept { "still kept it" } else { "no longer had it" };
         wrong.push(format!(
             "{}: a session that could have been recovered was given up; the service {service}: {}",
-            client(settings, ended.client),
+            client(publishers, ended.client),
             ended.cause
         ));
     }
@@ -210,4 +211,24 @@ fn figures(settings: &Settings, run: &Material) -> Vec<(&'static str, String)> {
     figures.extend(numbers.map(|(label, n)| (label, n.to_string())));
     figures.push(("  longest, s", format!("{:.1}", run.longest_pause.as_secs_f64())));
     figures
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(client: usize, kept: bool) -> Ended {
+        Ended { client, id: String::new(), kept, cause: "why".to_owned() }
+    }
+
+    #[test]
+    fn only_a_fragile_subscriber_beyond_the_limit_may_lose_a_session_that_nobody_ended() {
+        let wrong = |ended: &[Ended], overflows| of_sessions(ended, overflows, 4).len();
+        assert_eq!(wrong(&[ended(5, false)], 1), 0);
+        assert_eq!(wrong(&[ended(5, false), ended(7, false)], 1), 1, "one overflow, two losses");
+        assert_eq!(wrong(&[ended(5, false)], 0), 1, "nobody was beyond the limit");
+        assert_eq!(wrong(&[ended(5, true)], 1), 1, "the service still kept it");
+        assert_eq!(wrong(&[ended(4, false)], 1), 1, "a robust one");
+        assert_eq!(wrong(&[ended(1, false)], 1), 1, "a publisher");
+    }
 }
