@@ -50,12 +50,11 @@
 //! a reference count; use it from any thread, without a lock of your own. Frames leave in the order
 //! in which the calls were made, also those of several threads.
 //!
-//! Each client has one thread, named `webpubsub` by default. It reads, keeps the connection alive,
-//! and makes a new one. It runs no code of yours (but for your program's logger) and never waits for
+//! Each client has one thread, named `webpubsub` by default. It reads and keeps the connection alive. It runs no code of yours (but for your program's logger) and never waits for
 //! a caller. A send is written by the thread
-//! that calls, or by another one that is writing just then. While the client connects there are two
-//! short-lived helpers at most: one looks up the host name, one asks your [URL
-//! provider](UrlSource::provider). A host with several addresses gets a further helper for each that
+//! that calls, or by another one that is writing just then. While the client connects there are
+//! short-lived helpers: one that connects again after a loss, one that looks up the host name, one that
+//! asks your [URL provider](UrlSource::provider). A host with several addresses gets a further helper for each that
 //! is tried.
 //!
 //! Memory is bounded for what is received (see [below](#receiving)). Calls that were started are kept
@@ -154,11 +153,13 @@
 //! # }
 //! ```
 //!
-//! The queue is bounded: 1024 messages, or 64 MiB ([`ClientBuilder::queue_messages`]). When it is full
-//! the client stops reading, and so the service feels it. While calls wait for acks, which come
-//! over the same connection, the bound is 16,384 ([`ClientBuilder::queue_messages_in_flight`]). Past
-//! that acks are not read either, and calls time out: a program that publishes to a group of which it
-//! is a member must read its events, or ask for [`no_echo`](Request::no_echo) or no queue at all.
+//! The queue is bounded: 1024 messages, or 64 MiB ([`ClientBuilder::queue_messages`]). While calls wait
+//! for acks, which come over the same connection, the bound is 16,384
+//! ([`ClientBuilder::queue_messages_in_flight`]). When it is full the client reads on for another 1000
+//! messages or 16 MiB, so acks, a lost link and its recovery are not held up by a slow consumer. Past
+//! that it stops reading, the service feels it, and calls time out (the error names the full queue): a
+//! program that publishes to a group of which it is a member must read its events, or ask for
+//! [`no_echo`](Request::no_echo) or no queue at all.
 //! [`Overflow`] names two other policies: drop (counted, and noted in the queue as
 //! [`Event::Lagged`]), or end the client. A program that only sends asks for
 //! [`no_event_queue`](ClientBuilder::no_event_queue).
@@ -231,7 +232,8 @@
 //! | `close` | 2 s, and up to 1 s more on a machine that hangs | `close_timeout` |
 //! | silence until a ping is sent; until the peer counts as dead | 10 s; 20 s | `keep_alive`, `no_keep_alive` |
 //! | writing without any progress: the link is given up | 10 s | |
-//! | recovery: in all; from try to try; each try | 30 s; 1 s; 5 s | `recovery_window`, `recovery_interval`, `recovery_attempt_timeout` |
+//! | the last two while an event handler of the app server may run, during which the service answers nothing | the deadline of the event's call, at least 60 s | `call_timeout`, [`Request::timeout`] |
+//! | recovery: in all; from try to try; each try (longer while it brings data, at most 2 min) | 30 s; 1 s; 5 s | `recovery_window`, `recovery_interval`, `recovery_attempt_timeout` |
 //! | new connections: delay, growing with each failure, at random below the bound | 1 s to 30 s | `backoff` |
 //!
 //! `recv` and the iteration over `events()` wait without a limit, until something comes or the
@@ -344,17 +346,16 @@
 //! Not yet: streams, invocations, group state (preview features of the service).
 //! Not planned: the service's MQTT and Socket.IO endpoints, its REST API for app servers.
 //!
-//! Built and tested on Linux only. macOS should work. Windows is not supported yet: its socket
-//! timeouts do not promise how much was sent or received when they pass, and the link relies on
-//! that. The minimum Rust version is 1.88, that of the dependencies.
+//! Built and tested on Linux only. macOS should work; Windows is not supported yet. The minimum Rust version is 1.88, that of the dependencies.
 //!
 //! # Map of the modules
 //!
-//! Calls go down only, and `protocol` and `session` have no socket, thread, lock or clock.
+//! Start with `ARCHITECTURE.md`. Calls go down only, and `protocol` and `session` have no socket,
+//! thread, lock or clock.
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | `client` | the handles, and the reader thread: start at `client/reader.rs`, the one loop |
+//! | `client` | the handles, and the reader thread: `client/reader.rs`, the one loop |
 //! | `session` | pure: the life of a connection, calls and acks, sequence ids, timers; rules at the top of `session/lifecycle.rs` |
 //! | [`protocol`] | pure: the wire messages and their codecs |
 //! | `transport` | URL to TCP to TLS to WebSocket, and the link that all callers share |

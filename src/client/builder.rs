@@ -187,9 +187,8 @@ macro_rules! common_settings {
 
             /// No pings: a service that no longer answers is not noticed while its system still
             /// does. A dead network is, by TCP itself: on Linux within 30 s, elsewhere with data
-            /// under way as late as the system's own limits make it.
-            /// An idle client then never wakes up; what a call left unwritten at its deadline, and
-            /// nobody waits for, leaves only with the next call or when something comes in.
+            /// under way as late as the system's own limits make it. An idle client then never wakes
+            /// up.
             pub fn no_keep_alive(mut self) -> Self {
                 self.options.keep_alive = None;
                 self
@@ -218,7 +217,8 @@ macro_rules! common_settings {
 
             /// How many it holds while a call waits for its ack, which is read behind the messages.
             /// Default: 16,384; never less than [`queue_messages`](Self::queue_messages). Past this
-            /// bound acks are not read either.
+            /// bound the client reads on for another 1000 messages or 16 MiB; then acks are not read
+            /// either.
             pub fn queue_messages_in_flight(mut self, most: usize) -> Self {
                 self.options.limits.hard = most;
                 self

@@ -244,10 +244,7 @@ impl Reader {
         }
         let Some(half) = &self.half else { return };
         let link = half.link();
-        // What a peer leaves unread is not added to: a later acknowledgment covers this one.
-        if link.has_room()
-            && let Some(sequence_id) = self.receiver.take_sequence_ack(self.now)
-        {
+        if let Some(sequence_id) = self.receiver.take_sequence_ack(self.now, link.has_room()) {
             self.shared.append_own(link, &Upstream::SequenceAck { sequence_id });
         }
         if self.receiver.take_ping() {

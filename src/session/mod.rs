@@ -22,6 +22,7 @@ mod call;
 mod calls;
 mod closing;
 mod config;
+mod delivery;
 mod errors;
 mod groups;
 mod hold;
@@ -38,11 +39,12 @@ mod tests;
 
 pub(crate) use call::{Call, CallKind, Key};
 pub(crate) use config::Config;
+pub(crate) use delivery::{Bound, EventQueue, Room};
 pub(crate) use errors::ended_error;
 pub(crate) use hold::{HOLD_BYTES, HOLD_MESSAGES};
 pub(crate) use keep_alive::KeepAliveConfig;
 pub(crate) use loss::Loss;
-pub(crate) use receiver::{Bound, EventQueue, Receiver, Room};
+pub(crate) use receiver::Receiver;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -73,7 +75,6 @@ pub(crate) enum Output<W> {
     Dial(Dial),
     /// Append a frame to the current link. `unwaited`: nobody waits for an ack of it. `patience`: it
     /// is an event, so a peer that takes or says nothing may be alive until then.
-    #[allow(dead_code)] // `patience` is for the link
     Send { frame: Frame, unwaited: bool, patience: Option<Instant> },
     /// Append a keep-alive to the current link.
     Ping,
@@ -355,14 +356,12 @@ impl<W> Session<W> {
 
     /// The peer was last heard then. Its silence proves nothing until the instant returned, because
     /// events may be under way, and the service answers nothing on a link while a handler runs.
-    #[allow(dead_code)] // for the receiver
     pub(crate) fn silence_allowed_until(&self, heard: Instant) -> Option<Instant> {
         self.calls.longest_patience().max(self.unanswered.until(heard))
     }
 
     /// The event queue is full, with this many messages unread, or it is not (any more). While it is,
     /// errors that this may have caused say so.
-    #[allow(dead_code)] // for the receiver
     pub(crate) fn queue_full(&mut self, unread: Option<usize>) {
         self.queue_full = unread;
     }

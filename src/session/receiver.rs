@@ -14,10 +14,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::hold::{Held, Hold};
+use super::delivery::{Arrived, Counts, Delivered, Delivery, EventQueue};
 use super::keep_alive::{KeepAlive, KeepAliveConfig, Silence};
 use super::replay::Replay;
-use super::sequence::{Sequence, Verdict};
 use super::{Identity, Loss, Session};
 use crate::error::{Error, ErrorKind};
 use crate::message::Event;
@@ -28,45 +27,6 @@ use crate::protocol::{Downstream, Malformed};
 const GATHER_MOST: usize = 200;
 /// Fewer acks: their callers have the next call ready, and the service waits for it.
 const ACKS_MOST: usize = 32;
-
-/// While something is held the queue's room is looked at again after this long, doubling;
-const LOOK_FIRST: Duration = Duration::from_micros(200);
-/// up to this long. (A channel cannot signal that it has room.)
-const LOOK_LAST: Duration = Duration::from_millis(10);
-/// Until a queue that dropped messages has room again it is looked at this often.
-const LOOK_LAGGED: Duration = Duration::from_millis(250);
-
-/// The event queue, as the receiver sees it.
-pub(crate) trait EventQueue {
-    /// Whether a message may enter.
-    fn room(&mut self, bound: Bound) -> Room;
-    /// Puts an event in. `size`: the bytes that a message keeps alive; `None` for a lifecycle
-    /// event, which always enters.
-    fn push(&mut self, event: Event, size: Option<usize>);
-}
-
-/// Which bound of the queue counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Bound {
-    Normal,
-    /// The connection is lost for good, so what is held must enter now or never: above the normal
-    /// bound by what may be held.
-    LastCall,
-}
-
-/// What becomes of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Room {
-    Yes,
-    /// The queue is full and its policy is to wait.
-    Wait,
-    /// It is full and its policy is to drop the newest.
-    Drop,
-    /// It is full and its policy is to stop the client.
-    Stop,
-    /// There is no queue (any more); nothing is missed.
-    Discard,
-}
 
 /// What the session is told.
 #[derive(Debug)]
@@ -105,43 +65,23 @@ impl<W> Session<W> {
     }
 }
 
-/// What has arrived so far.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Counts {
-    /// Group and server messages, repeated ones not counted.
-    pub(crate) messages: u64,
-    pub(crate) duplicates: u64,
-    /// Messages that the queue's policy dropped.
-    pub(crate) dropped: u64,
-    /// Frames that could not be read, or are of an unknown kind.
-    pub(crate) malformed: u64,
-}
-
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Receiver {
     keep_alive_config: KeepAliveConfig,
     keep_alive: KeepAlive,
-    /// Since the last sign of a pause in reading: nothing was read because too much is held.
-    paused: bool,
-    sequence: Sequence,
+    delivery: Delivery,
     /// A recovery whose replay is not over.
     replay: Option<Replay>,
-    /// Messages that came in one read and are not handed over yet, with sequence ids and sizes.
-    gathered: Vec<(Event, Option<u64>, usize)>,
+    /// What came in one read and is not handed over yet.
+    gathered: Vec<Arrived>,
     acks: usize,
     inputs: Vec<Input>,
-    hold: Hold,
-    /// Messages dropped since the last event that entered.
-    lagged: u64,
-    /// When the queue's room is looked at next, and the pause that led there.
-    look: Option<(Instant, Duration)>,
     ping: bool,
     end: Option<Loss>,
     closing: bool,
     /// The peer has ended the stream: what is left of it is what the system holds.
     stream_ended: bool,
-    pub(crate) counts: Counts,
 }
 
 impl Receiver {
@@ -149,20 +89,15 @@ impl Receiver {
         Self {
             keep_alive_config: keep_alive,
             keep_alive: KeepAlive::new(keep_alive, now),
-            paused: false,
-            sequence: Sequence::default(),
+            delivery: Delivery::default(),
             replay: None,
             gathered: Vec::new(),
             acks: 0,
             inputs: Vec::new(),
-            hold: Hold::default(),
-            lagged: 0,
-            look: None,
             ping: false,
             end: None,
             closing: false,
             stream_ended: false,
-            counts: Counts::default(),
         }
     }
 
@@ -172,7 +107,6 @@ impl Receiver {
     /// each later stretch of the given length too.
     pub(crate) fn linked(&mut self, now: Instant, recovery: Option<(Instant, Duration)>) {
         self.keep_alive = KeepAlive::new(self.keep_alive_config, now);
-        self.paused = false;
         self.stream_ended = false;
         self.ping = false;
         self.end = None;
@@ -182,13 +116,13 @@ impl Receiver {
                 self.replay = Some(Replay::new(now, until, stretch, replayed));
             }
             // What is still to be acknowledged belongs to the session that is over.
-            None => self.sequence = Sequence::default(),
+            None => self.delivery.new_connection(),
         }
     }
 
     /// Whether more may be read from the link.
     pub(crate) fn may_read(&self) -> bool {
-        self.stream_ended || self.hold.has_room(self.closing)
+        self.stream_ended || self.delivery.may_read(self.closing)
     }
 
     /// The peer has ended the stream behind what is not read yet. That is bounded by the system's
@@ -278,17 +212,15 @@ impl Receiver {
     }
 
     fn gather(&mut self, message: Event, id: Option<u64>, size: usize) -> bool {
-        self.gathered.push((message, id, size));
+        self.gathered.push(Arrived { message: Some(message), id, size });
         self.gathered.len() >= GATHER_MOST
     }
 
     /// A frame that is not delivered still counts for the service, in its place among the others.
     fn unreadable(&mut self, now: Instant, id: Option<u64>, size: usize) -> bool {
         self.prove(now);
-        self.counts.malformed += 1;
-        if let Some(id) = id {
-            self.gathered.push((Event::Lagged(0), Some(id), size));
-        }
+        self.delivery.counts.malformed += 1;
+        self.gathered.push(Arrived { message: None, id, size });
         true
     }
 
@@ -313,173 +245,46 @@ impl Receiver {
     /// Puts what was gathered into the queue, or holds it. Then the session is to be told
     /// ([`take_inputs`](Self::take_inputs)).
     pub(crate) fn hand_over(&mut self, now: Instant, queue: &mut impl EventQueue) {
-        if !self.hold.is_empty() {
-            // A consumer that keeps pace is not made to wait for the next look.
-            self.move_held(now, queue);
-            self.look = self.look.map(|_| (now + LOOK_FIRST, LOOK_FIRST));
-        }
+        self.delivery.busy(now, queue);
         let mut gathered = std::mem::take(&mut self.gathered);
-        for (event, id, size) in gathered.drain(..) {
-            self.deliver(now, queue, event, id, size);
+        for arrived in gathered.drain(..) {
+            let id = arrived.id;
+            if let (Some(_), Some(replay)) = (id, &mut self.replay) {
+                replay.count();
+            }
+            match self.delivery.deliver(now, queue, arrived) {
+                Delivered::Yes => {}
+                Delivered::Stop => self.inputs.push(Input::Stop(queue_full())),
+                Delivered::Wild => {
+                    let seen = self.delivery.sequence.seen();
+                    self.end.get_or_insert_with(|| wild_id(id, seen));
+                }
+            }
         }
         // Its memory serves again.
         self.gathered = gathered;
     }
 
-    fn deliver(
-        &mut self,
-        now: Instant,
-        queue: &mut impl EventQueue,
-        event: Event,
-        id: Option<u64>,
-        size: usize,
-    ) {
-        if id.is_some_and(|id| !self.is_new(now, id, size)) {
-            return;
-        }
-        if let (Event::Lagged(_), Some(id)) = (&event, id) {
-            // Stands for a frame that could not be read.
-            return match self.hold.is_empty() {
-                true => self.sequence.handed(id, size, now),
-                false => self.hold.push(Held::Skipped { id, size }),
-            };
-        }
-        self.counts.messages += 1;
-        let room = match self.hold.is_empty() {
-            true => queue.room(Bound::Normal),
-            false => Room::Wait,
-        };
-        match room {
-            Room::Yes => self.put(queue, event, Some(size)),
-            Room::Wait => {
-                self.hold.push(Held::Message { event, id, size });
-                self.look.get_or_insert((now + LOOK_FIRST, LOOK_FIRST));
-                return;
-            }
-            Room::Drop => self.drop_one(now),
-            Room::Discard => {}
-            Room::Stop => {
-                self.inputs.push(Input::Stop(queue_full()));
-                return;
-            }
-        }
-        if let Some(id) = id {
-            self.sequence.handed(id, size, now);
-        }
-    }
-
-    /// Whether a sequence id is new. A repeated one is acknowledged again, one that cannot be true
-    /// ends the session.
-    fn is_new(&mut self, now: Instant, id: u64, size: usize) -> bool {
-        if let Some(replay) = &mut self.replay {
-            replay.count();
-        }
-        match self.sequence.check(id) {
-            Verdict::New => true,
-            Verdict::Duplicate => {
-                self.counts.duplicates += 1;
-                self.sequence.handed(0, size, now);
-                false
-            }
-            Verdict::Wild => {
-                self.end.get_or_insert_with(|| wild_id(id, self.sequence.seen()));
-                false
-            }
-        }
-    }
-
-    fn drop_one(&mut self, now: Instant) {
-        self.lagged += 1;
-        self.counts.dropped += 1;
-        self.look.get_or_insert((now + LOOK_LAGGED, LOOK_LAGGED));
-    }
-
-    /// Behind the note of what was dropped before.
-    fn put(&mut self, queue: &mut impl EventQueue, event: Event, size: Option<usize>) {
-        if self.lagged > 0 {
-            queue.push(Event::Lagged(std::mem::take(&mut self.lagged)), None);
-        }
-        queue.push(event, size);
-    }
-
-    /// Moves what is held into the queue as far as it has room. True if something moved.
-    fn move_held(&mut self, now: Instant, queue: &mut impl EventQueue) -> bool {
-        let mut moved = false;
-        while let Some(front) = self.hold.front() {
-            let is_message = matches!(front, Held::Message { .. });
-            if is_message && queue.room(Bound::Normal) == Room::Wait {
-                return moved;
-            }
-            self.move_one(now, queue);
-            moved = true;
-        }
-        self.look = None;
-        moved
-    }
-
-    fn move_one(&mut self, now: Instant, queue: &mut impl EventQueue) {
-        match self.hold.pop() {
-            Some(Held::Message { event, id, size }) => {
-                self.put(queue, event, Some(size));
-                if let Some(id) = id {
-                    self.sequence.handed(id, size, now);
-                }
-            }
-            Some(Held::Skipped { id, size }) => self.sequence.handed(id, size, now),
-            Some(Held::Event(event)) => self.put(queue, event, None),
-            None => {}
-        }
-    }
-
     /// An event of the session: it enters the queue, behind what is held.
     pub(crate) fn event(&mut self, now: Instant, event: Event, queue: &mut impl EventQueue) {
-        match &event {
-            // A new connection numbers from 1, and what is left of a replay is none of it.
-            Event::Connected(_) => {
-                self.sequence = Sequence::default();
-                self.replay = None;
-            }
-            Event::Recovering(_) => {
-                // The service sends again what is not acknowledged, so also what is held: without
-                // the rewind that would count as repeated, and be lost.
-                self.counts.messages -= self.hold.drop_numbered();
-                self.sequence.rewind();
-            }
-            Event::Disconnected(_) | Event::Stopped(_) => self.release(now, queue, &event),
-            _ => {}
+        if matches!(event, Event::Connected(_)) {
+            self.delivery.new_connection();
+            // What is left of a replay is none of the new connection.
+            self.replay = None;
         }
-        if self.hold.is_empty() {
-            self.put(queue, event, None);
-        } else {
-            self.hold.push(Held::Event(event));
-        }
-    }
-
-    /// The connection is over: what is held enters the queue above its bound, since nobody sends it
-    /// again.
-    fn release(&mut self, now: Instant, queue: &mut impl EventQueue, why: &Event) {
-        while let Some(front) = self.hold.front() {
-            // A loss may come again and again while nobody takes events; an end comes once.
-            let enters = !matches!(front, Held::Message { .. })
-                || matches!(why, Event::Stopped(_))
-                || queue.room(Bound::LastCall) == Room::Yes;
-            if enters {
-                self.move_one(now, queue);
-            } else {
-                self.hold.pop();
-                self.drop_one(now);
-            }
-        }
+        self.delivery.event(now, event, queue);
     }
 
     // --- time ----------------------------------------------------------------------------------
 
     /// The next instant at which [`tick`](Self::tick) or an acknowledgment is due.
     pub(crate) fn next_wake(&self) -> Option<Instant> {
-        let ack = self.sequence.next_wake().filter(|_| self.may_acknowledge());
+        let ack = self.delivery.sequence.next_wake().filter(|_| self.may_acknowledge());
         let replay = self.replay.as_ref().map(Replay::next_wake);
-        let look = self.look.map(|(at, _)| at);
-        [ack, replay, look, self.keep_alive.next_wake()].into_iter().flatten().min()
+        [ack, replay, self.delivery.next_look(), self.keep_alive.next_wake()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Does what is due. `excused_until`: until when silence since the given instant proves
@@ -490,28 +295,9 @@ impl Receiver {
         queue: &mut impl EventQueue,
         excused_until: impl FnOnce(Instant) -> Option<Instant>,
     ) {
-        if let Some((at, pause)) = self.look
-            && at <= now
-        {
-            self.look_for_room(now, pause, queue);
-        }
+        self.delivery.tick(now, queue);
         self.watch_replay(now);
         self.watch_silence(now, excused_until);
-    }
-
-    fn look_for_room(&mut self, now: Instant, pause: Duration, queue: &mut impl EventQueue) {
-        if !self.hold.is_empty() {
-            let moved = self.move_held(now, queue);
-            let next = if moved { LOOK_FIRST } else { (pause * 2).min(LOOK_LAST) };
-            self.look = (!self.hold.is_empty()).then_some((now + next, next));
-        } else if self.lagged > 0 && queue.room(Bound::Normal) != Room::Yes {
-            self.look = Some((now + LOOK_LAGGED, LOOK_LAGGED));
-        } else {
-            self.look = None;
-            if self.lagged > 0 {
-                queue.push(Event::Lagged(std::mem::take(&mut self.lagged)), None);
-            }
-        }
     }
 
     fn watch_replay(&mut self, now: Instant) {
@@ -570,9 +356,20 @@ impl Receiver {
         self.replay.as_ref().is_none_or(Replay::is_proved)
     }
 
-    /// The sequence id to acknowledge now.
-    pub(crate) fn take_sequence_ack(&mut self, now: Instant) -> Option<u64> {
-        self.may_acknowledge().then(|| self.sequence.take_ack(now)).flatten()
+    /// The sequence id to acknowledge now. `room`: whether the link takes more data. A peer that
+    /// leaves everything unread gets no more acknowledgments; a later one covers them.
+    pub(crate) fn take_sequence_ack(&mut self, now: Instant, room: bool) -> Option<u64> {
+        let sequence = &mut self.delivery.sequence;
+        if self.replay.as_ref().is_some_and(|replay| !replay.is_proved())
+            || sequence.next_wake().is_none_or(|at| now < at)
+        {
+            return None;
+        }
+        if !room {
+            sequence.put_off(now);
+            return None;
+        }
+        sequence.take_ack(now)
     }
 
     /// A ping must leave.
@@ -587,12 +384,16 @@ impl Receiver {
 
     /// The queue is full, and by that much that it may be why the connection suffers.
     pub(crate) fn is_behind(&self) -> bool {
-        self.hold.is_nearly_full()
+        self.delivery.is_behind()
     }
 
     /// The queue is at its bound: something is held, or was dropped and is not reported yet.
     pub(crate) fn is_full(&self) -> bool {
-        !self.hold.is_empty() || self.lagged > 0
+        self.delivery.is_full()
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.delivery.counts
     }
 }
 
@@ -600,7 +401,8 @@ fn queue_full() -> Error {
     Error::new(ErrorKind::QueueFull, "the event queue is full and its policy is to disconnect")
 }
 
-fn wild_id(id: u64, seen: u64) -> Loss {
+fn wild_id(id: Option<u64>, seen: u64) -> Loss {
+    let id = id.unwrap_or_default();
     let error = Error::new(
         ErrorKind::Disconnected,
         format!("the service sent the sequence id {id} after {seen}, which cannot be true"),

@@ -34,6 +34,8 @@ pub(super) struct Sequence {
     count: u64,
     bytes: usize,
     since: Option<Instant>,
+    /// The link takes no more data, so the next acknowledgment waits, and covers more then.
+    put_off_until: Option<Instant>,
 }
 
 impl Sequence {
@@ -67,10 +69,15 @@ impl Sequence {
     }
 
     pub(super) fn next_wake(&self) -> Option<Instant> {
-        self.since.map(|since| match self.is_plenty() {
+        let due = self.since.map(|since| match self.is_plenty() {
             true => since,
             false => since + ACK_DELAY,
-        })
+        })?;
+        Some(self.put_off_until.map_or(due, |until| until.max(due)))
+    }
+
+    pub(super) fn put_off(&mut self, now: Instant) {
+        self.put_off_until = Some(now + ACK_DELAY);
     }
 
     fn is_plenty(&self) -> bool {
@@ -83,6 +90,7 @@ impl Sequence {
             return None;
         }
         self.since = None;
+        self.put_off_until = None;
         self.count = 0;
         self.bytes = 0;
         Some(self.handed)

@@ -181,8 +181,16 @@ fn notice_dead_network(socket: &Socket) -> io::Result<()> {
     ))]
     let keepalive = keepalive.with_interval(PROBE_EVERY).with_retries(PROBES);
     socket.set_tcp_keepalive(&keepalive)?;
+    limit_unacknowledged(socket, None)
+}
+
+/// How long TCP may wait for the peer to take data, if not for the usual time. A peer that lives but
+/// reads nothing counts too, so while an event handler may run the limit must be longer.
+pub(super) fn limit_unacknowledged(socket: &Socket, limit: Option<Duration>) -> io::Result<()> {
     #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    socket.set_tcp_user_timeout(Some(limit.unwrap_or(UNACKNOWLEDGED)))?;
+    // Elsewhere `socket2` offers no such limit.
+    let _ = (socket, limit);
     Ok(())
 }
 

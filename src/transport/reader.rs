@@ -88,7 +88,8 @@ impl LinkReader {
     /// it, unless somebody else wants to be heard.
     pub(crate) fn wait(&self, read: bool, until: Option<Instant>) -> io::Result<Ready> {
         let rest = self.link.rest();
-        if read && rest.is_none() && self.ws.get_ref().intake.more && !self.link.waker().is_raised() {
+        if read && rest.is_none() && self.ws.get_ref().intake.more && !self.link.waker().is_raised()
+        {
             return Ok(Ready { read: true, ..Ready::default() });
         }
         let until = [until, rest].into_iter().flatten().min();

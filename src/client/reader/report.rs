@@ -100,7 +100,7 @@ impl Report {
     }
 
     pub(super) fn counters(&self, shared: &Shared, receiver: &Receiver, queue: &Queue) {
-        let (counters, counts) = (&shared.counters, &receiver.counts);
+        let (counters, counts) = (&shared.counters, receiver.counts());
         counters.bytes_in.store(self.bytes_in, Relaxed);
         counters.messages_in.store(counts.messages, Relaxed);
         counters.duplicates.store(counts.duplicates, Relaxed);

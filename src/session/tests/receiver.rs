@@ -39,6 +39,8 @@ struct Scene {
     end: Option<Loss>,
     pings: u32,
     excuse: Option<Instant>,
+    /// The link takes more data.
+    room: bool,
 }
 
 impl Scene {
@@ -55,6 +57,7 @@ impl Scene {
             end: None,
             pings: 0,
             excuse: None,
+            room: true,
         };
         scene.receiver.linked(base, None);
         scene
@@ -88,7 +91,7 @@ impl Scene {
 
     fn carry_out(&mut self) {
         self.inputs.extend(self.receiver.take_inputs());
-        self.acks.extend(self.receiver.take_sequence_ack(self.now));
+        self.acks.extend(self.receiver.take_sequence_ack(self.now, self.room));
         self.pings += u32::from(self.receiver.take_ping());
         if let Some(end) = self.receiver.take_end() {
             self.end = Some(end);
@@ -183,7 +186,7 @@ fn duplicates_are_dropped_but_acknowledged_again() {
     assert_eq!(s.acks, [3, 3], "never less than before");
     s.messages(4..=4);
     assert_eq!(s.take(9), range(1..=4));
-    assert_eq!((s.receiver.counts.messages, s.receiver.counts.duplicates), (4, 1));
+    assert_eq!((s.receiver.counts().messages, s.receiver.counts().duplicates), (4, 1));
 }
 
 #[test]
@@ -222,7 +225,20 @@ fn j11_the_id_of_a_frame_that_cannot_be_read_counts_in_its_place() {
     s.advance(ms(520));
     assert_eq!(s.take(9), ["3"]);
     assert_eq!(s.acks, [2, 4]);
-    assert_eq!(s.receiver.counts.malformed, 2);
+    assert_eq!(s.receiver.counts().malformed, 2);
+}
+
+#[test]
+fn a_peer_that_reads_nothing_gets_no_more_acknowledgments() {
+    let mut s = Scene::new(10_000, Room::Wait);
+    s.room = false;
+    s.messages(1..=400);
+    assert_eq!(s.receiver.next_wake(), Some(s.now + ms(500)), "no busy loop");
+    s.advance(secs(2));
+    assert!(s.acks.is_empty());
+    s.room = true;
+    s.advance(ms(500));
+    assert_eq!(s.acks, [400]);
 }
 
 #[test]
@@ -337,7 +353,7 @@ fn a_loss_that_is_recovered_drops_what_is_held_and_takes_it_again_from_the_repla
     assert_eq!(s.take(2), range(3..=4));
     s.advance(ms(10));
     assert_eq!(s.take(9), range(5..=6));
-    assert_eq!((s.receiver.counts.messages, s.receiver.counts.duplicates), (6, 0));
+    assert_eq!((s.receiver.counts().messages, s.receiver.counts().duplicates), (6, 0));
 }
 
 #[test]
@@ -348,7 +364,7 @@ fn a_loss_for_good_lets_what_is_held_in_before_its_event() {
         s.messages(1..=5);
         s.event(event);
         assert_eq!(s.take(9), [range(1..=5), vec![last]].concat());
-        assert_eq!(s.receiver.counts.dropped, 0);
+        assert_eq!(s.receiver.counts().dropped, 0);
     }
 }
 
@@ -411,7 +427,7 @@ fn without_a_queue_nothing_is_missed() {
     let mut s = Scene::new(0, Room::Discard);
     s.messages(1..=3);
     s.advance(secs(1));
-    assert_eq!((s.acks.as_slice(), s.receiver.counts.dropped), ([3].as_slice(), 0));
+    assert_eq!((s.acks.as_slice(), s.receiver.counts().dropped), ([3].as_slice(), 0));
     assert!(s.take(9).is_empty());
 }
 
@@ -448,7 +464,7 @@ fn whatever_comes_whole_proves_a_recovery_and_the_pong_ends_the_replay() {
         assert!(!s.receiver.control_frame(s.now), "only the first");
         s.messages(5..=6);
         s.frame(Ok(Downstream::Pong));
-        let replayed = s.receiver.counts.messages;
+        let replayed = s.receiver.counts().messages;
         assert_eq!(s.take_inputs(), [format!("Recovered {{ replayed: {replayed} }}")]);
     }
 }

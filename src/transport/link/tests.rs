@@ -104,3 +104,22 @@ fn nothing_leaves_after_a_close_frame() {
     peer.read_to_end(&mut all).expect("read");
     assert_eq!(all[..4], [0x88, 2 + 122, 3, 232]);
 }
+
+#[cfg(any(target_os = "android", target_os = "linux"))]
+#[test]
+fn a_peer_that_may_run_an_event_handler_may_take_nothing_for_longer() {
+    let (link, mut peer) = pair();
+    let limit = || SockRef::from(&link.socket).tcp_user_timeout().expect("limit");
+    let before = limit();
+    let patience = Instant::now() + Duration::from_secs(60);
+    link.append_call(Op::Binary, &vec![7u8; 16 << 20], false, Some(patience));
+    assert_eq!(link.flush(soon(10)), Flushed::Rest);
+    assert!(limit().is_some_and(|limit| limit > Duration::from_secs(50)), "{:?}", limit());
+    assert_eq!(link.rest(), Some(patience), "neither do we give it up before");
+    let reader = std::thread::spawn(move || io::copy(&mut peer, &mut io::sink()));
+    assert_eq!(link.flush(soon(60_000)), Flushed::All);
+    assert_ne!(limit(), before, "the usual limit of a dialed connection");
+    assert!(limit().is_some_and(|limit| limit < Duration::from_secs(30)), "{:?}", limit());
+    link.shutdown();
+    reader.join().expect("joined").expect("read");
+}

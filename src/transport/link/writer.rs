@@ -6,6 +6,9 @@ use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
+
+use super::super::address::limit_unacknowledged;
 use super::super::lock;
 use super::super::tls::Engine;
 use super::super::wait::wait_to_write;
@@ -41,6 +44,8 @@ pub(super) struct Work {
     alerts: bool,
     /// The socket had no room; what it takes next is a sign of life.
     blocked: bool,
+    /// TCP has been told to bear a peer that takes nothing.
+    tolerant: bool,
 }
 
 impl Work {
@@ -89,6 +94,9 @@ impl Link {
             match self.write_some(&mut work) {
                 Ok(n) => {
                     mine += n as u64;
+                    if n > 0 && std::mem::take(&mut work.tolerant) {
+                        self.bear_silence(None);
+                    }
                     if let Some(end) = self.got_on(&mut work, n, mine) {
                         return end;
                     }
@@ -97,6 +105,11 @@ impl Link {
                 Err(e) if would_block(&e) => {
                     work.blocked = true;
                     let now = Instant::now();
+                    let patience = lock(&self.out).patience.filter(|until| *until > now);
+                    if let Some(until) = patience.filter(|_| !work.tolerant) {
+                        work.tolerant = true;
+                        self.bear_silence(Some(until - now));
+                    }
                     if let Some(end) = self.no_progress(&mut work, now, deadline) {
                         return end;
                     }
@@ -108,6 +121,12 @@ impl Link {
                 Err(e) => return self.fail_writer(e),
             }
         }
+    }
+
+    /// Tells TCP how long the peer may take nothing, if not the usual time.
+    fn bear_silence(&self, limit: Option<Duration>) {
+        // Where that fails TCP is stricter than we are, which costs a recovery at worst.
+        let _ = limit_unacknowledged(&SockRef::from(&self.socket), limit);
     }
 
     /// Becomes the writer, with something to write; else tells why that is not needed.
