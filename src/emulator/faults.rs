@@ -94,11 +94,11 @@ pub(super) struct Refuse {
 }
 
 #[derive(Debug, Default)]
-struct State {
+pub(super) struct State {
     frozen: bool,
     stalled: [bool; 4],
     slow_read: Option<Duration>,
-    slow_write: Option<Pace>,
+    pub(super) slow_write: Option<Pace>,
     refuse_upgrades: Option<Refuse>,
     refuse_recoveries: Option<Refuse>,
 }
@@ -168,14 +168,7 @@ impl Switches {
         if self.active.load(SeqCst) { lock(&self.state).slow_write } else { None }
     }
 
-    /// The pause between two pieces of a frame.
-    pub(super) fn pause_write(&self, is_over: impl Fn() -> bool) {
-        let start = Instant::now();
-        let held = |state: &State| state.slow_write.is_some_and(|p| start.elapsed() < p.pause);
-        self.wait_while(held, is_over);
-    }
-
-    fn wait_while(&self, held: impl Fn(&State) -> bool, is_over: impl Fn() -> bool) {
+    pub(super) fn wait_while(&self, held: impl Fn(&State) -> bool, is_over: impl Fn() -> bool) {
         let mut state = lock(&self.state);
         while held(&state) && !self.is_stopping() && !is_over() {
             let pauses = [state.slow_read, state.slow_write.map(|pace| pace.pause)];

@@ -36,7 +36,11 @@ impl Switches {
             let (piece, behind) = rest.split_at(pace.bytes);
             link.append_part(piece, false);
             link.flush(Instant::now() + pace.pause);
-            self.pause_write(&is_over);
+            let start = Instant::now();
+            self.wait_while(
+                |now| now.slow_write.is_some_and(|pace| start.elapsed() < pace.pause),
+                &is_over,
+            );
             self.thaw(&is_over);
             rest = behind;
         }
