@@ -129,6 +129,14 @@ pub(crate) fn lagged(log: &[Entry]) -> u64 {
     log.iter().map(|e| if let Entry::Lagged { count } = e { *count } else { 0 }).sum()
 }
 
+/// A consumer that waits for room drops nothing, but for the end of a session: what is held then
+/// enters the queue up to a bound, and `Lagged` says how much did not. So a connection on which it
+/// lagged ends with `Disconnected`.
+pub(crate) fn lagged_only_at_ends(log: &[Entry]) -> bool {
+    let last = |is: fn(&Entry) -> bool| log.iter().rposition(is);
+    last(|e| matches!(e, Entry::Lagged { .. })) <= last(|e| matches!(e, Entry::Disconnected { .. }))
+}
+
 /// Where in a subscriber's life something stands: how many connections it had had by then, and how
 /// many times it had lagged.
 type Place = (usize, usize);

@@ -55,6 +55,16 @@ fn lagged_excuses_as_many_as_it_says_where_it_stands() {
 }
 
 #[test]
+fn a_consumer_that_waits_lags_only_where_a_session_ends() {
+    for good in [&[FIRST, m(0), Stopped][..], &[FIRST, m(0), LAG, Recovering, LOST, AGAIN, m(1)]] {
+        assert!(lagged_only_at_ends(good), "{good:?}");
+    }
+    for bad in [&[FIRST, LAG, Stopped][..], &[FIRST, LOST, AGAIN, LAG, m(1), Stopped]] {
+        assert!(!lagged_only_at_ends(bad), "{bad:?}");
+    }
+}
+
+#[test]
 fn what_was_not_acked_may_come_late_in_plain_subprotocols_but_once() {
     let plain = |log: &[Entry]| delivery(log, &[sent()], false).len();
     assert_eq!(plain(&[FIRST, m(0), m(1), m(3), m(4), m(2), m(5)]), 0);
