@@ -10,6 +10,7 @@ mod report;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
@@ -157,6 +158,7 @@ impl Reader {
         if ended {
             self.receiver.closing();
         }
+        self.receiver.look_now(self.now);
     }
 
     /// Does what is due, and lets leave what this round has appended.
@@ -184,6 +186,7 @@ impl Reader {
     }
 
     fn note_behind(&mut self) {
+        self.shared.holds.store(self.receiver.is_full(), Ordering::Relaxed);
         if self.receiver.is_full() {
             self.report.queue_full(self.now, self.queue.len());
         }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -28,6 +28,9 @@ pub(super) struct Shared {
     pub(super) waker: Arc<Waker>,
     /// How many calls have not ended, for the bounds of the event queue. Written under the lock.
     calls: Arc<AtomicUsize>,
+    /// The reader holds messages that the event queue has no room for. It looks for room now and
+    /// then, but a call that starts makes room at once: the bound is higher while one is in flight.
+    pub(super) holds: AtomicBool,
     /// When a keep-alive left whose answer has not come, in nanoseconds since `born`; 0 = none.
     pinged: AtomicU64,
     born: Instant,
@@ -165,6 +168,7 @@ impl Shared {
             stop: Stop::new(),
             waker: Arc::new(waker),
             calls,
+            holds: AtomicBool::new(false),
             pinged: AtomicU64::new(0),
             born: Instant::now(),
             ids: AtomicU64::new(1),
@@ -359,7 +363,7 @@ impl Shared {
             // A link that fails here is down, which the next call sees.
             link.flush(deadline);
         }
-        if after.wake {
+        if after.wake || self.holds.load(Ordering::Relaxed) {
             self.waker.wake();
         }
     }

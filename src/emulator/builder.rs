@@ -64,7 +64,7 @@ impl EmulatorBuilder {
             port: 0,
             tls: false,
             mutual_tls: false,
-            access_key: Secret::new(random_id(32)),
+            access_key: Secret::new(random_id(&mut rand::rng(), 32)),
             allow_anonymous: false,
             handler: None,
             record: 10_000,
@@ -104,8 +104,9 @@ impl EmulatorBuilder {
         self
     }
 
-    /// The event handler. It runs on the thread that reads for the sender's connection, under no
-    /// lock, and may use the emulator. A panic in it counts as [`EventAnswer::Failure`]. Dropping
+    /// The event handler. It runs on the thread that reads for the sender's connection (or for the
+    /// one that this session had before), under no lock, and may use the emulator. While it runs,
+    /// everything else that the sender sends waits, pings included, also after a recovery. A panic in it counts as [`EventAnswer::Failure`]. Dropping
     /// the emulator waits for it to return.
     ///
     /// Default: none; see [`EmulatorBuilder::missing_handler_fails`].

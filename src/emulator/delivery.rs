@@ -136,11 +136,12 @@ impl World {
                 return false;
             }
             replay.keep(frame.clone(), parcel.expires);
-            self.counters.max(&self.counters.unacked_high_water, replay.len() as u64);
+            let most = &mut self.counters.count().unacked_high_water;
+            *most = (replay.len() as u64).max(*most);
         }
         if let Some(outbox) = &session.outbox {
             let (messages, bytes) = outbox.push_message(frame);
-            self.touched.push(Arc::clone(outbox));
+            self.touched.push(outbox.link);
             if !reliable && (messages > limits.outbound_messages || bytes > limits.outbound_bytes) {
                 return false;
             }

@@ -2,23 +2,28 @@
 //!
 //! Everything happens under one lock held by the caller (`server::Shared`), with the time as an
 //! argument. Outbound frames go to the sessions' outboxes; whoever holds the lock takes the list
-//! of touched outboxes with it and wakes their writers after letting go.
+//! of touched transports with it and wakes their writers after letting go.
 //!
 //! Invariants: a session is in `sessions` from its start to its end, with or without a transport;
 //! group and user indexes mention living sessions only; a frame that comes from a transport which
-//! is no longer the session's is ignored.
+//! is no longer the session's is ignored; maps are ordered, so that the same seed and the same input
+//! always lead to the same output.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 use super::builder::Limits;
 use super::executions::Executions;
 use super::faults::Plan;
 use super::grants::Grants;
+use super::inbound::Held;
 use super::outbox::{Fate, Out, Outbox};
-use super::session::{AckMemory, Kind, Replay, Session};
-use super::stats::Counters;
+use super::session::{AckMemory, ConnectionInfo, Kind, Replay, Session};
+use super::stats::Tally;
 use crate::protocol::{Downstream, Frame, Protocol, encode_downstream};
 use crate::secret::Secret;
 
@@ -28,16 +33,16 @@ const CLOSED_BY_APP: &str = "Application server closed the connection.";
 
 /// The options that the hub itself looks at.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Manners {
-    pub(super) limits: Limits,
-    pub(super) connected_after_recovery: bool,
-    pub(super) missing_handler_fails: bool,
-    pub(super) has_handler: bool,
+pub(crate) struct Manners {
+    pub(crate) limits: Limits,
+    pub(crate) connected_after_recovery: bool,
+    pub(crate) missing_handler_fails: bool,
+    pub(crate) has_handler: bool,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Hub {
-    pub(super) groups: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
+    pub(super) groups: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
     pub(super) members: BTreeSet<Arc<str>>,
 }
 
@@ -45,13 +50,15 @@ pub(super) struct Hub {
 pub(super) struct World {
     pub(super) manners: Manners,
     pub(super) plan: Plan,
-    pub(super) counters: Arc<Counters>,
-    pub(super) sessions: HashMap<Arc<str>, Session>,
-    pub(super) hubs: HashMap<Arc<str>, Hub>,
+    pub(super) counters: Tally,
+    pub(super) sessions: BTreeMap<Arc<str>, Session>,
+    pub(super) hubs: BTreeMap<Arc<str>, Hub>,
     /// Sessions without a transport, by the time of their loss.
     lost: VecDeque<(Duration, Arc<str>)>,
-    pub(super) touched: Vec<Arc<Outbox>>,
+    pub(super) touched: Vec<u64>,
     pub(super) executions: Executions,
+    /// Where ids and tokens come from, so that a run can be repeated.
+    rng: StdRng,
 }
 
 /// Who connects, after all checks.
@@ -64,47 +71,24 @@ pub(super) struct Newcomer {
     pub(super) groups: Vec<String>,
 }
 
-/// How a transport ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// The client said goodbye: the session ends.
-    Goodbye,
-    /// Anything else: a reliable session waits for recovery.
-    Loss,
-}
-
-/// What [`Emulator::connections`](super::Emulator::connections) tells of a connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ConnectionInfo {
-    /// The connection id.
-    pub id: String,
-    /// The user id.
-    pub user_id: Option<String>,
-    /// The groups it is a member of, in alphabetical order.
-    pub groups: Vec<String>,
-    /// Whether it has a transport now; otherwise it waits for recovery.
-    pub is_open: bool,
-    /// Numbered messages that it has not acknowledged.
-    pub unacked: usize,
-}
-
 impl World {
-    pub(super) fn new(manners: Manners, counters: Arc<Counters>) -> Self {
+    /// Equal seeds and equal input lead to equal output.
+    pub(super) fn new(manners: Manners, seed: [u8; 32]) -> Self {
         Self {
             manners,
             plan: Plan::default(),
-            counters,
-            sessions: HashMap::new(),
-            hubs: HashMap::new(),
+            counters: Tally::default(),
+            sessions: BTreeMap::new(),
+            hubs: BTreeMap::new(),
             lost: VecDeque::new(),
             touched: Vec::new(),
             executions: Executions::default(),
+            rng: StdRng::from_seed(seed),
         }
     }
 
-    /// The outboxes whose writers have something to look at.
-    pub(super) fn take_touched(&mut self) -> Vec<Arc<Outbox>> {
+    /// The transports whose outboxes have something new.
+    pub(super) fn take_touched(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.touched)
     }
 
@@ -127,7 +111,7 @@ impl World {
 
     /// A new session; `connected` is its first message. Gives the connection id.
     pub(super) fn connect(&mut self, newcomer: Newcomer, outbox: Arc<Outbox>) -> Arc<str> {
-        let id: Arc<str> = random_id(16).into();
+        let id: Arc<str> = random_id(&mut self.rng, 16).into();
         let mut session = Session {
             id: Arc::clone(&id),
             hub: Arc::clone(&newcomer.hub),
@@ -140,17 +124,19 @@ impl World {
             lost_at: None,
             acked: AckMemory::new(self.manners.limits.remembered_ack_ids),
             replay: Replay::new(),
+            running: None,
+            held: Held::default(),
             held_acks: Vec::new(),
         };
-        greet(&mut session);
+        greet(&mut session, &mut self.rng);
         self.hubs.entry(newcomer.hub).or_default().members.insert(Arc::clone(&id));
-        self.touched.extend(session.outbox.clone());
+        self.touched.extend(session.outbox.as_ref().map(|outbox| outbox.link));
         self.sessions.insert(Arc::clone(&id), session);
         for group in newcomer.groups {
             self.join(&id, &group);
         }
-        self.counters.up(&self.counters.connections_opened);
-        self.counters.up(&self.counters.sessions);
+        self.counters.count().connections_opened += 1;
+        self.counters.count().sessions += 1;
         id
     }
 
@@ -174,50 +160,42 @@ impl World {
         });
         let Some(session) = session else {
             outbox.push(Out::Close { code: 1008, reason: NOT_RECOVERED.into() });
-            self.touched.push(Arc::clone(outbox));
-            self.counters.up(&self.counters.recoveries_refused);
+            self.touched.push(outbox.link);
+            self.counters.count().recoveries_refused += 1;
             return None;
         };
+        session.forget_held();
         if let Some(old) = session.outbox.replace(Arc::clone(outbox)) {
             old.condemn(Fate::Cut);
-            self.touched.push(old);
+            self.touched.push(old.link);
         }
         session.lost_at = None;
         session.held_acks.clear();
         if self.manners.connected_after_recovery {
-            greet(session);
+            greet(session, &mut self.rng);
         }
         let frames = session.replay.frames(self.plan.duplicate_replay, now);
-        self.counters.add(&self.counters.replayed, frames.len() as u64);
+        self.counters.count().replayed += frames.len() as u64;
         for frame in frames {
             outbox.push_message(frame);
         }
         let found = (Arc::clone(&session.id), session.kind.clone());
-        self.touched.push(Arc::clone(outbox));
-        self.counters.up(&self.counters.recoveries_accepted);
+        self.touched.push(outbox.link);
+        self.counters.count().recoveries_accepted += 1;
         Some(found)
-    }
-
-    /// The transport is gone. Nothing happens if the session has another one by now.
-    pub(super) fn transport_ended(&mut self, now: Duration, id: &str, link: u64, how: Ending) {
-        let Some(session) = self.session_on(id, link) else { return };
-        if how == Ending::Loss && session.kind.is_reliable() {
-            self.detach(now, id);
-        } else {
-            self.end_session(id);
-        }
     }
 
     /// Takes the transport away from a session, which then waits for recovery (if it can).
     pub(super) fn detach(&mut self, now: Duration, id: &str) -> Option<Arc<Outbox>> {
         let session = self.sessions.get_mut(id)?;
+        session.forget_held();
         let outbox = session.outbox.take()?;
         session.held_acks.clear();
         if session.kind.is_reliable() {
             session.lost_at = Some(now);
             let id = Arc::clone(&session.id);
             self.lost.push_back((now, id));
-            self.counters.notify();
+            self.counters.mark_changed();
         } else {
             self.end_session(id);
         }
@@ -230,7 +208,7 @@ impl World {
             && let Some(outbox) = &session.outbox
         {
             outbox.push(Out::Close { code, reason: reason.into() });
-            self.touched.push(Arc::clone(outbox));
+            self.touched.push(outbox.link);
         }
         self.end_session(id);
     }
@@ -241,14 +219,16 @@ impl World {
             && let Some(outbox) = &session.outbox
         {
             outbox.condemn(Fate::Cut);
-            self.touched.push(Arc::clone(outbox));
+            self.touched.push(outbox.link);
         }
-        self.counters.up(&self.counters.overflows);
+        self.counters.count().overflows += 1;
         self.end_session(id);
     }
 
     pub(super) fn end_session(&mut self, id: &str) {
-        let Some(session) = self.sessions.remove(id) else { return };
+        let Some(mut session) = self.sessions.remove(id) else { return };
+        session.forget_held();
+        self.touched.extend(session.outbox.as_ref().map(|outbox| outbox.link));
         if let Some(hub) = self.hubs.get_mut(&session.hub) {
             hub.members.remove(id);
             for group in &session.groups {
@@ -256,8 +236,8 @@ impl World {
             }
         }
         self.executions.retire(&session.id);
-        self.counters.down(&self.counters.sessions);
-        self.counters.up(&self.counters.sessions_ended);
+        self.counters.count().sessions -= 1;
+        self.counters.count().sessions_ended += 1;
     }
 
     /// The session, if this is its transport.
@@ -267,8 +247,8 @@ impl World {
             .filter(|s| s.outbox.as_ref().is_some_and(|outbox| outbox.link == link))
     }
 
-    pub(super) fn touch_outbox(&mut self, outbox: &Arc<Outbox>) {
-        self.touched.push(Arc::clone(outbox));
+    pub(super) fn touch_outbox(&mut self, outbox: &Outbox) {
+        self.touched.push(outbox.link);
     }
 
     // --- groups ------------------------------------------------------------------------------
@@ -283,7 +263,7 @@ impl World {
             };
             session.groups.insert(Arc::clone(&name));
             hub.groups.entry(name).or_default().insert(Arc::clone(&session.id));
-            self.counters.notify();
+            self.counters.mark_changed();
         }
         true
     }
@@ -294,7 +274,7 @@ impl World {
             && let Some(hub) = self.hubs.get_mut(&session.hub)
         {
             remove_member(&mut hub.groups, group, id);
-            self.counters.notify();
+            self.counters.mark_changed();
         }
         true
     }
@@ -348,7 +328,7 @@ impl World {
             && let Some(outbox) = &session.outbox
         {
             outbox.push(Out::Frame(frame));
-            self.touched.push(Arc::clone(outbox));
+            self.touched.push(outbox.link);
         }
     }
 
@@ -358,22 +338,10 @@ impl World {
     }
 }
 
-impl Session {
-    fn info(&self) -> ConnectionInfo {
-        ConnectionInfo {
-            id: self.id.to_string(),
-            user_id: self.user.as_deref().map(Into::into),
-            groups: self.groups.iter().map(ToString::to_string).collect(),
-            is_open: self.outbox.is_some(),
-            unacked: self.replay.len(),
-        }
-    }
-}
-
 /// Queues `connected`, with a fresh reconnection token for a reliable session.
-fn greet(session: &mut Session) {
+fn greet(session: &mut Session, rng: &mut StdRng) {
     let (Some(protocol), Some(outbox)) = (session.kind.protocol(), &session.outbox) else { return };
-    let reconnection_token = protocol.is_reliable().then(|| Secret::new(random_id(32)));
+    let reconnection_token = protocol.is_reliable().then(|| Secret::new(random_id(rng, 32)));
     if let Some(token) = &reconnection_token {
         if session.tokens.len() >= 64 {
             session.tokens.remove(0);
@@ -390,7 +358,7 @@ fn greet(session: &mut Session) {
     }
 }
 
-fn remove_member(groups: &mut HashMap<Arc<str>, BTreeSet<Arc<str>>>, group: &str, id: &str) {
+fn remove_member(groups: &mut BTreeMap<Arc<str>, BTreeSet<Arc<str>>>, group: &str, id: &str) {
     if let Some(members) = groups.get_mut(group) {
         members.remove(id);
         if members.is_empty() {
@@ -400,7 +368,8 @@ fn remove_member(groups: &mut HashMap<Arc<str>, BTreeSet<Arc<str>>>, group: &str
 }
 
 /// Random bytes as base64url text.
-pub(super) fn random_id(bytes: usize) -> String {
-    let random: Vec<u8> = (0..bytes).map(|_| rand::random()).collect();
+pub(super) fn random_id(rng: &mut impl Rng, bytes: usize) -> String {
+    let mut random = vec![0; bytes];
+    rng.fill_bytes(&mut random);
     data_encoding::BASE64URL_NOPAD.encode(&random)
 }

@@ -28,7 +28,7 @@
 //! invocations, streams and group state are refused (`NotSupported`, `BadRequest`); no REST, no webhooks: call
 //! the methods here, and give a closure as event handler.
 //!
-//! Invariants: hub logic (`hub`, `receive`, `delivery`, `session`) has no socket and no clock; no lock
+//! Invariants: hub logic (`hub`, `inbound`, `receive`, `delivery`, `session`) has no socket and no clock; no lock
 //! is held across a system call or the event handler; see `server` for the lock order.
 
 mod admission;
@@ -44,21 +44,26 @@ mod faults;
 mod grants;
 mod http;
 mod hub;
+mod inbound;
+mod live;
 mod outbox;
 mod receive;
 mod record;
 mod server;
+#[cfg(test)]
+pub(crate) mod service;
 mod session;
 mod slow_write;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 pub use builder::{EmulatorBuilder, Limits};
 pub use events::{EmulatedEvent, EventAnswer};
 pub use faults::{Faults, StallAt};
-pub use hub::ConnectionInfo;
 pub use record::{Direction, RecordedFrame};
+pub use session::ConnectionInfo;
 pub use stats::Stats;
 
 use std::sync::Arc;
@@ -290,8 +295,7 @@ impl Emulator {
     /// The counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.server.shared.with(None, |_, _| ()); // sessions whose time is over count no more
-        self.server.shared.counters.snapshot()
+        self.server.shared.stats()
     }
 
     /// Waits until the condition holds, looking whenever a counter, a membership or a session
@@ -299,7 +303,7 @@ impl Emulator {
     #[must_use]
     pub fn wait_until(&self, limit: Duration, condition: impl Fn(&Stats) -> bool) -> bool {
         let shared = &self.server.shared;
-        shared.counters.wait_until(limit, || shared.with(None, |_, _| ()), condition)
+        shared.counters.wait_until(limit, || shared.stats(), condition)
     }
 
     /// How often the request with this ack id was carried out (refused ones were not).

@@ -1,7 +1,7 @@
 //! What the service does with a client's messages.
 //!
-//! Acks, pongs and closes go to the sender's own outbox and do not touch it: the thread that reads
-//! for a connection looks into its outbox after every message anyway.
+//! Acks and pongs go to the sender's own outbox and do not touch it: the thread that reads for a
+//! connection looks into its outbox after every message anyway.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +9,9 @@ use std::time::Duration;
 use super::delivery::Parcel;
 use super::events::{EmulatedEvent, EventAnswer};
 use super::hub::World;
+use super::inbound::Started;
 use super::outbox::Out;
-use super::session::{Kind, Session};
+use super::session::{Kind, Running, Session};
 use crate::message::Payload;
 use crate::protocol::{
     Downstream, Frame, InvokeResponse, NamedError, SendContent, SendEvent, SendToGroup, Upstream,
@@ -21,34 +22,16 @@ const NOT_AUTHORIZED: &str = "The connection is not authorized for raw sendToGro
 const NO_HANDLER: &str = "No event handler or listener is configured.";
 const HANDLER_FAILED: &str = "The event handler returned 500.";
 
-/// What the caller has to do after letting go of the lock.
-#[derive(Debug)]
-pub(super) enum Next {
-    Done,
-    /// Ask the event handler, then call [`World::answer`].
-    Event(Box<EmulatedEvent>, Option<u64>),
-}
-
-/// Where a message came from.
+/// Whose message it is, and when it is carried out.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct From<'a> {
     pub(super) id: &'a Arc<str>,
-    pub(super) link: u64,
     pub(super) now: Duration,
 }
 
 impl World {
     /// One message of a PubSub client.
-    pub(super) fn receive(&mut self, from: From<'_>, message: Upstream<'static>) -> Next {
-        if self.session_on(from.id, from.link).is_none() {
-            return Next::Done;
-        }
-        let next = self.dispatch(from, message);
-        self.after_message(from);
-        next
-    }
-
-    fn dispatch(&mut self, from: From<'_>, message: Upstream<'static>) -> Next {
+    pub(super) fn message(&mut self, from: From<'_>, message: Upstream<'static>) -> Started {
         match message {
             Upstream::JoinGroup { group, ack_id } => self.membership(from, &group, ack_id, true),
             Upstream::LeaveGroup { group, ack_id } => self.membership(from, &group, ack_id, false),
@@ -56,7 +39,7 @@ impl World {
             Upstream::Event(event) => return self.event(from, event),
             Upstream::SequenceAck { sequence_id } => self.sequence_ack(from, sequence_id),
             Upstream::Ping => {
-                self.counters.up(&self.counters.pings);
+                self.counters.count().pings += 1;
                 if !self.plan.silent_pings {
                     self.reply(from, &Downstream::Pong);
                 }
@@ -82,42 +65,32 @@ impl World {
             }
             Upstream::CancelInvocation { .. } | Upstream::InvokeResponse(_) => {}
         }
-        Next::Done
+        None
     }
 
     /// A frame of a simple client.
-    pub(super) fn receive_raw(&mut self, from: From<'_>, frame: Frame) -> Next {
+    pub(super) fn raw(&mut self, from: From<'_>, frame: Frame) -> Started {
         let payload = match frame {
             Frame::Text(text) => Payload::Text(text),
             Frame::Binary(bytes) => Payload::Binary(bytes),
         };
-        let Some(session) = self.session_on(from.id, from.link) else { return Next::Done };
-        let next = match &session.kind {
+        let session = self.sessions.get(from.id)?;
+        match &session.kind {
             Kind::SimpleGroup(group) if session.grants.may_send(group) => {
                 let (hub, group) = (Arc::clone(&session.hub), Arc::clone(group));
                 let parcel = Parcel::to_group(group, session.user.clone(), payload);
                 self.publish(&hub, &parcel, None);
-                self.counters.up(&self.counters.publications);
-                Next::Done
+                self.counters.count().publications += 1;
+                None
             }
             Kind::SimpleGroup(_) => {
                 self.close(from.id, 1008, NOT_AUTHORIZED);
-                Next::Done
+                None
             }
             _ => {
                 let event = session.emulated("message", payload);
                 self.hand_out(from, event, None)
             }
-        };
-        self.after_message(from);
-        next
-    }
-
-    /// The frame broke a rule, which ends connection and session.
-    pub(super) fn refuse_input(&mut self, from: From<'_>, code: u16, reason: &str) {
-        if self.session_on(from.id, from.link).is_some() {
-            self.counters.up(&self.counters.malformed);
-            self.close(from.id, code, reason);
         }
     }
 
@@ -165,7 +138,7 @@ impl World {
                     .map(|ttl| from.now + Duration::from_secs(ttl.into())),
             };
             self.publish(&hub, &parcel, send.no_echo.then_some(&**from.id));
-            self.counters.up(&self.counters.publications);
+            self.counters.count().publications += 1;
             Ok(())
         } else {
             Err(forbidden("send to", &send.group))
@@ -173,33 +146,38 @@ impl World {
         self.finish(from, send.ack_id, outcome);
     }
 
-    fn event(&mut self, from: From<'_>, event: SendEvent<'static>) -> Next {
+    fn event(&mut self, from: From<'_>, event: SendEvent<'static>) -> Started {
         if !self.begin(from, event.ack_id) {
-            return Next::Done;
+            return None;
         }
-        let Some(session) = self.sessions.get(from.id) else { return Next::Done };
+        let session = self.sessions.get(from.id)?;
         let mut emulated = session.emulated(&event.event, event.payload);
         emulated.metadata = event.metadata.map(std::borrow::Cow::into_owned);
         self.hand_out(from, emulated, event.ack_id)
     }
 
     /// To the event handler, or on to what happens without one.
-    fn hand_out(&mut self, from: From<'_>, event: EmulatedEvent, ack_id: Option<u64>) -> Next {
-        self.counters.up(&self.counters.events);
+    fn hand_out(&mut self, from: From<'_>, event: EmulatedEvent, ack_id: Option<u64>) -> Started {
+        self.counters.count().events += 1;
         if self.manners.has_handler {
-            return Next::Event(Box::new(event), ack_id);
+            self.sessions.get_mut(from.id)?.running = Some(Running { ack_id });
+            return Some(Box::new(event));
         }
         if self.manners.missing_handler_fails {
             self.event_failed(from, ack_id, NO_HANDLER);
         } else {
             self.finish(from, ack_id, Ok(()));
         }
-        Next::Done
+        None
     }
 
-    /// What the event handler said. The session may have a new transport by now, or none: the
-    /// message then goes the way of all messages, the ack is lost.
-    pub(super) fn answer(&mut self, from: From<'_>, ack_id: Option<u64>, answer: EventAnswer) {
+    /// Carries out what the event handler answered.
+    pub(super) fn settle_event(
+        &mut self,
+        from: From<'_>,
+        ack_id: Option<u64>,
+        answer: EventAnswer,
+    ) {
         match answer {
             EventAnswer::Failure => self.event_failed(from, ack_id, HANDLER_FAILED),
             EventAnswer::Nothing => self.finish(from, ack_id, Ok(())),
@@ -224,7 +202,7 @@ impl World {
     }
 
     fn sequence_ack(&mut self, from: From<'_>, sequence_id: u64) {
-        self.counters.up(&self.counters.sequence_acks);
+        self.counters.count().sequence_acks += 1;
         let keep = self.plan.duplicate_replay;
         if let Some(session) = self.sessions.get_mut(from.id) {
             session.replay.release(sequence_id, keep);
@@ -247,7 +225,7 @@ impl World {
         }
         let Some(session) = self.sessions.get_mut(from.id) else { return false };
         if !session.acked.insert(ack_id) {
-            self.counters.up(&self.counters.duplicates);
+            self.counters.count().duplicates += 1;
             let text = format!("Message with ack-id: {ack_id} has been processed");
             self.ack(from, Some(ack_id), Err(named("Duplicate", &text)));
             return false;
@@ -260,10 +238,11 @@ impl World {
         if let (Some(ack_id), Some(session)) = (ack_id, self.sessions.get_mut(from.id)) {
             if outcome.is_ok() {
                 let count = self.executions.count(&session.id, ack_id);
-                self.counters.max(&self.counters.max_executions, count.into());
+                let most = &mut self.counters.count().max_executions;
+                *most = u64::from(count).max(*most);
             } else {
                 session.acked.forget(ack_id);
-                self.counters.up(&self.counters.failed_acks);
+                self.counters.count().failed_acks += 1;
             }
         }
         self.ack(from, ack_id, outcome);
@@ -272,7 +251,7 @@ impl World {
     /// Sends an ack, if one is wanted and no fault is in the way.
     fn ack(&mut self, from: From<'_>, ack_id: Option<u64>, outcome: Result<(), NamedError>) {
         let Some(ack_id) = ack_id else { return };
-        self.counters.up(&self.counters.acks);
+        self.counters.count().acks += 1;
         let message = Downstream::Ack { ack_id, success: outcome.is_ok(), error: outcome.err() };
         if self.plan.take_lost_ack() {
             return;
@@ -281,7 +260,7 @@ impl World {
             return self.cut_behind_queue(from);
         }
         if self.plan.hold_acks {
-            if let Some(session) = self.session_on(from.id, from.link)
+            if let Some(session) = self.sessions.get_mut(from.id)
                 && let Some(frame) = session.encode(&message)
             {
                 session.held_acks.push(frame);
@@ -294,9 +273,9 @@ impl World {
         }
     }
 
-    /// Queues something for the transport it belongs to; nothing if the session has another now.
+    /// Queues something for the session's transport; without one it is lost.
     fn reply(&mut self, from: From<'_>, message: &Downstream) {
-        if let Some(session) = self.session_on(from.id, from.link)
+        if let Some(session) = self.sessions.get(from.id)
             && let Some(frame) = session.encode(message)
             && let Some(outbox) = &session.outbox
         {
@@ -307,15 +286,13 @@ impl World {
     /// The fault "cut here": what is queued still leaves, and nothing more is taken from the
     /// client.
     fn cut_behind_queue(&mut self, from: From<'_>) {
-        if self.session_on(from.id, from.link).is_some()
-            && let Some(outbox) = self.detach(from.now, from.id)
-        {
+        if let Some(outbox) = self.detach(from.now, from.id) {
             outbox.push(Out::Cut);
             self.touch_outbox(&outbox);
         }
     }
 
-    fn after_message(&mut self, from: From<'_>) {
+    pub(super) fn after_message(&mut self, from: From<'_>) {
         if self.plan.take_frame_drop() {
             self.cut_behind_queue(from);
         }
@@ -331,12 +308,10 @@ impl World {
                 for frame in held {
                     outbox.push(Out::Frame(frame));
                 }
-                touched.push(Arc::clone(outbox));
+                touched.push(outbox.link);
             }
         }
-        for outbox in touched {
-            self.touch_outbox(&outbox);
-        }
+        self.touched.extend(touched);
     }
 }
 

@@ -3,8 +3,8 @@
 //! Threads: one that accepts; per connection one that reads and one that writes. All of them have
 //! names that begin with `emulator-`.
 //!
-//! Locks, in the order in which they may be taken: the hub (`world`), then an outbox, then the
-//! recording or the counters' gate, which are leaves. `connections` and the faults' switches are
+//! Locks, in the order in which they may be taken: the hub (`world`) or a writer's state, then an
+//! outbox; the recording and the counters' gate are leaves too. `connections` and the faults' switches are
 //! never held together with another lock. No lock is held across a system call or the event
 //! handler.
 
@@ -22,9 +22,10 @@ use super::connection;
 use super::events::Handler;
 use super::faults::Switches;
 use super::hub::World;
-use super::outbox::{Fate, Outbox, lock};
+use super::outbox::{Fate, lock};
 use super::record::Recorder;
-use super::stats::Counters;
+use super::stats::{Counters, Stats};
+use super::writer::Writer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::Wire;
 
@@ -32,7 +33,7 @@ pub(super) struct Shared {
     world: Mutex<World>,
     pub(super) switches: Switches,
     pub(super) clock: Clock,
-    pub(super) counters: Arc<Counters>,
+    pub(super) counters: Counters,
     pub(super) recorder: Recorder,
     pub(super) handler: Option<Arc<Handler>>,
     pub(super) keeper: Gatekeeper,
@@ -44,7 +45,7 @@ pub(super) struct Shared {
 
 #[derive(Default)]
 struct Connections {
-    open: HashMap<u64, (Arc<Outbox>, JoinHandle<()>)>,
+    open: HashMap<u64, (Arc<Writer>, JoinHandle<()>)>,
 }
 
 /// The accept thread's handle and what all threads share.
@@ -74,15 +75,14 @@ impl Server {
         };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, builder.port)).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let counters = Arc::new(Counters::default());
         let mut manners = builder.manners;
         manners.has_handler = builder.handler.is_some();
         let shared = Arc::new(Shared {
             message_size: manners.limits.message_size,
-            world: Mutex::new(World::new(manners, Arc::clone(&counters))),
+            world: Mutex::new(World::new(manners, rand::random())),
             switches: Switches::default(),
             clock: Clock::new(),
-            counters,
+            counters: Counters::default(),
             recorder: Recorder::new(builder.record),
             handler: builder.handler,
             keeper: Gatekeeper {
@@ -113,9 +113,8 @@ impl Drop for Server {
         }
         self.shared.end_transports(Fate::Cut);
         let open = std::mem::take(&mut lock(&self.shared.connections).open);
-        for (outbox, thread) in open.into_values() {
-            outbox.condemn(Fate::Cut);
-            outbox.wake();
+        for (writer, thread) in open.into_values() {
+            writer.end_now(Fate::Cut);
             // The event handler may own the emulator, and drop it.
             if thread.thread().id() != thread::current().id() {
                 let _ = thread.join();
@@ -150,8 +149,8 @@ impl Shared {
     }
 
     fn start_connection(self: &Arc<Self>, socket: TcpStream, link: u64) {
-        let outbox = Outbox::new(link);
-        let (shared, of_thread) = (Arc::clone(self), Arc::clone(&outbox));
+        let writer = Writer::new(link);
+        let (shared, of_thread) = (Arc::clone(self), Arc::clone(&writer));
         // Held until the handle is in the map, so that the thread finds it there when it ends.
         let mut connections = lock(&self.connections);
         let thread =
@@ -160,7 +159,7 @@ impl Shared {
                 lock(&shared.connections).open.remove(&link);
             });
         if let Ok(thread) = thread {
-            connections.open.insert(link, (outbox, thread));
+            connections.open.insert(link, (writer, thread));
         }
     }
 
@@ -176,26 +175,52 @@ impl Shared {
 
     /// Does something with the hub, then wakes whoever has something to write. `own` is the
     /// transport whose reader this thread is; it writes for itself.
-    pub(super) fn with<R>(&self, own: Option<u64>, f: impl FnOnce(&mut World, Duration) -> R) -> R {
+    pub(super) fn with<R>(
+        &self,
+        own: Option<&Writer>,
+        f: impl FnOnce(&mut World, Duration) -> R,
+    ) -> R {
         let now = self.clock.now();
         let mut world = lock(&self.world);
         world.expire(now);
         let result = f(&mut world, now);
         let touched = world.take_touched();
+        let changed = world.counters.take_changed();
         drop(world);
-        for outbox in touched {
-            if own != Some(outbox.link) || outbox.is_condemned() {
-                outbox.wake();
+        if changed {
+            self.counters.notify();
+        }
+        self.wake(own, &touched);
+        result
+    }
+
+    fn wake(&self, own: Option<&Writer>, touched: &[u64]) {
+        let is_own = |link: u64| own.is_some_and(|own| own.link() == link);
+        if touched.iter().any(|link| !is_own(*link)) {
+            let connections = lock(&self.connections);
+            let others = touched.iter().filter(|link| !is_own(**link));
+            let writers = others.filter_map(|link| connections.open.get(link));
+            let writers: Vec<_> = writers.map(|(writer, _)| Arc::clone(writer)).collect();
+            drop(connections);
+            for writer in writers {
+                writer.wake();
             }
         }
-        result
+        if let Some(own) = own.filter(|own| own.outbox.fate().is_some()) {
+            own.wake();
+        }
+    }
+
+    /// The counters of both sides; sessions whose time is over count no more.
+    pub(super) fn stats(&self) -> Stats {
+        self.counters.merge(self.with(None, |world, _| *world.counters.stats()))
     }
 
     /// Ends every transport at once; reliable sessions wait for recovery.
     pub(super) fn end_transports(&self, fate: Fate) {
         // Taken first, so that a client that is already back is not cut again.
         let open: Vec<_> =
-            lock(&self.connections).open.values().map(|(outbox, _)| Arc::clone(outbox)).collect();
+            lock(&self.connections).open.values().map(|(writer, _)| Arc::clone(writer)).collect();
         self.with(None, |world, now| {
             for id in world.open_sessions() {
                 if let Some(outbox) = world.detach(now, &id) {
@@ -205,9 +230,8 @@ impl Shared {
             }
         });
         // Those that have no session (yet, or any more).
-        for outbox in open {
-            outbox.condemn(fate);
-            outbox.wake();
+        for writer in open {
+            writer.end_now(fate);
         }
     }
 }

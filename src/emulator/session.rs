@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::grants::Grants;
+use super::inbound::Held;
 use super::outbox::Outbox;
 use crate::protocol::{Frame, Protocol};
 use crate::secret::Secret;
@@ -51,8 +52,46 @@ pub(super) struct Session {
     pub(super) lost_at: Option<Duration>,
     pub(super) acked: AckMemory,
     pub(super) replay: Replay,
+    /// The event that is with the event handler.
+    pub(super) running: Option<Running>,
+    /// What came behind it.
+    pub(super) held: Held,
     /// Acks that a fault holds back.
     pub(super) held_acks: Vec<Frame>,
+}
+
+impl Session {
+    pub(super) fn info(&self) -> ConnectionInfo {
+        ConnectionInfo {
+            id: self.id.to_string(),
+            user_id: self.user.as_deref().map(Into::into),
+            groups: self.groups.iter().map(ToString::to_string).collect(),
+            is_open: self.outbox.is_some(),
+            unacked: self.replay.len(),
+        }
+    }
+}
+
+/// What [`Emulator::connections`](super::Emulator::connections) tells of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionInfo {
+    /// The connection id.
+    pub id: String,
+    /// The user id.
+    pub user_id: Option<String>,
+    /// The groups it is a member of, in alphabetical order.
+    pub groups: Vec<String>,
+    /// Whether it has a transport now; otherwise it waits for recovery.
+    pub is_open: bool,
+    /// Numbered messages that it has not acknowledged.
+    pub unacked: usize,
+}
+
+/// An event that is with the event handler.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) ack_id: Option<u64>,
 }
 
 /// The last so many ack ids that were carried out (or are being carried out).

@@ -1,8 +1,9 @@
 //! Counters, and waiting for them without a sleep.
 //!
-//! Every change bumps an epoch. A waiter registers, reads the epoch, looks at the numbers, and
-//! sleeps only if the epoch is still the same; so no change is missed, and a change costs two
-//! atomic operations while nobody waits.
+//! The hub counts in plain numbers ([`Tally`]) under its own lock; the sockets' side counts in
+//! atomics ([`Counters`]), which also know who waits. Every change bumps an epoch. A waiter
+//! registers, reads the epoch, looks at the numbers, and sleeps only if the epoch is still the
+//! same; so no change is missed, and a change costs two atomic operations while nobody waits.
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -10,103 +11,131 @@ use std::time::{Duration, Instant};
 
 use super::outbox::lock;
 
-macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// Counters of an [`Emulator`](super::Emulator), all since it was started.
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-        #[non_exhaustive]
-        pub struct Stats {
-            $($(#[$doc])* pub $name: u64,)*
-        }
-
-        #[derive(Debug, Default)]
-        pub(super) struct Counters {
-            $(pub(super) $name: AtomicU64,)*
-            epoch: AtomicU64,
-            waiters: AtomicU64,
-            gate: Mutex<()>,
-            changed: Condvar,
-        }
-
-        impl Counters {
-            pub(super) fn snapshot(&self) -> Stats {
-                Stats { $($name: self.$name.load(SeqCst),)* }
-            }
-        }
-    };
+/// Counters of an [`Emulator`](super::Emulator), all since it was started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// TCP connections accepted.
+    pub tcp_accepted: u64,
+    /// WebSocket upgrades asked for, refused ones included.
+    pub upgrades_attempted: u64,
+    /// Upgrades refused with an HTTP status.
+    pub upgrades_refused: u64,
+    /// New sessions (recoveries do not count).
+    pub connections_opened: u64,
+    /// Transports that are open now.
+    pub currently_open: u64,
+    /// Sessions that exist now, those that wait for recovery included.
+    pub sessions: u64,
+    /// Sessions that ended, for whatever reason.
+    pub sessions_ended: u64,
+    /// Sessions that ended because a queue was full.
+    pub overflows: u64,
+    /// Recoveries accepted.
+    pub recoveries_accepted: u64,
+    /// Recoveries refused, by an HTTP status or by Close 1008.
+    pub recoveries_refused: u64,
+    /// Data messages received.
+    pub frames_in: u64,
+    /// Data messages written.
+    pub frames_out: u64,
+    /// `ping` messages of the subprotocol received.
+    pub pings: u64,
+    /// WebSocket pings received.
+    pub websocket_pings: u64,
+    /// Acks given, failures included (also those that a fault then held back or lost).
+    pub acks: u64,
+    /// Acks that reported a failure other than `Duplicate`.
+    pub failed_acks: u64,
+    /// Acks that reported `Duplicate`.
+    pub duplicates: u64,
+    /// `sequenceAck` messages received.
+    pub sequence_acks: u64,
+    /// The most messages that one session ever had unacknowledged.
+    pub unacked_high_water: u64,
+    /// The most often that any one ack id of one connection was executed.
+    pub max_executions: u64,
+    /// Messages sent again on recoveries.
+    pub replayed: u64,
+    /// Connections closed because of malformed input.
+    pub malformed: u64,
+    /// Events given to the event handler.
+    pub events: u64,
+    /// Publications to a group by clients that were carried out.
+    pub publications: u64,
 }
 
-counters! {
-    /// TCP connections accepted.
-    tcp_accepted,
-    /// WebSocket upgrades asked for, refused ones included.
-    upgrades_attempted,
-    /// Upgrades refused with an HTTP status.
-    upgrades_refused,
-    /// New sessions (recoveries do not count).
-    connections_opened,
-    /// Transports that are open now.
-    currently_open,
-    /// Sessions that exist now, those that wait for recovery included.
-    sessions,
-    /// Sessions that ended, for whatever reason.
-    sessions_ended,
-    /// Sessions that ended because a queue was full.
-    overflows,
-    /// Recoveries accepted.
-    recoveries_accepted,
-    /// Recoveries refused, by an HTTP status or by Close 1008.
-    recoveries_refused,
-    /// Data messages received.
-    frames_in,
-    /// Data messages written.
-    frames_out,
-    /// `ping` messages of the subprotocol received.
-    pings,
-    /// WebSocket pings received.
-    websocket_pings,
-    /// Acks given, failures included (also those that a fault then held back or lost).
-    acks,
-    /// Acks that reported a failure other than `Duplicate`.
-    failed_acks,
-    /// Acks that reported `Duplicate`.
-    duplicates,
-    /// `sequenceAck` messages received.
-    sequence_acks,
-    /// The most messages that one session ever had unacknowledged.
-    unacked_high_water,
-    /// The most often that any one ack id of one connection was executed.
-    max_executions,
-    /// Messages sent again on recoveries.
-    replayed,
-    /// Connections closed because of malformed input.
-    malformed,
-    /// Events given to the event handler.
-    events,
-    /// Publications to a group by clients that were carried out.
-    publications,
+/// What the hub counts.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    stats: Stats,
+    changed: bool,
+}
+
+impl Tally {
+    pub(super) fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The numbers, to change one.
+    pub(super) fn count(&mut self) -> &mut Stats {
+        self.changed = true;
+        &mut self.stats
+    }
+
+    /// Something that has no number has changed: a membership, a transport.
+    pub(super) fn mark_changed(&mut self) {
+        self.changed = true;
+    }
+
+    /// Whether anything has changed since this was asked last.
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+}
+
+/// What the sockets' side counts, and who waits for a change.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) tcp_accepted: AtomicU64,
+    pub(super) upgrades_attempted: AtomicU64,
+    pub(super) upgrades_refused: AtomicU64,
+    pub(super) recoveries_refused_by_status: AtomicU64,
+    pub(super) currently_open: AtomicU64,
+    pub(super) frames_in: AtomicU64,
+    pub(super) frames_out: AtomicU64,
+    pub(super) websocket_pings: AtomicU64,
+    epoch: AtomicU64,
+    waiters: AtomicU64,
+    gate: Mutex<()>,
+    changed: Condvar,
 }
 
 impl Counters {
-    pub(super) fn add(&self, which: &AtomicU64, by: u64) {
-        which.fetch_add(by, SeqCst);
-        self.notify();
+    /// These numbers beside the hub's.
+    pub(super) fn merge(&self, hub: Stats) -> Stats {
+        let refused = self.recoveries_refused_by_status.load(SeqCst);
+        Stats {
+            tcp_accepted: self.tcp_accepted.load(SeqCst),
+            upgrades_attempted: self.upgrades_attempted.load(SeqCst),
+            upgrades_refused: self.upgrades_refused.load(SeqCst),
+            recoveries_refused: hub.recoveries_refused + refused,
+            currently_open: self.currently_open.load(SeqCst),
+            frames_in: self.frames_in.load(SeqCst),
+            frames_out: self.frames_out.load(SeqCst),
+            websocket_pings: self.websocket_pings.load(SeqCst),
+            ..hub
+        }
     }
 
     pub(super) fn up(&self, which: &AtomicU64) {
-        self.add(which, 1);
+        which.fetch_add(1, SeqCst);
+        self.notify();
     }
 
     pub(super) fn down(&self, which: &AtomicU64) {
         which.fetch_sub(1, SeqCst);
         self.notify();
-    }
-
-    pub(super) fn max(&self, which: &AtomicU64, value: u64) {
-        if which.load(SeqCst) < value {
-            which.fetch_max(value, SeqCst);
-            self.notify();
-        }
     }
 
     /// Something that a waiter may look at has changed.
@@ -118,19 +147,18 @@ impl Counters {
         }
     }
 
-    /// Waits until the condition holds. It is evaluated without any lock, after `refresh`.
+    /// Waits until the condition holds for what `stats` returns. Both run without any lock.
     pub(super) fn wait_until(
         &self,
         limit: Duration,
-        refresh: impl Fn(),
+        stats: impl Fn() -> Stats,
         condition: impl Fn(&Stats) -> bool,
     ) -> bool {
         let until = Instant::now() + limit;
         self.waiters.fetch_add(1, SeqCst);
         let met = loop {
-            refresh();
             let epoch = self.epoch.load(SeqCst);
-            if condition(&self.snapshot()) {
+            if condition(&stats()) {
                 break true;
             }
             let Some(left) = until.checked_duration_since(Instant::now()) else { break false };
@@ -157,11 +185,21 @@ mod tests {
         let other = Arc::clone(&counters);
         let thread = std::thread::spawn(move || {
             for _ in 0..1000 {
-                other.up(&other.pings);
+                other.up(&other.frames_in);
             }
         });
-        assert!(counters.wait_until(Duration::from_secs(20), || (), |s| s.pings == 1000));
-        assert!(!counters.wait_until(Duration::from_millis(5), || (), |s| s.pings == 1001));
+        let stats = || counters.merge(Stats::default());
+        assert!(counters.wait_until(Duration::from_secs(20), stats, |s| s.frames_in == 1000));
+        assert!(!counters.wait_until(Duration::from_millis(5), stats, |s| s.frames_in == 1001));
         thread.join().unwrap();
+    }
+
+    #[test]
+    fn the_hub_tells_whether_anything_changed() {
+        let mut tally = Tally::default();
+        tally.count().pings += 1;
+        assert!(tally.take_changed() && !tally.take_changed());
+        tally.mark_changed();
+        assert_eq!((tally.take_changed(), tally.stats().pings), (true, 1));
     }
 }

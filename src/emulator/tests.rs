@@ -1,9 +1,11 @@
 //! The emulator through a socket, with tungstenite's own client: nothing of this crate's client.
 
 mod faults;
+mod handlers;
 mod hub;
 #[cfg(feature = "protobuf")]
 mod protobuf;
+mod service;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -116,6 +116,12 @@ impl Delivery {
         self.look.map(|(at, _)| at)
     }
 
+    pub(super) fn look_now(&mut self, now: Instant) {
+        if let Some((at, _)) = &mut self.look {
+            *at = now;
+        }
+    }
+
     /// More has come: a consumer that keeps pace is not made to wait for the next look.
     pub(super) fn busy(&mut self, now: Instant, queue: &mut impl EventQueue) {
         if !self.hold.is_empty() {

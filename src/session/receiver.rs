@@ -342,6 +342,11 @@ impl Receiver {
 
     // --- what comes out ------------------------------------------------------------------------
 
+    /// A call has started, which raises the bound of the queue: the next tick looks for room.
+    pub(crate) fn look_now(&mut self, now: Instant) {
+        self.delivery.look_now(now);
+    }
+
     /// What the session must be told, in order.
     pub(crate) fn take_inputs(&mut self) -> std::vec::Drain<'_, Input> {
         self.acks = 0;

@@ -9,12 +9,11 @@ use crate::emulator::builder::Limits;
 use crate::emulator::delivery::Parcel;
 use crate::emulator::events::EventAnswer;
 use crate::emulator::grants::Grants;
-use crate::emulator::hub::{Ending, Manners, Newcomer, World};
+use crate::emulator::hub::{Manners, Newcomer, World};
+use crate::emulator::inbound::{Inbound, Started};
 use crate::emulator::outbox::{Out, Outbox};
-use crate::emulator::receive::{From, Next};
 use crate::emulator::session::Kind;
-use crate::emulator::stats::Counters;
-use crate::protocol::{Frame, Protocol, decode_upstream};
+use crate::protocol::{Frame, Protocol};
 
 /// One client of the hub under test.
 struct Client {
@@ -33,7 +32,7 @@ impl Bench {
     fn new(change: impl FnOnce(&mut Manners)) -> Self {
         let mut manners = Manners::default();
         change(&mut manners);
-        let world = World::new(manners, Arc::new(Counters::default()));
+        let world = World::new(manners, [7; 32]);
         Self { world, now: Duration::ZERO, links: 0 }
     }
 
@@ -63,15 +62,13 @@ impl Bench {
         self.connect(Kind::PubSub(Protocol::ReliableJson), "")
     }
 
-    fn up(&mut self, client: &Client, text: &str) -> Next {
-        let message = decode_upstream(Protocol::Json, &Frame::Text(text.into())).unwrap();
-        let from = From { id: &client.id, link: client.outbox.link, now: self.now };
-        self.world.receive(from, message)
+    fn up(&mut self, client: &Client, text: &str) -> Started {
+        let inbound = Inbound::data(Some(Protocol::Json), Frame::Text(text.into()), usize::MAX);
+        self.world.receive(self.now, &client.id, client.outbox.link, inbound)
     }
 
     fn lose(&mut self, client: &Client) {
-        let link = client.outbox.link;
-        self.world.transport_ended(self.now, &client.id, link, Ending::Loss);
+        self.world.receive(self.now, &client.id, client.outbox.link, Inbound::end());
     }
 
     fn recover(&mut self, client: &mut Client) -> bool {
@@ -93,9 +90,7 @@ impl Bench {
 
 impl Client {
     fn outs(&self) -> Vec<Out> {
-        let outs = self.outbox.take(usize::MAX).unwrap_or_default();
-        self.outbox.wrote(false);
-        outs
+        self.outbox.take(usize::MAX)
     }
 
     fn sent(&self) -> Vec<Value> {
@@ -190,7 +185,7 @@ fn the_message_too_many_ends_the_session_also_while_it_is_away() {
     assert!(bench.lives(&here) && !bench.lives(&away));
     bench.publish("d");
     bench.publish("e");
-    assert!(!bench.lives(&here) && here.outbox.is_condemned());
+    assert!(!bench.lives(&here) && here.outbox.fate().is_some());
 }
 
 #[test]
@@ -269,22 +264,15 @@ fn events_go_to_the_handler_and_its_answer_comes_before_the_ack() {
     let mut bench = Bench::new(|m| m.has_handler = true);
     let client = bench.reliable();
     let event = r#"{"type":"event","event":"e","ackId":1,"dataType":"text","data":"x"}"#;
-    let Next::Event(got, ack_id) = bench.up(&client, event) else { panic!("no event") };
-    assert_eq!((&*got.event, got.payload.text().unwrap(), ack_id), ("e", "x", Some(1)));
-    // While the handler works, a repeat does not run a second time.
-    assert!(matches!(bench.up(&client, event), Next::Done));
-    assert_eq!(client.sent()[0]["error"]["name"], "Duplicate");
-    let from = From { id: &client.id, link: client.outbox.link, now: bench.now };
-    bench.world.answer(from, ack_id, EventAnswer::Message("y".into()));
+    let got = bench.up(&client, event).expect("an event");
+    assert_eq!((&*got.event, got.payload.text().unwrap()), ("e", "x"));
+    bench.world.answer(bench.now, &client.id, EventAnswer::Message("y".into()));
     let sent = client.sent();
     assert_eq!((&sent[0]["from"], &sent[1]["success"]), (&"server".into(), &true.into()));
     bench.up(&client, &event.replace("\"ackId\":1", "\"ackId\":2"));
-    bench.world.answer(from, Some(2), EventAnswer::Failure);
+    bench.world.answer(bench.now, &client.id, EventAnswer::Failure);
     assert_eq!(client.sent()[0]["error"]["name"], "InternalServerError");
-    assert!(matches!(
-        bench.up(&client, &event.replace("\"ackId\":1", "\"ackId\":2")),
-        Next::Event(..)
-    ));
+    assert!(bench.up(&client, &event.replace("\"ackId\":1", "\"ackId\":2")).is_some());
 }
 
 #[test]

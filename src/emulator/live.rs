@@ -1,0 +1,263 @@
+//! The threads of a connection that is up: one reads (and answers), one writes what others queue.
+//!
+//! The reader writes its own answers at once when nobody else is writing; that saves the change of
+//! threads for every ack. It never waits long for a client that does not read: what cannot be
+//! written is left to the writer thread.
+
+use std::net::TcpStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::events::EventAnswer;
+use super::inbound::Inbound;
+use super::outbox::{Fate, Out};
+use super::record::Direction;
+use super::server::Shared;
+use super::session::Kind;
+use super::writer::{Work, Writer};
+use crate::protocol::{Frame, Protocol};
+use crate::transport::{Incoming, Link, LinkReader, Lost, Op, wait_to_read};
+
+/// One batch of a writer.
+const BATCH: usize = 256 * 1024;
+/// So long the reader tries to write its own answers.
+const READER_PATIENCE: Duration = Duration::from_millis(20);
+/// A read that took less did not ask the socket: the client sends many messages at once, and the
+/// writer thread then answers many of them with one system call.
+const BUFFERED: Duration = Duration::from_nanos(600);
+/// With so many things unwritten a client is not read from.
+const UNREAD_ANSWERS: usize = 4096;
+/// So long a client may take to answer a Close.
+const CLOSE_WAIT: Duration = Duration::from_secs(2);
+/// After a violation: so long the client's remaining bytes are read away, because closing a
+/// socket with unread bytes would destroy the Close frame under way.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// The state of the threads of one connection that is up.
+pub(super) struct Live {
+    pub(super) shared: Arc<Shared>,
+    pub(super) writer: Arc<Writer>,
+    pub(super) link: Arc<Link>,
+    pub(super) socket: Arc<TcpStream>,
+    pub(super) id: Option<Arc<str>>,
+}
+
+impl Live {
+    pub(super) fn run(self: &Arc<Self>, reader: LinkReader, entered: Option<&(Arc<str>, Kind)>) {
+        let Some(writer) = self.start_writer() else { return };
+        match entered {
+            Some((id, kind)) => self.read(reader, id, kind),
+            None => await_close(reader),
+        }
+        // A FIN would spoil a reset, and after a cut there is nothing to finish.
+        if self.writer.outbox.fate().is_none() {
+            self.link.finish();
+        }
+        self.writer.end();
+        let _ = writer.join();
+    }
+
+    // --- reading -----------------------------------------------------------------------------
+
+    fn read(&self, mut reader: LinkReader, id: &Arc<str>, kind: &Kind) {
+        let protocol = kind.protocol();
+        loop {
+            let start = Instant::now();
+            let incoming = reader.next_blocking();
+            let buffered = start.elapsed() < BUFFERED;
+            let over = || self.writer.is_over();
+            self.shared.switches.thaw(over);
+            if over() {
+                break;
+            }
+            match incoming {
+                Ok(Incoming::Text(text)) => self.take(id, protocol, Frame::Text(text)),
+                Ok(Incoming::Binary(bytes)) => self.take(id, protocol, Frame::Binary(bytes)),
+                Ok(Incoming::Ping) => {
+                    self.shared.counters.up(&self.shared.counters.websocket_pings);
+                }
+                Ok(Incoming::Pong) => {}
+                Ok(Incoming::Close { code, .. }) => {
+                    self.receive(id, None, Inbound::close(code));
+                    return;
+                }
+                Err(lost) => {
+                    self.lost(id, protocol, &lost);
+                    return;
+                }
+            }
+            if buffered {
+                self.writer.wake();
+            } else {
+                self.pump(READER_PATIENCE);
+            }
+            self.writer.wait_for_input(UNREAD_ANSWERS);
+            self.shared.switches.pause(over);
+        }
+        self.receive(id, None, Inbound::end());
+    }
+
+    /// One data message.
+    fn take(&self, id: &Arc<str>, protocol: Option<Protocol>, frame: Frame) {
+        let shared = &self.shared;
+        shared.counters.up(&shared.counters.frames_in);
+        if shared.recorder.is_on() {
+            shared.recorder.add(id, Direction::Up, &frame, shared.clock.now());
+        }
+        let inbound = Inbound::data(protocol, frame, shared.message_size);
+        self.receive(id, Some(&self.writer), inbound);
+    }
+
+    /// Gives it to the hub, and runs the event handler as long as the hub has an event for it. By
+    /// then this session may have another transport, even a second event that came on that one.
+    fn receive(&self, id: &Arc<str>, own: Option<&Writer>, inbound: Inbound) {
+        let (shared, link) = (&self.shared, self.writer.link());
+        let mut started = shared.with(own, |world, now| world.receive(now, id, link, inbound));
+        while let Some(event) = started {
+            let answer = shared.handler.as_ref().map_or(EventAnswer::Nothing, |handler| {
+                let call = catch_unwind(AssertUnwindSafe(|| handler(&event)));
+                call.unwrap_or(EventAnswer::Failure)
+            });
+            started = shared.with(own, |world, now| world.answer(now, id, answer));
+        }
+    }
+
+    /// The read half ended without a Close.
+    fn lost(&self, id: &Arc<str>, protocol: Option<Protocol>, lost: &Lost) {
+        let Some(code) = lost.violation else {
+            return self.receive(id, None, Inbound::end());
+        };
+        self.receive(id, None, Inbound::violation(protocol, code));
+        self.writer.wait_idle(LINGER);
+        self.link.finish();
+        self.read_away();
+    }
+
+    fn read_away(&self) {
+        let until = Instant::now() + LINGER;
+        let mut buffer = [0; 4096];
+        let mut socket = &*self.socket;
+        while Instant::now() < until && !self.writer.is_over() {
+            match std::io::Read::read(&mut socket, &mut buffer) {
+                Ok(n) if n > 0 => {}
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    let _ = wait_to_read(&self.socket, Some(left));
+                }
+                _ => return,
+            }
+        }
+    }
+
+    // --- writing -----------------------------------------------------------------------------
+
+    fn start_writer(self: &Arc<Self>) -> Option<thread::JoinHandle<()>> {
+        let live = Arc::clone(self);
+        let name = format!("emulator-write-{}", self.writer.link());
+        thread::Builder::new().name(name).spawn(move || live.write()).ok()
+    }
+
+    /// The writer thread.
+    fn write(&self) {
+        loop {
+            match self.writer.wait(BATCH) {
+                Work::End => return self.writer.wake(),
+                Work::Owed => self.flush(Duration::MAX),
+                Work::Batch(batch) => self.append(batch, Duration::MAX),
+            };
+        }
+    }
+
+    /// Writes what is queued, on the reader's thread; what does not go out soon is left behind.
+    fn pump(&self, patience: Duration) {
+        let switches = &self.shared.switches;
+        if switches.is_frozen() || switches.pace().is_some() {
+            return self.writer.wake();
+        }
+        while let Some(batch) = self.writer.take(BATCH) {
+            if !self.append(batch, patience) {
+                return;
+            }
+        }
+    }
+
+    fn append(&self, batch: Vec<Out>, patience: Duration) -> bool {
+        let over = || self.writer.is_over();
+        self.shared.switches.thaw(over);
+        let mut last = None;
+        for out in batch {
+            match out {
+                Out::Frame(frame) => self.append_frame(&frame, patience),
+                Out::Close { .. } | Out::Cut if last.is_some() => {}
+                Out::Close { code, reason } => {
+                    self.link.append_close(code, &reason);
+                    last = Some(Last::Close);
+                }
+                Out::Cut => {
+                    last = Some(Last::Cut);
+                    break;
+                }
+            }
+        }
+        // What ends the connection is worth waiting for.
+        let patience = if last.is_some() { Duration::MAX } else { patience };
+        let done = self.flush(patience);
+        match last {
+            Some(Last::Cut) => {
+                self.writer.end_now(Fate::Cut);
+            }
+            // The reader goes on until the client's Close comes.
+            Some(Last::Close) => self.writer.limit_life(CLOSE_WAIT),
+            None => {}
+        }
+        done
+    }
+
+    fn append_frame(&self, frame: &Frame, patience: Duration) {
+        let shared = &self.shared;
+        let op = match frame {
+            Frame::Text(_) => Op::Text,
+            Frame::Binary(_) => Op::Binary,
+        };
+        let (over, bytes) = (|| self.writer.is_over(), frame.as_bytes());
+        // The writer thread alone has all the time.
+        if patience < Duration::MAX || !shared.switches.write_slowly(&self.link, op, bytes, over) {
+            self.link.append(op, bytes);
+        }
+        shared.counters.up(&shared.counters.frames_out);
+        if let (true, Some(id)) = (shared.recorder.is_on(), &self.id) {
+            shared.recorder.add(id, Direction::Down, frame, shared.clock.now());
+        }
+    }
+
+    /// Writes what was appended, and says so to the outbox. False if something is left (owed to
+    /// the writer thread).
+    fn flush(&self, patience: Duration) -> bool {
+        let until = Instant::now().checked_add(patience);
+        loop {
+            let slice = Instant::now() + Duration::from_millis(100);
+            self.link.flush(until.map_or(slice, |until| until.min(slice)));
+            if !self.link.has_rest() || self.writer.is_over() {
+                self.writer.wrote(false);
+                return true;
+            }
+            if until.is_some_and(|until| until <= Instant::now()) {
+                self.writer.wrote(true);
+                return false;
+            }
+        }
+    }
+}
+
+/// After a refused recovery: reads until the client has answered the Close, or the writer thread
+/// cuts the connection.
+fn await_close(mut reader: LinkReader) {
+    while !matches!(reader.next_blocking(), Ok(Incoming::Close { .. }) | Err(_)) {}
+}
+
+enum Last {
+    Close,
+    Cut,
+}

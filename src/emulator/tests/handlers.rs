@@ -1,0 +1,90 @@
+//! A running event handler, through a socket.
+
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use super::*;
+
+/// An emulator whose handler waits for its answer from the test, and what the test needs for that.
+fn gated() -> (Emulator, Receiver<String>, Sender<EventAnswer>) {
+    let (started, starts) = channel();
+    let (answers, gate) = channel();
+    let gate = Mutex::new(gate);
+    let emulator = Emulator::builder()
+        .event_handler(move |event| {
+            started.send(event.event.clone()).unwrap();
+            gate.lock().unwrap().recv_timeout(WATCHDOG).unwrap_or(EventAnswer::Failure)
+        })
+        .start()
+        .unwrap();
+    (emulator, starts, answers)
+}
+
+#[test]
+fn a_recovered_link_is_read_no_further_than_the_bound_and_then_read_on() {
+    let (emulator, starts, answers) = gated();
+    let (mut socket, connected) = open(&emulator.url("chat"), RELIABLE);
+    send(&mut socket, &event("first", 1));
+    starts.recv_timeout(WATCHDOG).unwrap();
+    emulator.faults().drop_connections();
+    let (mut socket, _) = dial(&recovery_url(&emulator, &connected), RELIABLE).unwrap();
+    for _ in 0..1500 {
+        send(&mut socket, &json!({"type": "ping"}));
+    }
+    assert!(emulator.wait_until(WATCHDOG, |s| s.frames_in == 1001));
+    assert!(!emulator.wait_until(Duration::from_millis(50), |s| s.frames_in > 1001));
+    answers.send(EventAnswer::Nothing).unwrap();
+    assert_eq!(read(&mut socket)["ackId"], 1);
+    for _ in 0..1500 {
+        assert_eq!(read(&mut socket)["type"], "pong");
+    }
+
+    // Dropping the emulator ends a reader that waits for the handler, which never answers.
+    send(&mut socket, &event("second", 2));
+    starts.recv_timeout(WATCHDOG).unwrap();
+    emulator.faults().drop_connections();
+    let (mut socket, _) = dial(&recovery_url(&emulator, &connected), RELIABLE).unwrap();
+    for _ in 0..1500 {
+        send(&mut socket, &json!({"type": "ping"}));
+    }
+    assert!(emulator.wait_until(WATCHDOG, |s| s.frames_in == 2502));
+    drop(answers);
+    drop(emulator);
+}
+
+fn event(name: &str, ack_id: u64) -> Value {
+    json!({"type": "event", "event": name, "ackId": ack_id, "dataType": "text", "data": "x"})
+}
+
+#[test]
+fn a_running_handler_holds_its_session_on_a_recovered_link_too() {
+    let (emulator, starts, answers) = gated();
+    let (mut socket, connected) = open(&emulator.url("chat"), RELIABLE);
+    let id = connected["connectionId"].as_str().unwrap();
+    send(&mut socket, &event("first", 1));
+    assert_eq!(starts.recv_timeout(WATCHDOG).unwrap(), "first");
+
+    emulator.faults().drop_connections();
+    let (mut socket, _) = dial(&recovery_url(&emulator, &connected), RELIABLE).unwrap();
+    send(&mut socket, &event("first", 1));
+    send(&mut socket, &json!({"type": "ping"}));
+    send(&mut socket, &event("second", 2));
+    send(&mut socket, &json!({"type": "joinGroup", "group": "g", "ackId": 3}));
+    assert!(emulator.wait_until(WATCHDOG, |s| s.frames_in >= 4));
+    // Room for what must not happen: the answers are still to come.
+    socket.get_ref().set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let early = socket.read().ok();
+    assert_eq!(early, None, "nothing is answered behind a running handler");
+    socket.get_ref().set_read_timeout(Some(WATCHDOG)).unwrap();
+
+    answers.send(EventAnswer::Nothing).unwrap();
+    assert_eq!(read(&mut socket), json!({"type": "ack", "ackId": 1, "success": true}));
+    let repeat = read(&mut socket);
+    assert_eq!((&repeat["ackId"], &repeat["error"]["name"]), (&json!(1), &json!("Duplicate")));
+    assert_eq!(read(&mut socket)["type"], "pong");
+    assert_eq!(starts.recv_timeout(WATCHDOG).unwrap(), "second");
+    answers.send(EventAnswer::Failure).unwrap();
+    assert_eq!(read(&mut socket)["error"]["name"], "InternalServerError");
+    assert_eq!(read(&mut socket)["ackId"], 3);
+    assert_eq!((emulator.executions(id, 1), emulator.executions(id, 2)), (1, 0));
+}

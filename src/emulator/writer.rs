@@ -1,0 +1,246 @@
+//! Who writes on a transport, and who waits for it: what the threads of one connection share.
+//!
+//! One of them writes at a time: the reader its own answers, else the writer thread.
+//!
+//! Lock order: `state`, then the outbox. The hub pushes before [`Writer::wake`], which takes
+//! `state`; a thread looks into the outbox under `state` before it sleeps. So it sees the push, or
+//! is asleep when it is notified. No lock is held across a system call.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::outbox::{Fate, Out, Outbox, lock};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writing {
+    Nobody,
+    /// Somebody has taken a batch and is writing it.
+    Somebody,
+    /// A batch was taken but could not be written within the reader's patience; the writer thread
+    /// goes on with it.
+    Owed,
+}
+
+struct State {
+    writing: Writing,
+    ended: bool,
+    /// Threads in a wait; nobody is notified in vain, because that is a system call.
+    waiters: usize,
+    reader_waits: bool,
+    /// The client has until then to answer our Close.
+    deadline: Option<Instant>,
+}
+
+type Kill = Box<dyn Fn(Fate) + Send + Sync>;
+
+pub(super) struct Writer {
+    pub(super) outbox: Arc<Outbox>,
+    state: Mutex<State>,
+    changed: Condvar,
+    kill: OnceLock<Kill>,
+}
+
+/// What the writer thread has to do.
+#[derive(Debug)]
+pub(super) enum Work {
+    Batch(Vec<Out>),
+    Owed,
+    End,
+}
+
+impl Writer {
+    pub(super) fn new(link: u64) -> Arc<Self> {
+        let state = State {
+            writing: Writing::Nobody,
+            ended: false,
+            waiters: 0,
+            reader_waits: false,
+            deadline: None,
+        };
+        Arc::new(Self {
+            outbox: Outbox::new(link),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            kill: OnceLock::new(),
+        })
+    }
+
+    pub(super) fn link(&self) -> u64 {
+        self.outbox.link
+    }
+
+    /// How to end the transport at once. It is called outside all locks.
+    pub(super) fn set_kill(&self, kill: impl Fn(Fate) + Send + Sync + 'static) {
+        let _ = self.kill.set(Box::new(kill));
+    }
+
+    /// Lets both threads look, and ends a condemned transport. Call it without the hub lock.
+    pub(super) fn wake(&self) {
+        self.notify(&lock(&self.state));
+        if let (Some(fate), Some(kill)) = (self.outbox.fate(), self.kill.get()) {
+            kill(fate);
+        }
+    }
+
+    /// Ends the transport at once.
+    pub(super) fn end_now(&self, fate: Fate) {
+        self.outbox.condemn(fate);
+        self.wake();
+    }
+
+    /// Marks the end of the transport: both threads leave.
+    pub(super) fn end(&self) {
+        let mut state = lock(&self.state);
+        state.ended = true;
+        self.notify(&state);
+    }
+
+    fn notify(&self, state: &State) {
+        if state.waiters > 0 {
+            self.changed.notify_all();
+        }
+    }
+
+    fn sleep<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        limit: Duration,
+    ) -> MutexGuard<'a, State> {
+        state.waiters += 1;
+        let woken = self.changed.wait_timeout(state, limit);
+        let mut state = woken.unwrap_or_else(PoisonError::into_inner).0;
+        state.waiters -= 1;
+        state
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.has_ended(&lock(&self.state))
+    }
+
+    fn has_ended(&self, state: &State) -> bool {
+        state.ended || self.outbox.fate().is_some()
+    }
+
+    /// Takes a batch of at least one item and about `max_bytes`, if nobody else is writing. Who
+    /// took one must call [`Writer::wrote`].
+    pub(super) fn take(&self, max_bytes: usize) -> Option<Vec<Out>> {
+        let mut state = lock(&self.state);
+        self.take_batch(&mut state, max_bytes)
+    }
+
+    fn take_batch(&self, state: &mut State, max_bytes: usize) -> Option<Vec<Out>> {
+        if state.writing != Writing::Nobody {
+            return None;
+        }
+        let batch = self.outbox.take(max_bytes);
+        if batch.is_empty() {
+            return None;
+        }
+        state.writing = Writing::Somebody;
+        Some(batch)
+    }
+
+    /// The batch has been written, or (`owed`) is left to the writer thread.
+    pub(super) fn wrote(&self, owed: bool) {
+        let mut state = lock(&self.state);
+        state.writing = if owed { Writing::Owed } else { Writing::Nobody };
+        if state.waiters > 0 && (owed || state.reader_waits || self.outbox.len() > 0) {
+            self.notify(&state);
+        }
+    }
+
+    /// Waits until fewer than so many things are queued and the hub takes input, or the transport
+    /// is over. A connection whose client does not read its acks is not read from either.
+    pub(super) fn wait_for_input(&self, items: usize) {
+        let mut state = lock(&self.state);
+        while !self.has_ended(&state)
+            && (self.outbox.len() >= items || self.outbox.is_input_paused())
+        {
+            state.reader_waits = true;
+            state = self.sleep(state, Duration::from_secs(60));
+        }
+        state.reader_waits = false;
+    }
+
+    /// The writer thread's wait: until there is a batch, something owed, or the end.
+    pub(super) fn wait(&self, max_bytes: usize) -> Work {
+        let mut state = lock(&self.state);
+        loop {
+            if self.has_ended(&state) {
+                return Work::End;
+            }
+            if state.writing == Writing::Owed {
+                state.writing = Writing::Somebody;
+                return Work::Owed;
+            }
+            if let Some(batch) = self.take_batch(&mut state, max_bytes) {
+                return Work::Batch(batch);
+            }
+            let mut limit = Duration::from_secs(60);
+            if let Some(deadline) = state.deadline {
+                limit = deadline.saturating_duration_since(Instant::now());
+                if limit.is_zero() {
+                    self.outbox.condemn(Fate::Cut);
+                    continue;
+                }
+            }
+            state = self.sleep(state, limit);
+        }
+    }
+
+    /// Waits until everything is written or the transport is over, at most that long.
+    pub(super) fn wait_idle(&self, limit: Duration) {
+        let until = Instant::now() + limit;
+        let mut state = lock(&self.state);
+        while !self.has_ended(&state) && (state.writing != Writing::Nobody || self.outbox.len() > 0)
+        {
+            let Some(left) = until.checked_duration_since(Instant::now()) else { break };
+            state.reader_waits = true;
+            state = self.sleep(state, left);
+        }
+        state.reader_waits = false;
+    }
+
+    /// The transport has so long to end by itself; then the writer thread cuts it.
+    pub(super) fn limit_life(&self, limit: Duration) {
+        let mut state = lock(&self.state);
+        state.deadline = Some(Instant::now() + limit);
+        self.notify(&state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Frame;
+
+    fn text(s: &str) -> Frame {
+        Frame::Text(s.into())
+    }
+
+    #[test]
+    fn one_writer_at_a_time_and_order_kept() {
+        let writer = Writer::new(1);
+        writer.outbox.push_message(text("a"));
+        writer.outbox.push_message(text("b"));
+        assert_eq!(writer.take(1).unwrap(), [Out::Frame(text("a"))]);
+        assert!(writer.take(1).is_none());
+        writer.wrote(true);
+        assert!(writer.take(1).is_none(), "what is owed goes first");
+        assert!(matches!(writer.wait(1), Work::Owed));
+        writer.wrote(false);
+        assert!(matches!(writer.wait(1), Work::Batch(b) if b == [Out::Frame(text("b"))]));
+    }
+
+    #[test]
+    fn a_condemned_transport_writes_nothing_more() {
+        let writer = Writer::new(1);
+        writer.outbox.push(Out::Cut);
+        writer.outbox.pause_input(true);
+        writer.end_now(Fate::Reset);
+        assert!(writer.take(1).is_none());
+        assert!(matches!(writer.wait(1), Work::End));
+        writer.wait_for_input(1);
+        assert!(writer.is_over());
+    }
+}
