@@ -4,11 +4,12 @@
 //! shuffled, so every kind has its turn. Before each one the world is calm (everybody connected,
 //! nothing being recovered), so that what then shows in the counters is this fault's doing; the
 //! kinds that combine several blows (`drop`, `half-open`) strike into the recoveries themselves.
+//! Pauses of consumers go on through all of them, on plans of their own.
 //!
 //! A fault counts as a **hit** only if its effect was seen: at the emulator's counters, or in what
-//! a client reported. `inject.rs` says for each kind what is looked at.
+//! a client reported. `inject.rs` and `endings.rs` say for each kind what is looked at.
 
-use std::sync::atomic::AtomicU64;
+use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -17,12 +18,17 @@ use rand::{RngExt, SeedableRng};
 use webpubsub::Client;
 use webpubsub::emulator::{Emulator, Faults, Stats};
 
+use super::listener::{Gate, Seen};
+use super::publisher::Handler;
+
 pub(crate) const HUB: &str = "soak";
 
 /// The client's settings, which some faults have to outlast.
 pub(crate) const PING: Duration = Duration::from_millis(200);
 pub(crate) const DEAD_AFTER: Duration = Duration::from_millis(400);
 pub(crate) const RECOVERY_ATTEMPT: Duration = Duration::from_millis(300);
+/// The bound of the subscribers' queues, so small that a short pause fills them.
+pub(crate) const QUEUE: usize = 64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -30,72 +36,119 @@ pub(crate) enum Kind {
     Reset,
     Freeze,
     HalfOpen,
-    BadGateway,
+    ServerError,
+    ClientError,
     SlowRead,
+    SlowWrite,
+    SlowHandler,
     DropBeforeAck,
     LoseAcks,
     DropBeforeExecution,
-    RecoveryRefused,
+    CutFullQueue,
+    CloseRecoverable,
+    CloseEnding,
     SessionClosed,
+    RecoveryRefused,
+    SessionExpired,
     DuplicateReplay,
     StalledUpgrade,
 }
 
 /// With the number of cards in a deck: those that take long come less often, so that the mean time
 /// between two faults is kept.
-pub(crate) const KINDS: [(Kind, &str, usize); 13] = [
+pub(crate) const KINDS: [(Kind, &str, usize); 20] = [
     (Kind::Drop, "drop", 3),
     (Kind::Reset, "reset", 3),
     (Kind::Freeze, "freeze", 1),
     (Kind::HalfOpen, "half-open", 1),
-    (Kind::BadGateway, "502 on recovery", 3),
+    (Kind::ServerError, "HTTP 5xx on return", 2),
+    (Kind::ClientError, "HTTP 4xx on recovery", 2),
     (Kind::SlowRead, "slow read", 1),
+    (Kind::SlowWrite, "slow write", 1),
+    (Kind::SlowHandler, "slow event handler", 2),
     (Kind::DropBeforeAck, "ack lost with a drop", 3),
     (Kind::LoseAcks, "acks lost, then a drop", 3),
-    (Kind::DropBeforeExecution, "drop before execution", 3),
+    (Kind::DropBeforeExecution, "drop before execution", 2),
+    (Kind::CutFullQueue, "cut, queue full", 2),
+    (Kind::CloseRecoverable, "close code, go on", 3),
+    (Kind::CloseEnding, "close code, session over", 2),
+    (Kind::SessionClosed, "closed by the app server", 1),
     (Kind::RecoveryRefused, "1008 on recovery", 2),
-    (Kind::SessionClosed, "session closed (1000)", 2),
+    (Kind::SessionExpired, "session expired", 1),
     (Kind::DuplicateReplay, "replay with duplicates", 3),
     (Kind::StalledUpgrade, "stalled upgrade", 1),
 ];
 
-/// What clients reported, where the emulator's counters cannot know.
-#[derive(Debug, Default)]
-pub(crate) struct Seen {
-    /// `Recovering` events whose cause was a reset connection.
-    pub(crate) resets: AtomicU64,
+impl Kind {
+    /// Some kinds need a session that can be recovered.
+    pub(crate) fn applies(self, reliable: bool) -> bool {
+        reliable
+            || !matches!(
+                self,
+                Self::ClientError
+                    | Self::RecoveryRefused
+                    | Self::SessionExpired
+                    | Self::DuplicateReplay
+            )
+    }
+}
+
+/// No fault ends the sessions of clients at even places, if they can be recovered at all.
+pub(crate) fn is_robust(place: usize) -> bool {
+    place.is_multiple_of(2)
+}
+
+/// Whether a subscriber drops messages when its queue is full, instead of waiting.
+pub(crate) fn drops_messages(place: usize) -> bool {
+    place % 4 == 3
+}
+
+/// What the faults strike.
+#[derive(Clone, Copy)]
+pub(crate) struct Scene<'a> {
+    pub(crate) emulator: &'a Emulator,
+    pub(crate) handler: &'a Handler,
+    /// All clients: the publishers, then the subscribers.
+    pub(crate) clients: &'a [Client],
+    /// One for each client.
+    pub(crate) gates: &'a [Gate],
+    pub(crate) publishers: usize,
+    pub(crate) reliable: bool,
+    pub(crate) seen: &'a Seen,
 }
 
 pub(crate) struct Lab<'a> {
+    pub(super) scene: Scene<'a>,
     pub(super) emulator: &'a Emulator,
-    pub(super) faults: Faults,
-    /// All clients; those at odd places may be made to lose their sessions.
     pub(super) clients: &'a [Client],
-    pub(super) publishers: usize,
-    pub(super) seen: &'a Seen,
+    pub(super) faults: Faults,
     pub(super) rng: StdRng,
     pub(super) started: Instant,
+    /// Close codes that still have their turn, see `endings.rs`.
+    pub(super) codes: [Vec<u16>; 2],
+    /// Those that were sent.
+    pub(crate) sent_codes: BTreeSet<u16>,
+    /// Sessions that a fault was about to end.
+    pub(crate) doomed: HashSet<String>,
+    pub(crate) violations: Vec<String>,
     /// By place in `KINDS`: how often ordered, and how often seen to take effect.
     pub(crate) ordered: [u64; KINDS.len()],
     pub(crate) hits: [u64; KINDS.len()],
 }
 
 impl<'a> Lab<'a> {
-    pub(crate) fn new(
-        emulator: &'a Emulator,
-        clients: &'a [Client],
-        publishers: usize,
-        seen: &'a Seen,
-        seed: u64,
-    ) -> Self {
+    pub(crate) fn new(scene: Scene<'a>, seed: u64) -> Self {
         Self {
-            emulator,
-            faults: emulator.faults(),
-            clients,
-            publishers,
-            seen,
+            scene,
+            emulator: scene.emulator,
+            clients: scene.clients,
+            faults: scene.emulator.faults(),
             rng: StdRng::seed_from_u64(seed),
             started: Instant::now(),
+            codes: [Vec::new(), Vec::new()],
+            sent_codes: BTreeSet::new(),
+            doomed: HashSet::new(),
+            violations: Vec::new(),
             ordered: [0; KINDS.len()],
             hits: [0; KINDS.len()],
         }
@@ -108,7 +161,8 @@ impl<'a> Lab<'a> {
         let mut deck: Vec<usize> = Vec::new();
         while Instant::now() < end {
             if deck.is_empty() {
-                let cards = KINDS.iter().enumerate();
+                let fit = |(kind, _, _): &(Kind, _, _)| kind.applies(self.scene.reliable);
+                let cards = KINDS.iter().enumerate().filter(|(_, kind)| fit(kind));
                 deck = cards.flat_map(|(i, (_, _, weight))| vec![i; *weight]).collect();
                 deck.shuffle(&mut self.rng);
             }

@@ -1,50 +1,72 @@
-//! The play: connect everybody, publish through the faults, let all become calm, publish a little
-//! more, drain, close, and judge.
+//! The play, once for each subprotocol: connect everybody, publish through the faults, let all become
+//! calm, publish a little more, drain, close, and judge.
 
-use std::collections::VecDeque;
-use std::error::Error as _;
-use std::io;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
-use webpubsub::crossbeam_channel::Receiver;
 use webpubsub::emulator::Emulator;
-use webpubsub::{Client, Error, ErrorKind, Event, PendingAck, Result};
+use webpubsub::{Client, ClientAccess, Overflow, Protocol, Result, Role};
 
-use super::check::{Entry, Fate, Sent};
-use super::faults::{DEAD_AFTER, HUB, Lab, PING, RECOVERY_ATTEMPT, Seen};
-use super::report::{Material, Report};
-
-const GROUP: &str = "room";
-
-/// So many calls of one publisher are under way at once. With the pauses below one publisher sends
-/// some 150 messages a second, so that a subscriber that is away for a second or two does not run
-/// into the 1000 unacknowledged messages after which the service ends its session.
-const IN_FLIGHT: usize = 8;
-
-/// How many messages each publisher sends after the faults.
-const FAREWELL: usize = 50;
+use super::check::{Entry, Sent};
+use super::faults::{
+    DEAD_AFTER, HUB, KINDS, Lab, PING, QUEUE, RECOVERY_ATTEMPT, Scene, drops_messages, is_robust,
+};
+use super::listener::{Ended, Gate, Listener, Pauses, Seen};
+use super::publisher::{GROUP, Handler, Publisher};
+use super::report::Report;
+use super::verdict::judge;
 
 /// For what takes milliseconds once the faults are off.
 const WATCHDOG: Duration = Duration::from_secs(20);
 
+/// How often is looked how far behind the subscribers are.
+const LOOK: Duration = Duration::from_millis(5);
+
 #[derive(Debug)]
 pub(crate) struct Settings {
+    /// Of all subprotocols together.
     pub(crate) time: Duration,
     pub(crate) seed: u64,
     pub(crate) publishers: usize,
     pub(crate) subscribers: usize,
     pub(crate) fault_every: Duration,
+    /// One after the other.
+    pub(crate) protocols: Vec<Protocol>,
 }
 
 impl Settings {
-    /// Whether the emulator says `connected` after a recovery too: odd seeds ask for it.
-    pub(crate) fn greets_again(&self) -> bool {
-        self.seed % 2 == 1
+    /// How long each subprotocol has.
+    pub(crate) fn share(&self) -> Duration {
+        self.time / self.protocols.len().max(1) as u32
     }
+
+    /// The shortest and the longest pause of a consumer: 0.5 to 40 s if there is the time.
+    pub(crate) fn pauses(&self) -> (Duration, Duration) {
+        let longest = (self.share() / 4).min(Duration::from_secs(40));
+        ((longest / 8).min(Duration::from_millis(500)), longest)
+    }
+}
+
+/// What the run of one subprotocol leaves behind.
+pub(crate) struct Material {
+    pub(crate) protocol: Protocol,
+    /// How long was published under faults.
+    pub(crate) time: Duration,
+    /// By publisher: publications, and events.
+    pub(crate) sent: Vec<Sent>,
+    pub(crate) events: Vec<Sent>,
+    /// By client: the publishers, then the subscribers.
+    pub(crate) logs: Vec<Vec<Entry>>,
+    pub(crate) clients: Vec<webpubsub::Stats>,
+    pub(crate) emulator: webpubsub::emulator::Stats,
+    pub(crate) ordered: [u64; KINDS.len()],
+    pub(crate) hits: [u64; KINDS.len()],
+    /// The sessions that clients reported as over, those apart that a fault wanted to end.
+    pub(crate) unordered: Vec<Ended>,
+    pub(crate) pauses: u64,
+    pub(crate) longest_pause: Duration,
 }
 
 /// Runs it all.
@@ -52,229 +74,213 @@ impl Settings {
 /// # Panics
 /// If the emulator cannot be started, or a client cannot connect to it before any fault.
 pub(crate) fn run(settings: &Settings) -> Report {
+    let columns = settings.protocols.iter().map(|protocol| {
+        let (material, violations) = play(settings, *protocol);
+        judge(settings, &material, violations)
+    });
+    Report::new(settings, columns.collect())
+}
+
+fn play(settings: &Settings, protocol: Protocol) -> (Material, Vec<String>) {
+    // The same alone as among others, so that a failure can be repeated without them.
+    let index = Protocol::ALL.iter().position(|other| *other == protocol).unwrap_or(0) as u64;
+    let seed = settings.seed.wrapping_mul(Protocol::ALL.len() as u64).wrapping_add(index);
+    let handler = Arc::new(Handler::default());
+    let handles = Arc::clone(&handler);
     // The service may greet a recovered client with a second `connected`, or not.
     let emulator = Emulator::builder()
         .record_frames(0)
-        .connected_after_recovery(settings.greets_again())
+        .connected_after_recovery(settings.seed.wrapping_add(index / 2) % 2 == 1)
+        .event_handler(move |event| handles.handle(event))
         .start()
         .expect("emulator");
-    let seen = Seen::default();
     let clients: Vec<Client> = (0..settings.publishers + settings.subscribers)
-        .map(|_| connect(&emulator).expect("connect"))
+        .map(|place| connect(&emulator, protocol, settings, place).expect("connect"))
         .collect();
+    let gates: Vec<Gate> = clients.iter().map(|_| Gate::new(settings.publishers)).collect();
+    let seen = Seen::default();
+    let scene = Scene {
+        emulator: &emulator,
+        handler: &handler,
+        clients: &clients,
+        gates: &gates,
+        publishers: settings.publishers,
+        reliable: protocol.is_reliable(),
+        seen: &seen,
+    };
+    let behind = AtomicUsize::new(0);
     let mut publishers: Vec<Publisher<'_>> = clients[..settings.publishers]
         .iter()
         .enumerate()
-        .map(|(i, client)| Publisher::new(client, i, settings.seed))
+        .map(|(place, client)| Publisher::new(client, place, seed, &behind))
         .collect();
-    let mut lab = Lab::new(&emulator, &clients, settings.publishers, &seen, settings.seed);
-    let mut violations = Vec::new();
-
-    let (logs, time) = thread::scope(|scope| {
-        let seen = &seen;
-        let listeners: Vec<_> = clients
-            .iter()
-            .map(|client| {
-                let events = client.events();
-                scope.spawn(move || listen(&events, seen))
-            })
-            .collect();
-        for client in &clients[settings.publishers..] {
-            client.join_group(GROUP).expect("join");
-        }
-
-        let start = Instant::now();
-        let stop = AtomicBool::new(false);
-        thread::scope(|scope| {
-            for publisher in &mut publishers {
-                scope.spawn(|| publisher.publish_until(&stop));
-            }
-            lab.torment(settings.time, settings.fault_every);
-            stop.store(true, SeqCst);
-        });
-        let time = start.elapsed();
-
-        // The faults are off and every call has ended. Soon all are connected, and members again.
-        if !lab.calm(WATCHDOG) {
-            violations.push("not everybody came back after the faults".to_owned());
-        }
-        let subscribers = &clients[settings.publishers..];
-        let joined = |emulator: &Emulator| {
-            let known = emulator.connections(HUB);
-            subscribers.iter().all(|client| {
-                let id = client.connection_id();
-                known.iter().any(|info| {
-                    id.as_deref() == Some(info.id.as_str())
-                        && info.groups.iter().any(|group| group == GROUP)
-                })
-            })
-        };
-        if !emulator.wait_until(WATCHDOG, |_| joined(&emulator)) {
-            violations.push("not every subscriber is a member again after the faults".to_owned());
-        }
-        for publisher in &mut publishers {
-            publisher.farewell();
-        }
-        // A client acknowledges what has entered its event queue.
-        let drained = || {
-            let open = |info: &webpubsub::emulator::ConnectionInfo| info.is_open;
-            emulator.connections(HUB).iter().filter(|info| open(info)).all(|info| info.unacked == 0)
-        };
-        if !emulator.wait_until(WATCHDOG, |_| drained()) {
-            violations.push("not all that was published was acknowledged in the end".to_owned());
-        }
-        for client in &clients {
-            if let Err(error) = client.close() {
-                violations.push(format!("close: {error}"));
-            }
-        }
-        let logs: Vec<Vec<Entry>> =
-            listeners.into_iter().map(|listener| listener.join().expect("listener")).collect();
-        (logs, time)
-    });
-
-    let (mut sent, mut errors) = (Vec::new(), Vec::new());
-    for publisher in publishers {
-        sent.push(publisher.sent);
-        errors.extend(publisher.errors);
-    }
-    violations.extend(errors);
-    Report::new(
-        settings,
-        &Material {
-            time,
-            sent,
-            logs,
-            clients: clients.iter().map(Client::stats).collect(),
-            emulator: emulator.stats(),
-            ordered: lab.ordered,
-            hits: lab.hits,
-        },
-        violations,
-    )
+    let mut lab = Lab::new(scene, seed);
+    let (heard, time) = perform(settings, seed, &mut lab, &mut publishers, &behind);
+    collect(protocol, lab, publishers, heard, time)
 }
 
-fn connect(emulator: &Emulator) -> Result<Client> {
-    Client::builder(emulator.url(HUB))
+/// All log entries of a client, and how it paused.
+type Heard = (Vec<Entry>, Option<Pauses>);
+
+/// From the first message to the end of all clients.
+fn perform(
+    settings: &Settings,
+    seed: u64,
+    lab: &mut Lab<'_>,
+    publishers: &mut [Publisher<'_>],
+    behind: &AtomicUsize,
+) -> (Vec<Heard>, Duration) {
+    let scene = lab.scene;
+    let calm = &AtomicBool::new(false);
+    thread::scope(|scope| {
+        let listeners: Vec<_> = (0..scene.clients.len())
+            .map(|client| {
+                let pauses = (client >= scene.publishers)
+                    .then(|| Pauses::new(seed.wrapping_add(client as u64), settings.pauses()));
+                let events = scene.clients[client].events();
+                let listener = Listener { client, scene, events, pauses, calm };
+                scope.spawn(move || listener.listen())
+            })
+            .collect();
+        for client in &scene.clients[scene.publishers..] {
+            client.join_group(GROUP).expect("join");
+        }
+        let start = Instant::now();
+        thread::scope(|scope| {
+            for publisher in &mut *publishers {
+                scope.spawn(|| publisher.publish_until(calm));
+            }
+            scope.spawn(|| {
+                while !calm.load(SeqCst) {
+                    behind.store(furthest_behind(&scene), SeqCst);
+                    thread::sleep(LOOK);
+                }
+            });
+            lab.torment(settings.share(), settings.fault_every);
+            calm.store(true, SeqCst);
+        });
+        let time = start.elapsed();
+        finish(publishers, lab);
+        let heard = listeners.into_iter().map(|one| one.join().expect("listener")).collect();
+        (heard, time)
+    })
+}
+
+/// What is left behind, and what was found wrong on the way.
+fn collect(
+    protocol: Protocol,
+    lab: Lab<'_>,
+    mut publishers: Vec<Publisher<'_>>,
+    heard: Vec<Heard>,
+    time: Duration,
+) -> (Material, Vec<String>) {
+    let (scene, mut violations) = (lab.scene, lab.violations);
+    for publisher in &mut publishers {
+        violations.append(&mut publisher.errors);
+        violations.extend(scene.handler.check(publisher.place, &publisher.events));
+    }
+    let named = std::mem::take(&mut *scene.seen.codes.lock().expect("the codes"));
+    let unsent = named.difference(&lab.sent_codes);
+    violations.extend(unsent.map(|code| format!("nobody sent the close code {code}")));
+    let ended = std::mem::take(&mut *scene.seen.ended.lock().expect("the list"));
+    let pauses = || heard.iter().filter_map(|(_, pauses)| pauses.as_ref());
+    let material = Material {
+        protocol,
+        time,
+        unordered: ended.into_iter().filter(|ended| !lab.doomed.contains(&ended.id)).collect(),
+        pauses: pauses().map(|pauses| pauses.count).sum(),
+        longest_pause: pauses().map(|pauses| pauses.most).max().unwrap_or_default(),
+        clients: scene.clients.iter().map(Client::stats).collect(),
+        emulator: scene.emulator.stats(),
+        ordered: lab.ordered,
+        hits: lab.hits,
+        events: publishers.iter_mut().map(|p| std::mem::take(&mut p.events)).collect(),
+        sent: publishers.into_iter().map(|publisher| publisher.sent).collect(),
+        logs: heard.into_iter().map(|(log, _)| log).collect(),
+    };
+    (material, violations)
+}
+
+/// The faults are off and every call has ended. Soon all are connected, and members again; then comes
+/// the farewell, and nothing of it may be lost.
+fn finish(publishers: &mut [Publisher<'_>], lab: &mut Lab<'_>) {
+    let scene = lab.scene;
+    let (emulator, subscribers) = (scene.emulator, &scene.clients[scene.publishers..]);
+    if !lab.calm(WATCHDOG) {
+        lab.violations.push("not everybody came back after the faults".to_owned());
+    }
+    let joined = || {
+        let known = emulator.connections(HUB);
+        subscribers.iter().all(|client| {
+            let id = client.connection_id();
+            known.iter().any(|info| {
+                id.as_deref() == Some(info.id.as_str())
+                    && info.groups.iter().any(|group| group == GROUP)
+            })
+        })
+    };
+    if !emulator.wait_until(WATCHDOG, |_| joined()) {
+        lab.violations.push("not every subscriber is a member again after the faults".to_owned());
+    }
+    let dropped: Vec<u64> = scene.clients.iter().map(|client| client.stats().dropped).collect();
+    for publisher in &mut *publishers {
+        publisher.farewell();
+    }
+    // The last message of each publisher has come, or was dropped and will be reported so.
+    let arrived = |place: usize| {
+        let next = &scene.gates[place].next;
+        let all = publishers.iter().all(|p| next[p.place].load(SeqCst) >= p.sent.fates.len());
+        all || scene.clients[place].stats().dropped > dropped[place]
+    };
+    if !lab.soon(WATCHDOG, |_| (scene.publishers..scene.clients.len()).all(arrived)) {
+        lab.violations.push("not all that was published in the end has come".to_owned());
+    }
+    // A client acknowledges what has entered its event queue.
+    let drained = || {
+        let known = emulator.connections(HUB);
+        known.iter().filter(|info| info.is_open).all(|info| info.unacked == 0)
+    };
+    if !emulator.wait_until(WATCHDOG, |_| drained()) {
+        lab.violations.push("not all that was published was acknowledged in the end".to_owned());
+    }
+    for client in scene.clients {
+        if let Err(error) = client.close() {
+            lab.violations.push(format!("close: {error}"));
+        }
+    }
+}
+
+/// The most messages that a subscriber which must keep its session has left unacknowledged.
+fn furthest_behind(scene: &Scene<'_>) -> usize {
+    let known = scene.emulator.connections(HUB);
+    let robust = (scene.publishers..scene.clients.len()).filter(|place| is_robust(*place));
+    let ids: Vec<_> = robust.filter_map(|place| scene.clients[place].connection_id()).collect();
+    let theirs = known.iter().filter(|info| ids.iter().any(|id| **id == info.id));
+    theirs.map(|info| info.unacked).max().unwrap_or(0)
+}
+
+fn connect(
+    emulator: &Emulator,
+    protocol: Protocol,
+    settings: &Settings,
+    place: usize,
+) -> Result<Client> {
+    // Good for longer than the faults move the emulator's clock.
+    let access = ClientAccess::new()
+        .role(Role::join_leave())
+        .role(Role::send())
+        .lifetime(Duration::from_secs(30 * 86_400));
+    let mut builder = Client::builder(emulator.url_for(HUB, &access)?)
+        .protocol(protocol)
         .keep_alive(PING, DEAD_AFTER)
         .recovery_interval(Duration::from_millis(20))
         .recovery_attempt_timeout(RECOVERY_ATTEMPT)
-        .backoff(Duration::from_millis(10), Duration::from_millis(100))
-        .connect()
-}
-
-/// Notes all events of a client until their end.
-fn listen(events: &Receiver<Event>, seen: &Seen) -> Vec<Entry> {
-    let note = |event| match event {
-        Event::GroupMessage(message) => {
-            // Between what is read here and what `Publisher::text` wrote nothing may change.
-            let text = message.text().unwrap_or_default();
-            let mut words = text.split(' ').map(str::parse::<usize>);
-            match (words.next(), words.next(), words.next()) {
-                (Some(Ok(publisher)), Some(Ok(n)), Some(Ok(length))) if length == text.len() => {
-                    Entry::Message { publisher, n }
-                }
-                _ => Entry::Strange,
-            }
-        }
-        Event::Connected(connected) => Entry::Connected { gap_possible: connected.gap_possible },
-        Event::Recovering(recovering) => {
-            if is_reset(&recovering.cause) {
-                seen.resets.fetch_add(1, SeqCst);
-            }
-            Entry::Recovering
-        }
-        Event::Recovered(_) => Entry::Recovered,
-        Event::Disconnected(lost) => Entry::Disconnected { maybe_lost: lost.maybe_lost },
-        Event::Reconnecting(_) => Entry::Reconnecting,
-        Event::Stopped(_) => Entry::Stopped,
-        _ => Entry::Strange,
-    };
-    events.iter().map(note).collect()
-}
-
-fn is_reset(error: &Error) -> bool {
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
-    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::ConnectionReset)
-}
-
-struct Publisher<'a> {
-    client: &'a Client,
-    place: usize,
-    rng: StdRng,
-    sent: Sent,
-    pending: VecDeque<PendingAck>,
-    errors: Vec<String>,
-}
-
-impl<'a> Publisher<'a> {
-    fn new(client: &'a Client, place: usize, seed: u64) -> Self {
-        Self {
-            client,
-            place,
-            rng: StdRng::seed_from_u64(seed.wrapping_add(1 + place as u64)),
-            sent: Sent::default(),
-            pending: VecDeque::new(),
-            errors: Vec::new(),
+        .backoff(Duration::from_millis(10), Duration::from_millis(100));
+    if place >= settings.publishers {
+        builder = builder.queue_messages(QUEUE).queue_messages_in_flight(QUEUE);
+        if drops_messages(place) {
+            builder = builder.overflow(Overflow::DropNewest);
         }
     }
-
-    /// Bursts with pauses, until told to stop; then waits for the outcome of every call.
-    fn publish_until(&mut self, stop: &AtomicBool) {
-        while !stop.load(SeqCst) {
-            for _ in 0..self.rng.random_range(1..=6) {
-                self.publish();
-            }
-            thread::sleep(Duration::from_micros(self.rng.random_range(2_000..40_000)));
-        }
-        self.settle(0);
-    }
-
-    fn farewell(&mut self) {
-        self.sent.calm_from = self.sent.fates.len();
-        for _ in 0..FAREWELL {
-            self.publish();
-        }
-        self.settle(0);
-    }
-
-    fn publish(&mut self) {
-        let text = self.text();
-        match self.client.to_group(GROUP, text).start() {
-            Ok(pending) => self.pending.push_back(pending),
-            // Nothing that happens here may keep a call from being accepted.
-            Err(error) => self.errors.push(format!("publisher {}: {error:?}", self.place)),
-        }
-        self.settle(IN_FLIGHT);
-    }
-
-    /// Publisher, number, the text's length, padding.
-    fn text(&mut self) -> String {
-        let n = self.sent.fates.len() + self.pending.len();
-        let length = self.rng.random_range(40..=400);
-        let mut text = format!("{} {n} {length} ", self.place);
-        text.extend(std::iter::repeat_n('x', length - text.len()));
-        text
-    }
-
-    /// Waits for the oldest calls until at most so many are under way. Only one kind of failure is
-    /// allowed: the session was lost for good and the outcome is unknown. The report checks that
-    /// there are just as many of them as the client's events said.
-    fn settle(&mut self, most: usize) {
-        while self.pending.len() > most {
-            let Some(oldest) = self.pending.pop_front() else { break };
-            let fate = match oldest.wait() {
-                Ok(ack) if ack.duplicate => Fate::AckedDuplicate,
-                Ok(_) => Fate::Acked,
-                Err(error) => {
-                    let unknown = error.kind() == ErrorKind::OutcomeUnknown;
-                    if !unknown || !error.may_have_been_delivered() {
-                        self.errors.push(format!("publisher {}: {error:?}", self.place));
-                    }
-                    Fate::Unknown
-                }
-            };
-            self.sent.fates.push(fate);
-        }
-    }
+    builder.connect()
 }

@@ -28,7 +28,7 @@ pub(super) struct Setup {
 
 /// A link that is up.
 pub(super) struct Opened {
-    pub(super) half: LinkReader,
+    pub(super) half: Box<LinkReader>,
     /// The limit of the attempt that opened it.
     pub(super) until: Instant,
 }
@@ -130,7 +130,7 @@ impl Dialer {
             Link::open(wire, leftover, Role::Client, &self.setup.link, waker).map_err(|e| {
                 Error::new(ErrorKind::Connect, "the new connection failed at once").with_source(e)
             })?;
-        Ok(Opened { half, until: plan.until })
+        Ok(Opened { half: Box::new(half), until: plan.until })
     }
 
     fn target(&mut self, plan: &Dial, stop: &Stop) -> Result<Target> {

@@ -36,7 +36,7 @@ pub(super) struct Reader {
     /// `None`: the simple client.
     decoder: Option<Decoder>,
     /// The current link's read half.
-    half: Option<LinkReader>,
+    half: Option<Box<LinkReader>>,
     /// The time of this round.
     now: Instant,
     /// When the session's `tick` is due, as of the last look at it.

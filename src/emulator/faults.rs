@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::outbox::{Fate, Out, lock};
 use super::server::Shared;
+use super::slow_write::Pace;
 use crate::protocol::Frame;
 
 /// A step of a client's dialing at which the emulator can stall.
@@ -93,10 +94,11 @@ pub(super) struct Refuse {
 }
 
 #[derive(Debug, Default)]
-struct State {
+pub(super) struct State {
     frozen: bool,
     stalled: [bool; 4],
     slow_read: Option<Duration>,
+    pub(super) slow_write: Option<Pace>,
     refuse_upgrades: Option<Refuse>,
     refuse_recoveries: Option<Refuse>,
 }
@@ -130,7 +132,8 @@ impl Switches {
     fn change(&self, f: impl FnOnce(&mut State)) {
         let mut state = lock(&self.state);
         f(&mut state);
-        self.active.store(state.frozen || state.slow_read.is_some(), SeqCst);
+        let slow = state.slow_read.is_some() || state.slow_write.is_some();
+        self.active.store(state.frozen || slow, SeqCst);
         drop(state);
         self.changed.notify_all();
     }
@@ -160,10 +163,17 @@ impl Switches {
         self.wait_while(|state| state.slow_read.is_some_and(|p| start.elapsed() < p), is_over);
     }
 
-    fn wait_while(&self, held: impl Fn(&State) -> bool, is_over: impl Fn() -> bool) {
+    /// How slowly frames are to be written, if they are.
+    pub(super) fn pace(&self) -> Option<Pace> {
+        if self.active.load(SeqCst) { lock(&self.state).slow_write } else { None }
+    }
+
+    pub(super) fn wait_while(&self, held: impl Fn(&State) -> bool, is_over: impl Fn() -> bool) {
         let mut state = lock(&self.state);
         while held(&state) && !self.is_stopping() && !is_over() {
-            let limit = state.slow_read.unwrap_or(Duration::from_secs(60));
+            let pauses = [state.slow_read, state.slow_write.map(|pace| pace.pause)];
+            let shortest = pauses.into_iter().flatten().min();
+            let limit = shortest.unwrap_or(Duration::from_secs(60));
             let limit = limit.clamp(Duration::from_millis(1), Duration::from_secs(60));
             let woken = self.changed.wait_timeout(state, limit);
             state = woken.unwrap_or_else(PoisonError::into_inner).0;
@@ -237,6 +247,14 @@ impl Faults {
     /// Waits that long before each read, so that a client's writes back up. `None` ends it.
     pub fn slow_read(&self, pause: Option<Duration>) {
         self.shared.switches.change(|s| s.slow_read = pause);
+    }
+
+    /// Writes frames in pieces of `bytes` (1 at least) and waits that long behind each piece, so
+    /// that a message arrives slowly and the connection is never silent. `None` ends it: what is
+    /// left of a frame follows at once. Close frames are written whole.
+    pub fn slow_write(&self, bytes: usize, pause: Option<Duration>) {
+        let pace = pause.map(|pause| Pace { bytes: bytes.max(1), pause });
+        self.shared.switches.change(|s| s.slow_write = pace);
     }
 
     /// Stalls new connections at one step, until switched off.
@@ -314,16 +332,28 @@ impl Faults {
     /// Sends a Close frame on all connections. The codes 1000, 1002, 1003, 1007, 1008, 1009 and
     /// 1011 end the session as at the service; after any other it can be recovered.
     pub fn close_connections(&self, code: u16, reason: &str) {
+        self.close_some(None, code, reason);
+    }
+
+    /// The same on one connection; false if there is none of that id.
+    pub fn close_connection(&self, connection_id: &str, code: u16, reason: &str) -> bool {
+        self.close_some(Some(connection_id), code, reason) > 0
+    }
+
+    fn close_some(&self, connection_id: Option<&str>, code: u16, reason: &str) -> usize {
         self.shared.with(None, |world, now| {
-            for id in world.open_sessions() {
+            let mut ids = world.open_sessions();
+            ids.retain(|id| connection_id.is_none_or(|wanted| wanted == &**id));
+            for id in &ids {
                 if matches!(code, 1000 | 1002 | 1003 | 1007 | 1008 | 1009 | 1011) {
-                    world.close(&id, code, reason);
-                } else if let Some(outbox) = world.detach(now, &id) {
+                    world.close(id, code, reason);
+                } else if let Some(outbox) = world.detach(now, id) {
                     outbox.push(Out::Close { code, reason: reason.into() });
                     world.touch_outbox(&outbox);
                 }
             }
-        });
+            ids.len()
+        })
     }
 
     /// Sends a text frame as it is to one connection, or to all (`None`). Gives to how many.

@@ -172,7 +172,8 @@ impl Live {
 
     /// Writes what is queued, on the reader's thread; what does not go out soon is left behind.
     fn pump(&self, patience: Duration) {
-        if self.shared.switches.is_frozen() {
+        let switches = &self.shared.switches;
+        if switches.is_frozen() || switches.pace().is_some() {
             return self.writer.wake();
         }
         while let Some(batch) = self.writer.take(BATCH) {
@@ -188,7 +189,7 @@ impl Live {
         let mut last = None;
         for out in batch {
             match out {
-                Out::Frame(frame) => self.append_frame(&frame),
+                Out::Frame(frame) => self.append_frame(&frame, patience),
                 Out::Close { .. } | Out::Cut if last.is_some() => {}
                 Out::Close { code, reason } => {
                     self.link.append_close(code, &reason);
@@ -214,13 +215,17 @@ impl Live {
         done
     }
 
-    fn append_frame(&self, frame: &Frame) {
+    fn append_frame(&self, frame: &Frame, patience: Duration) {
         let shared = &self.shared;
         let op = match frame {
             Frame::Text(_) => Op::Text,
             Frame::Binary(_) => Op::Binary,
         };
-        self.link.append(op, frame.as_bytes());
+        let (over, bytes) = (|| self.writer.is_over(), frame.as_bytes());
+        // The writer thread alone has all the time.
+        if patience < Duration::MAX || !shared.switches.write_slowly(&self.link, op, bytes, over) {
+            self.link.append(op, bytes);
+        }
         shared.counters.up(&shared.counters.frames_out);
         if let (true, Some(id)) = (shared.recorder.is_on(), &self.id) {
             shared.recorder.add(id, Direction::Down, frame, shared.clock.now());

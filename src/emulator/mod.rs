@@ -53,6 +53,7 @@ mod server;
 #[cfg(test)]
 pub(crate) mod service;
 mod session;
+mod slow_write;
 mod stats;
 #[cfg(test)]
 mod tests;

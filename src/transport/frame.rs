@@ -36,6 +36,14 @@ pub(super) fn write_frame(out: &mut Vec<u8>, op: Op, mask: Option<[u8; 4]>, payl
     }
 }
 
+/// One frame of a server, for a peer that is to get it in pieces.
+#[cfg(feature = "emulator")]
+pub(crate) fn encode_frame(op: Op, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    write_frame(&mut frame, op, None, payload);
+    frame
+}
+
 fn apply_mask(data: &mut [u8], mask: [u8; 4]) {
     let wide = u64::from_ne_bytes([
         mask[0], mask[1], mask[2], mask[3], mask[0], mask[1], mask[2], mask[3],

@@ -110,6 +110,8 @@ struct Out {
     /// How many more such frames came too late to be appended.
     dropped: u64,
     closing: bool,
+    /// The last piece of a frame is missing; only the emulator appends pieces.
+    inside_frame: bool,
     failed: Option<Error>,
 }
 
@@ -136,6 +138,7 @@ impl Link {
             unsent: VecDeque::new(),
             dropped: 0,
             closing: false,
+            inside_frame: false,
             failed: None,
         };
         let link = Arc::new(Self {
@@ -216,6 +219,21 @@ impl Link {
         self.append(Op::Close, &payload);
     }
 
+    /// Appends a piece of a frame, for a service that sends it slowly. Until the `last` one a pong
+    /// waits and the answer to a Close is dropped, since they would land inside the frame.
+    #[cfg(feature = "emulator")]
+    pub(crate) fn append_part(&self, piece: &[u8], last: bool) {
+        let mut out = self.out.lock();
+        if out.closing || out.failed.is_some() {
+            return;
+        }
+        out.note_start();
+        out.pending.extend_from_slice(piece);
+        out.appended += piece.len() as u64;
+        out.inside_frame = !last;
+        self.note_level(&out);
+    }
+
     /// Frames that the read half made by itself: pongs and the answer to a Close. The reader writes
     /// them before it waits.
     pub(super) fn append_raw(&self, frame: &[u8]) {
@@ -226,7 +244,7 @@ impl Link {
         let opcode = frame.first().map_or(0, |first| first & 0x0f);
         if opcode == 0xa {
             out.pong = Some(frame.to_vec());
-        } else {
+        } else if !out.inside_frame {
             out.note_start();
             out.pending.extend_from_slice(frame);
             out.appended += frame.len() as u64;

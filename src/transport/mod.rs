@@ -27,6 +27,8 @@ mod wire;
 pub(crate) use address::{Lookup, Resolver};
 pub(crate) use dial::dial;
 pub(crate) use frame::Op;
+#[cfg(feature = "emulator")]
+pub(crate) use frame::encode_frame;
 pub(crate) use link::{Link, LinkOptions, Role};
 pub(crate) use options::DialOptions;
 pub(crate) use proxy::{Proxy, ProxyChoice};

@@ -282,9 +282,8 @@ mod tests {
     fn a_full_socket_is_waited_for() {
         let (ours, theirs) = pair();
         let full = loop {
-            match (&ours).write(&[0; 65536]) {
-                Ok(_) => {}
-                Err(e) => break e,
+            if let Err(e) = (&ours).write_all(&[0; 65536]) {
+                break e;
             }
         };
         assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
@@ -296,7 +295,7 @@ mod tests {
             io::copy(&mut theirs, &mut io::sink())
         });
         wait_to_write(&ours, Duration::from_secs(60)).expect("wait");
-        assert!((&ours).write(b"x").is_ok());
+        assert!((&ours).write_all(b"x").is_ok());
         drop(ours);
         reader.join().expect("joined").expect("read");
     }

@@ -142,6 +142,75 @@ fn any_close_code_and_any_frame_can_be_sent() {
 }
 
 #[test]
+fn slow_writes_bring_a_frame_in_pieces_and_its_rest_at_the_end_of_the_fault() {
+    let emulator = Emulator::start().unwrap();
+    let faults = emulator.faults();
+    let (mut socket, connected) = open(&emulator.url("chat"), JSON);
+    faults.slow_write(3, Some(Duration::from_millis(20)));
+    let text = "x".repeat(2000);
+    let start = std::time::Instant::now();
+    assert!(emulator.send_to_connection("chat", id_of(&connected), text.as_str()));
+    let mut bytes = Vec::new();
+    while start.elapsed() < Duration::from_millis(300) {
+        let mut buffer = [0; 4096];
+        let n = socket.get_mut().read(&mut buffer).unwrap();
+        assert!((1..=100).contains(&n), "{n} bytes at once");
+        bytes.extend_from_slice(&buffer[..n]);
+    }
+    // At most a piece each 20 ms, on a busy machine fewer.
+    assert!(bytes.len() >= 3 && bytes.len() <= 3 * (300 / 20 + 2), "{} bytes", bytes.len());
+    faults.slow_write(0, None);
+    // Header (4 bytes), then the message of the subprotocol.
+    while bytes.len() < 2000 {
+        let mut buffer = [0; 4096];
+        let n = socket.get_mut().read(&mut buffer).unwrap();
+        assert!(n > 0);
+        bytes.extend_from_slice(&buffer[..n]);
+    }
+    assert!(start.elapsed() < Duration::from_secs(5));
+    let size = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
+    assert_eq!(bytes.len(), 4 + size);
+    let message: Value = serde_json::from_slice(&bytes[4..]).unwrap();
+    assert_eq!(message["data"], text);
+    // The connection is as good as before, in both directions.
+    send(&mut socket, &json!({"type": "ping"}));
+    assert_eq!(read(&mut socket)["type"], "pong");
+}
+
+#[test]
+fn a_slow_writer_reads_on_and_ends_with_its_connection() {
+    let emulator = Emulator::start().unwrap();
+    let faults = emulator.faults();
+    let (mut socket, connected) = open(&emulator.url("chat"), RELIABLE);
+    faults.slow_write(1, Some(Duration::from_secs(30)));
+    for ack_id in 1..=5 {
+        send(&mut socket, &publish(ack_id));
+    }
+    assert!(emulator.wait_until(WATCHDOG, |s| s.publications == 5));
+    assert!(faults.drop_connection(id_of(&connected)));
+    assert_eq!(drained(socket), 0);
+    assert!(emulator.wait_until(WATCHDOG, |s| s.currently_open == 0));
+    let (_socket, _) = dial(&recovery_url(&emulator, &connected), RELIABLE).unwrap();
+    let start = std::time::Instant::now();
+    drop(emulator);
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn one_connection_can_be_closed_with_any_code() {
+    let emulator = Emulator::start().unwrap();
+    let faults = emulator.faults();
+    let (mut first, first_connected) = open(&emulator.url("chat"), RELIABLE);
+    let (mut second, _) = open(&emulator.url("chat"), RELIABLE);
+    assert!(faults.close_connection(id_of(&first_connected), 4001, "later"));
+    assert_eq!(read_close(&mut first), (4001, "later".into()));
+    assert!(!faults.close_connection(id_of(&first_connected), 4001, ""), "it has no transport");
+    assert_eq!(emulator.stats().sessions, 2);
+    send(&mut second, &json!({"type": "ping"}));
+    assert_eq!(read(&mut second)["type"], "pong");
+}
+
+#[test]
 fn slow_reads_and_silence_can_be_switched() {
     let emulator = Emulator::start().unwrap();
     let faults = emulator.faults();

@@ -26,8 +26,8 @@ const ENCRYPT_PIECE: usize = 4 * CHUNK;
 /// Buffers that grew beyond this are given back after a batch that did not need them.
 const KEEP_CAPACITY: usize = 256 * 1024;
 /// Windows takes a buffer of any size whole, whatever the peer reads, and so hides a peer that does
-/// not.
-const WRITE_MOST: usize = if cfg!(windows) { 64 * 1024 } else { usize::MAX };
+/// not: there a write has at most this many bytes.
+const WINDOWS_MOST: usize = 64 * 1024;
 
 #[derive(Debug, Default)]
 pub(super) struct Work {
@@ -180,7 +180,9 @@ impl Link {
         work.done = 0;
         work.sent = 0;
         std::mem::swap(&mut work.plain, &mut out.pending);
-        if let Some(pong) = out.pong.take() {
+        if !out.inside_frame
+            && let Some(pong) = out.pong.take()
+        {
             work.plain.extend_from_slice(&pong);
             out.appended += pong.len() as u64;
         }
@@ -193,7 +195,7 @@ impl Link {
         let mut socket = &self.socket;
         let Some(tls) = &self.tls else {
             let rest = &work.plain[work.done..];
-            let n = match socket.write(&rest[..rest.len().min(WRITE_MOST)])? {
+            let n = match socket.write(&rest[..at_once(rest.len())])? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
                 n => n,
             };
@@ -264,6 +266,11 @@ impl Link {
 fn all_written(out: Guard<'_, Out, Work>, work: Work) -> Flushed {
     out.finish(work);
     Flushed::All
+}
+
+/// How many of this many bytes are written at once.
+fn at_once(len: usize) -> usize {
+    if cfg!(windows) { len.min(WINDOWS_MOST) } else { len }
 }
 
 /// Encrypts as much as the engine takes, and takes what it has to say by itself. `WouldBlock` if
