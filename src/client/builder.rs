@@ -202,7 +202,7 @@ macro_rules! common_settings {
                 self
             }
 
-            /// Stop after so many attempts in a row to make a new connection. Default: no limit.
+            /// Stop after this many attempts in a row to make a new connection. Default: no limit.
             pub fn max_reconnect_attempts(mut self, attempts: u32) -> Self {
                 self.options.session.max_reconnect_attempts = Some(attempts);
                 self

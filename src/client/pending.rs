@@ -29,7 +29,7 @@ pub struct PendingAck {
 /// Where the outcome is put. One allocation a call.
 type Slot = OneShot<Result<Ack>>;
 
-/// The end of a call that tells. Dropped untold (a bug of ours), it tells that.
+/// The end of a call that reports the outcome. Dropped without one (a bug of ours), it reports that.
 #[derive(Debug)]
 pub(super) struct Waiter(Option<Arc<Slot>>);
 

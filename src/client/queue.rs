@@ -20,7 +20,8 @@ pub enum Overflow {
     /// Messages wait. The client reads on for up to 1000 messages or 16 MiB beyond the bound and then
     /// stops reading, so the service feels it. Nothing is lost, but a reliable consumer that falls
     /// some 2000 messages behind loses its session to the service's own limit of 1000
-    /// unacknowledged messages.
+    /// unacknowledged messages. (If connection after connection is lost for good while nobody takes
+    /// events, messages are dropped at last, and [`Event::Lagged`] says how many.)
     #[default]
     Wait,
     /// New messages are dropped and counted; [`Event::Lagged`] stands where they would have been, at

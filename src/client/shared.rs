@@ -417,7 +417,7 @@ impl Shared {
         .maybe_delivered(true))
     }
 
-    /// Tells the session to end. Returns the link to flush, if there is one.
+    /// Asks the session to end. Returns the link to flush, if there is one.
     fn begin_close(&self, deadline: Instant) -> Option<Arc<Link>> {
         let mut state = self.lock();
         let link = state.link.clone();

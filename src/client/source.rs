@@ -18,7 +18,7 @@ pub(super) type Provider = dyn Fn() -> Result<String, BoxError> + Send + Sync;
 ///
 /// A string or a [`Url`] is used for every connection: when its token has expired, a new
 /// connection is refused (an open one and its recovery are not). A
-/// [provider](UrlSource::provider) or a [connection string](UrlSource::connection_string) gives a
+/// [provider](UrlSource::provider) or a [connection string](UrlSource::connection_string) returns a
 /// fresh token for each new connection.
 #[derive(Clone)]
 pub struct UrlSource(pub(super) Kind);
@@ -176,7 +176,7 @@ impl Query {
         Self(url.query().unwrap_or("").to_owned())
     }
 
-    /// Removes a parameter and gives its decoded value.
+    /// Removes a parameter and returns its decoded value.
     fn remove(&mut self, name: &str) -> Option<String> {
         let mut found = None;
         let mut kept = Vec::new();

@@ -9,7 +9,7 @@ use super::call::{Call, Key, Place};
 use super::patience;
 use crate::protocol::Frame;
 
-/// The service remembers so many ack ids. A call after which that many others were written must
+/// The service remembers this many ack ids. A call after which that many others were written must
 /// not be sent again: the service may have forgotten that it ran it.
 const REMEMBERED: u64 = 1000;
 

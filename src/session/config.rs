@@ -24,7 +24,7 @@ pub(crate) struct Config {
     pub(crate) recovery_attempt: Duration,
     pub(crate) backoff_min: Duration,
     pub(crate) backoff_max: Duration,
-    /// A connection that lived so long resets the backoff.
+    /// A connection that lived this long resets the backoff.
     pub(crate) stable_after: Duration,
     pub(crate) call_timeout: Duration,
     pub(crate) close_timeout: Duration,

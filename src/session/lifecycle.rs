@@ -27,7 +27,7 @@ use super::{Dial, Identity, Output, Session};
 use crate::error::{Error, ErrorKind};
 use crate::message::{Connected, Disconnected, Event, Reconnecting, RejoinFailed};
 
-/// In a row, a URL provider may give so many URLs that the service refuses.
+/// A URL provider may return this many URLs in a row that the service refuses.
 const MAX_REFUSALS: u32 = 3;
 /// A longer `Retry-After` is rather a mistake than a wish; it would look like a client that hangs.
 pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);

@@ -262,7 +262,7 @@ impl<W> Session<W> {
         self.admit(now);
     }
 
-    /// Remembers the outcome for the groups, then tells the caller.
+    /// Remembers the outcome for the groups, then reports it to the caller.
     fn settle(&mut self, call: Call<W>, result: Result<Ack>) {
         match &result {
             Ok(_) => self.groups.succeeded(&call),

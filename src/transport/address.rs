@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use super::stop::{Helper, HelperError, Stop};
 use crate::error::{Error, ErrorKind, Result};
 
-/// What a look-up gives: the question it answers, and the answer.
+/// What a look-up returns: the question it answers, and the answer.
 type Answer = ((String, u16), io::Result<Vec<SocketAddr>>);
 
 /// How host names become addresses.
@@ -91,7 +91,7 @@ fn interleave(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
     mixed
 }
 
-/// An address that has not answered after so long gets a rival (RFC 8305 §5).
+/// An address that has not answered after this long gets a rival (RFC 8305 §5).
 const HEAD_START: Duration = Duration::from_millis(250);
 
 /// Connects to the first address that answers, all within one deadline.
@@ -311,7 +311,7 @@ mod tests {
         assert_eq!(interleave(vec![v4(1), v6(1), v6(2)]), [v4(1), v6(1), v6(2)]);
     }
 
-    /// The sockets that `connect` gives for a single address and for a race of two.
+    /// The sockets that `connect` returns for a single address and for a race of two.
     fn dialed() -> Vec<TcpStream> {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let good = listener.local_addr().expect("address");

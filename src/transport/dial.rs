@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// Opens a connection; blocks at most until the deadline, and ends at once on stop. Each step has
 /// its own limit too, but for the wait for the answer to the upgrade.
 ///
-/// Gives the upgraded stream and what was read past the upgrade.
+/// Returns the upgraded stream and what was read past the upgrade.
 pub(crate) fn dial(
     target: &Target,
     options: &DialOptions,

@@ -21,13 +21,13 @@ const MAX_HEAD: usize = 16 * 1024;
 /// answer within the time limit.
 const MAX_INTERIM: u32 = 100;
 const MAX_HEADERS: usize = 64;
-/// So much of a refusal's body is read, and so many characters of it are shown.
+/// This much of a refusal's body is read, and this many characters of it are shown.
 const MAX_BODY: usize = 4096;
 const SHOWN_BODY: usize = 300;
 /// The body of a refusal is a courtesy: do not wait longer for it.
 const BODY_WAIT: Duration = Duration::from_secs(2);
 
-/// Asks for the upgrade. Gives the bytes that followed the response's head.
+/// Asks for the upgrade. Returns the bytes that followed the response's head.
 ///
 /// `written` limits the writing of the request, `answered` all of it: the service answers when the
 /// program's `connect` handler has.

@@ -128,7 +128,7 @@ impl Link {
         let _ = limit_unacknowledged(&SockRef::from(&self.socket), limit);
     }
 
-    /// Becomes the writer, with something to write; else tells why that is not needed.
+    /// Becomes the writer, with something to write; else returns why that is not needed.
     fn start_writing(&self, deadline: Instant) -> Result<Work, Flushed> {
         match self.out.start(deadline, |out| out.failed.is_some()) {
             Ok((mut out, mut work)) => {

@@ -1,4 +1,4 @@
-//! TLS over memory buffers: a state machine that is fed ciphertext and gives ciphertext.
+//! TLS over memory buffers: a state machine that is fed ciphertext and returns ciphertext.
 //!
 //! A TLS stream over a socket can be neither split nor shared with a blocked reader. Over two
 //! buffers it needs no socket at all, so its lock is held only to encrypt or to decrypt. Both back
@@ -180,7 +180,7 @@ impl Engine {
         to_backend!(self, s => s.read(buf))
     }
 
-    /// Encrypts into the output buffer. Gives how much was taken.
+    /// Encrypts into the output buffer. Returns how much was taken.
     pub(super) fn write(&mut self, plain: &[u8]) -> io::Result<usize> {
         to_backend!(self, s => s.write(plain))
     }

@@ -290,7 +290,7 @@ mod tests {
     use rustls::{CipherSuiteCommon, ServerConfig, ServerConnection, SupportedCipherSuite};
     use rustls::{Tls12CipherSuite, pki_types::PrivatePkcs8KeyDer};
 
-    /// A client of TLS 1.2 whose engine may encrypt so many records, and its server.
+    /// A client of TLS 1.2 whose engine may encrypt this many records, and its server.
     fn pair(records: u64) -> (Stream, Stream) {
         let SupportedCipherSuite::Tls12(usual) = TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 else {
             panic!("a suite of TLS 1.2")
@@ -327,7 +327,7 @@ mod tests {
         (client, server)
     }
 
-    /// Moves what one end has to say to the other; gives the plaintext in it.
+    /// Moves what one end has to say to the other; returns the plaintext in it.
     fn carry(from: &mut Stream, to: &mut Stream) -> io::Result<Vec<u8>> {
         let mut cipher = Vec::new();
         from.take_output(&mut cipher)?;
