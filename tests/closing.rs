@@ -133,24 +133,28 @@ fn a_close_that_never_arrives_leads_to_the_same_as_one_that_does() {
     }
 }
 
-/// A peer that reads nothing, with as small a buffer as the system allows.
-fn deaf_peer() -> (String, mpsc::Sender<()>) {
+/// A peer that reads nothing until it is told to; then it says whether a Close has reached it. Its
+/// buffer is as small as the system allows.
+fn deaf_peer() -> (String, mpsc::Sender<()>, mpsc::Receiver<bool>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     socket2::SockRef::from(&listener).set_recv_buffer_size(1).expect("buffer");
     let port = listener.local_addr().expect("address").port();
     let (end, ended) = mpsc::channel::<()>();
+    let (tell, told) = mpsc::channel();
     thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("accept");
         peer::open(&mut stream);
         let _ = ended.recv_timeout(WATCHDOG);
+        let mut frames = std::iter::from_fn(|| peer::read_frame(&mut stream));
+        let _ = tell.send(frames.any(|(opcode, _)| opcode == 8));
     });
-    (format!("ws://127.0.0.1:{port}/client/hubs/hub"), end)
+    (format!("ws://127.0.0.1:{port}/client/hubs/hub"), end, told)
 }
 
 #[test]
 fn close_reports_the_loss_of_what_the_program_sent_and_of_nothing_else() {
     for program in [false, true] {
-        let (url, end) = deaf_peer();
+        let (url, end, told) = deaf_peer();
         // So many pings that they fill the connection.
         let client = Client::builder(url)
             .socket_buffer_size(1)
@@ -163,7 +167,7 @@ fn close_reports_the_loss_of_what_the_program_sent_and_of_nothing_else() {
             let fired = client.to_group("g", body).timeout(ms(100)).fire_and_forget();
             fired.expect("appended");
         } else {
-            thread::sleep(ms(600));
+            thread::sleep(ms(1000));
         }
         let start = Instant::now();
         let closer = client.clone();
@@ -173,6 +177,7 @@ fn close_reports_the_loss_of_what_the_program_sent_and_of_nothing_else() {
             false => closed.expect("nothing of the program was lost"),
             true => assert_eq!(closed.expect_err("lost").kind(), ErrorKind::Timeout),
         }
-        drop(end);
+        drop((client, end));
+        assert!(!told.recv_timeout(WATCHDOG).expect("told"), "the connection was not full");
     }
 }

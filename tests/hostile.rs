@@ -188,13 +188,21 @@ fn measure(flood: Flood, time: Duration) {
     let client = builder.max_message_size(2 << 20).connect().expect("connect");
     let before = memory("VmRSS");
     let start = Instant::now();
+    // Somebody is writing all the time, which the peer never lets come to an end.
+    let writer = client.clone();
+    thread::spawn(move || {
+        let body = "x".repeat(500_000);
+        while start.elapsed() < time {
+            let _ = writer.to_group("g", body.as_str()).timeout(ms(5000)).fire_and_forget();
+        }
+    });
     let mut latest = Duration::ZERO;
     while start.elapsed() < time {
         let started = Instant::now();
         let limit = ms(300);
-        let Ok(call) = client.to_group("g", "x").timeout(limit).start() else { break };
-        let told = call.receiver().recv_timeout(WATCHDOG).expect("told");
-        told.expect_err("no ack");
+        if let Ok(call) = client.to_group("g", "x").timeout(limit).start() {
+            call.receiver().recv_timeout(WATCHDOG).expect("told").expect_err("no ack");
+        }
         latest = latest.max(started.elapsed().saturating_sub(limit));
     }
     let grown = memory("VmHWM").saturating_sub(before);

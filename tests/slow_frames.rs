@@ -86,6 +86,33 @@ fn a_recovery_try_is_cut_at_its_limit() {
 }
 
 #[test]
+fn a_recovery_try_that_gets_on_is_not_cut() {
+    let tries = Arc::new(AtomicU32::new(0));
+    let seen = Arc::clone(&tries);
+    let fake = Fake::start(move |mut stream| {
+        if !peer::upgrade(&mut stream) {
+            stream.write_all(&peer::connected()).expect("write");
+            return;
+        }
+        seen.fetch_add(1, SeqCst);
+        // The first replayed message, over a slow line.
+        for part in peer::message(1, &"x".repeat(4096)).chunks(512) {
+            stream.write_all(part).expect("write");
+            thread::sleep(ms(200));
+        }
+        stream.write_all(&peer::pong()).expect("write");
+        crate::support::hold(stream);
+    });
+    let builder = Client::builder(fake.url()).recovery_interval(ms(20));
+    let client = builder.recovery_attempt_timeout(ms(800)).connect().expect("connect");
+    assert!(matches!(next_event(&client), Event::Connected(_)));
+    assert!(matches!(next_event(&client), Event::Recovering(_)));
+    assert!(matches!(next_event(&client), Event::ServerMessage(_)));
+    assert!(matches!(next_event(&client), Event::Recovered(_)));
+    assert_eq!(tries.load(SeqCst), 1);
+}
+
+#[test]
 fn deadlines_pings_acks_and_stop_keep_their_times() {
     const NAME: &str = "slow-frames";
     let heard = Heard::default();
