@@ -9,7 +9,9 @@ use webpubsub::emulator::Emulator;
 use webpubsub::{Client, ClientBuilder, Event, Overflow, Protocol};
 
 use crate::support::log::{log_of_threads, logged_by};
-use crate::support::{Fake, client, emulator, eventually, next_event, peer, upgrade_by_hand};
+use crate::support::{
+    Fake, WATCHDOG, client, emulator, eventually, next_event, peer, upgrade_by_hand,
+};
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -60,7 +62,8 @@ fn is_complete(numbers: &[u64], expected: u64) -> bool {
 
 #[test]
 fn a_lost_link_is_noticed_and_recovered_while_the_queue_is_full() {
-    let ways: [(&str, fn(&Emulator, &Client)); 4] = [
+    type Lose = fn(&Emulator, &Client);
+    let ways: [(&str, Lose); 4] = [
         ("an end", |emulator, _| emulator.faults().drop_connections()),
         ("a reset", |emulator, _| emulator.faults().reset_connections()),
         ("a Close", |emulator, _| emulator.faults().close_connections(1001, "")),
@@ -272,23 +275,29 @@ fn names_the_queue(error: &webpubsub::Error) -> bool {
 }
 
 #[test]
-fn errors_name_the_full_queue_that_may_be_behind_them() {
+fn the_timeout_and_the_recovery_that_a_full_queue_may_have_caused_name_it() {
     let emulator = emulator();
     let client = far_behind(&emulator);
     emulator.faults().hold_acks(true);
     let error = client.to_group("g", "x").timeout(ms(200)).wait().expect_err("no ack");
     assert!(error.is_timeout() && names_the_queue(&error), "{error}");
     emulator.faults().drop_connections();
+    // Only then somebody reads.
+    assert!(emulator.wait_until(WATCHDOG, |s| s.recoveries_accepted == 1));
     let recovering = loop {
         if let Event::Recovering(recovering) = next_event(&client) {
             break recovering;
         }
     };
     assert!(names_the_queue(&recovering.cause), "{}", recovering.cause);
+}
 
-    emulator.faults().hold_acks(false);
+#[test]
+fn so_does_the_end_of_the_session() {
+    let emulator = emulator();
     let client = far_behind(&emulator);
     emulator.faults().close_connections(1008, "");
+    assert!(emulator.wait_until(WATCHDOG, |s| s.connections_opened == 2));
     let lost = loop {
         if let Event::Disconnected(lost) = next_event(&client) {
             break lost;
