@@ -51,7 +51,7 @@ pub(super) struct Reader {
 /// What ended a wait.
 enum Woken {
     Stop,
-    Dialed(Result<Opened>),
+    Dialed(Box<Result<Opened>>),
     /// The socket has data, or its end.
     Readable,
     /// A timer, or nothing that matters any more.
@@ -98,7 +98,7 @@ impl Reader {
             self.now = Instant::now();
             match woken {
                 Woken::Stop => self.step(|session, _| session.stop(Error::closed())),
-                Woken::Dialed(outcome) => self.dialed(outcome),
+                Woken::Dialed(outcome) => self.dialed(*outcome),
                 Woken::Readable => self.read(),
                 Woken::Nothing => {}
             }
@@ -125,7 +125,7 @@ impl Reader {
             self.look_at_session();
         }
         if let Some(outcome) = self.dials.outcome() {
-            return Woken::Dialed(outcome);
+            return Woken::Dialed(Box::new(outcome));
         }
         if ready.ended {
             self.receiver.stream_ended();

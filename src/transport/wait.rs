@@ -297,7 +297,7 @@ mod tests {
         let (ours, theirs) = pair();
         let full = loop {
             match (&ours).write(&[0; 65536]) {
-                Ok(_) => {}
+                Ok(n) => assert!(n > 0),
                 Err(e) => break e,
             }
         };

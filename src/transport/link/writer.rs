@@ -210,6 +210,7 @@ impl Link {
     }
 
     /// A system call or a few. Returns how many plaintext bytes are thereby done.
+    #[cfg_attr(not(windows), allow(clippy::unnecessary_min_or_max))] // `WRITE_MOST` is no limit there
     fn write_some(&self, work: &mut Work) -> io::Result<usize> {
         let mut socket = &self.socket;
         let Some(tls) = &self.tls else {
