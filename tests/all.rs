@@ -26,18 +26,25 @@ mod over_protobuf {
 }
 
 mod calls;
+mod closing;
 mod concurrency;
 mod connecting;
 mod dead_network;
+mod deadlines;
 mod defects;
 mod defects_json;
+mod full_queue;
 mod fuzz_decode;
+mod handlers;
+mod hostile;
 mod interop;
 mod kinds;
 mod memory;
+mod plain_link;
 mod protocol_vectors;
 mod proxies;
 mod simple;
+mod slow_frames;
 mod soak;
 mod sources;
 mod stop;

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 use webpubsub::emulator::Emulator;
 use webpubsub::{Client, Event, GroupMessage, Protocol};
 
+pub(crate) mod log;
+pub(crate) mod peer;
+
 /// For steps that take milliseconds: some ten times what a slow machine needs.
 pub(crate) const WATCHDOG: Duration = Duration::from_secs(20);
 
@@ -128,8 +131,9 @@ pub(crate) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
-/// Answers the upgrade by hand; `extra` are further header lines, each with its line end.
-pub(crate) fn upgrade_by_hand(stream: &mut TcpStream, extra: &str) {
+/// Answers the upgrade by hand; `extra` are further header lines, each with its line end. Returns the
+/// head of the request.
+pub(crate) fn upgrade_by_hand(stream: &mut TcpStream, extra: &str) -> String {
     let head = read_head(stream);
     let key = header(&head, "Sec-WebSocket-Key").unwrap_or("");
     let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
@@ -138,6 +142,7 @@ pub(crate) fn upgrade_by_hand(stream: &mut TcpStream, extra: &str) {
          Sec-WebSocket-Accept: {accept}\r\n{extra}\r\n"
     );
     stream.write_all(answer.as_bytes()).expect("write");
+    head
 }
 
 pub(crate) const RELIABLE: &str = "Sec-WebSocket-Protocol: json.reliable.webpubsub.azure.v1\r\n";
