@@ -381,6 +381,8 @@ mod message;
 pub mod protocol;
 mod secret;
 mod session;
+#[cfg(all(test, feature = "emulator"))]
+mod simulation;
 mod transport;
 
 pub use auth::{ClientAccess, ConnectionString, Role};

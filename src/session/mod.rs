@@ -35,7 +35,7 @@ mod recovery;
 mod replay;
 mod sequence;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use call::{Call, CallKind, Key};
 pub(crate) use config::Config;

@@ -392,6 +392,12 @@ impl Receiver {
         self.delivery.is_full()
     }
 
+    /// Messages and bytes that are held.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> (usize, usize) {
+        self.delivery.held()
+    }
+
     pub(crate) fn counts(&self) -> Counts {
         self.delivery.counts
     }
