@@ -321,6 +321,7 @@ impl Client {
         if let Some(mut link) = self.link.take() {
             link.finish(now);
             self.old.push(link);
+            self.receiver.link_gone();
         }
     }
 
@@ -556,6 +557,7 @@ impl Client {
         loss.unsent = link.unsent();
         link.finish(now);
         self.old.push(link);
+        self.receiver.link_gone();
         self.note_behind();
         self.step(now, check, |session, at| session.lost(at, loss));
     }
