@@ -21,6 +21,8 @@ struct Record {
     /// Kept until the outcome, because its address names the call.
     frame: Option<Frame>,
     outcome: Option<Outcome>,
+    /// On which of the client's connections it was sent last.
+    era: usize,
     /// Somebody received its message.
     seen: bool,
 }
@@ -45,8 +47,9 @@ struct View {
     /// Messages of this connection that were received or reported as dropped.
     received: u64,
     lagged: u64,
-    /// The last number of each sender.
-    senders: BTreeMap<usize, u64>,
+    /// The last number of each sender's each connection. (What a connection left behind may be
+    /// carried out after what the next one sent.)
+    senders: BTreeMap<(usize, usize), u64>,
     /// Calls by the numbers of their messages, from 1.
     numbers: Vec<usize>,
     /// The last join or leave of each group.
@@ -121,7 +124,8 @@ impl Checker {
         }
         self.by_frame.insert(address(frame), token);
         let frame = Some(frame.clone());
-        let record = Record { client, what, ack_id, deadline, frame, outcome: None, seen: false };
+        let record =
+            Record { client, what, ack_id, deadline, frame, outcome: None, era: 0, seen: false };
         self.records.push(record);
         token
     }
@@ -154,6 +158,7 @@ impl Checker {
             self.fail(format!("call {token}: waited for, or not?"));
         }
         let view = &mut self.views[client];
+        self.records[token].era = view.connections.len();
         if !is_join {
             if view.last_sent.is_some_and(|last| last >= token) {
                 self.violation.get_or_insert(format!("call {token} was sent out of order"));
@@ -253,7 +258,8 @@ impl Checker {
                 (from.setup.resend, from.numbers.get(number as usize - 1).copied())
             }
         };
-        let last = self.views[client].senders.entry(sender).or_default();
+        let era = token.map_or(0, |token| self.records[token].era);
+        let last = self.views[client].senders.entry((sender, era)).or_default();
         let before = std::mem::replace(last, number.max(*last));
         if number <= before && !resends {
             self.fail(format!("client {client}: {sender}:{number} came after {sender}:{before}"));

@@ -82,6 +82,8 @@ pub(super) struct Client {
     /// Faults of the network that this client has met.
     pub(super) trouble: u64,
     pub(super) closed_by_program: bool,
+    /// A redirect, which ends everything.
+    pub(super) redirected: bool,
 }
 
 impl Client {
@@ -147,6 +149,7 @@ impl Client {
             frames: 0,
             trouble: 0,
             closed_by_program: false,
+            redirected: false,
             setup,
         }
     }
@@ -379,6 +382,7 @@ impl Client {
         let until = self.since_base(dial.until);
         let fate = self.fates.pop_front();
         self.trouble += u64::from(fate.is_some());
+        self.redirected |= matches!(fate, Some(DialFate::Refused { status: 300..=399, .. }));
         let soon = now + self.latency * 4 + Duration::from_millis(1);
         let (at, fate) = match fate {
             Some(DialFate::Hangs) => (until.max(now), fate),

@@ -48,6 +48,8 @@ pub(super) struct World {
     /// Per client: when its recovery began, and the trouble it had met by then.
     recovering: Vec<Option<(Duration, u64)>>,
     refusals: bool,
+    /// Pings were not answered for a while, so a recovery had no proof to come.
+    silent: bool,
     settled: bool,
 }
 
@@ -88,6 +90,7 @@ impl World {
             faults: 0,
             check: Checker::new(&setup.clients),
             refusals: false,
+            silent: false,
             settled: false,
             setup: setup.clone(),
         }
@@ -355,13 +358,15 @@ impl World {
             self.check.fail(format!("client {index} lost its connection, and nothing was wrong"));
         }
         if !client.setup.protocol.is_reliable()
+            || client.redirected
             || self.refusals
             || !self.service.lives(self.now, id)
         {
             return;
         }
-        let excused = self.recovering[index]
-            .is_some_and(|(since, trouble)| self.now >= since + WINDOW && client.trouble > trouble);
+        let excused = self.recovering[index].is_some_and(|(since, trouble)| {
+            self.now >= since + WINDOW && (client.trouble > trouble || self.silent)
+        });
         if !excused {
             self.check.fail(format!("client {index} gave up a session that could be recovered"));
         }
@@ -388,6 +393,7 @@ impl World {
             Action::Dial { client, fate } => self.clients[client].fates.push_back(fate),
             Action::Hub(fault) => {
                 use crate::emulator::service::Fault;
+                self.silent |= fault == Fault::SilentPings(true);
                 self.refusals |= matches!(fault, Fault::RefuseRecovery(n) if n > 0);
                 for client in &mut self.clients {
                     client.trouble += 1;
