@@ -141,7 +141,7 @@ impl Generator {
                 45..62 => {
                     let count = if calm { 50 } else { self.burst() };
                     let group = self.group();
-                    let size = self.size().min(u16::MAX / count);
+                    let size = self.size().min(30_000 / count);
                     self.push(Action::Publish { group, count, size });
                 }
                 62..70 if !calm => self.consumer(),
@@ -184,16 +184,16 @@ impl Generator {
         match self.rng.random_range(0..10) {
             0..5 => 1,
             5..8 => self.rng.random_range(1..20),
-            8 => self.rng.random_range(1..300),
-            _ => 950,
+            8 => self.rng.random_range(1..150),
+            _ => [60, 200, 990][self.rng.random_range(0..3)],
         }
     }
 
     fn size(&mut self) -> u16 {
         match self.rng.random_range(0..10) {
-            0..7 => self.rng.random_range(0..100),
-            7..9 => self.rng.random_range(0..2_000),
-            _ => self.rng.random_range(0..20_000),
+            0..7 => self.rng.random_range(0..60),
+            7..9 => self.rng.random_range(0..600),
+            _ => self.rng.random_range(0..10_000),
         }
     }
 

@@ -16,8 +16,10 @@ const HEADER: usize = 8;
 const DEAD_NETWORK: Duration = Duration::from_secs(28);
 /// The link gives up a peer that takes nothing for so long.
 const NO_PROGRESS: Duration = Duration::from_secs(10);
-/// A frame larger than this arrives in pieces when the link is slow.
+/// A frame larger than this arrives in pieces when the link is slow,
 const PIECE: usize = 64;
+/// in as many at most.
+const MOST_PIECES: usize = 20;
 
 pub(super) enum Up {
     Frame(Frame),
@@ -203,7 +205,8 @@ impl Link {
             return;
         }
         let start = self.down_last.max(now + self.latency);
-        let pieces = if self.byte > 0 && size > PIECE { size.div_ceil(PIECE) } else { 1 };
+        let pieces =
+            if self.byte > 0 && size > PIECE { size.div_ceil(PIECE).min(MOST_PIECES) } else { 1 };
         let piece = size.div_ceil(pieces).max(1);
         let step = Duration::from_nanos(self.byte * piece as u64);
         self.down_last = start + step * pieces as u32;

@@ -14,7 +14,7 @@ use crate::protocol::{SendEvent, SendToGroup, Upstream, encode_upstream};
 use crate::session::{CallKind, Key};
 
 /// After the last action faults stop, and everything must come to its end within this time.
-const SETTLE: Duration = Duration::from_secs(240);
+const SETTLE: Duration = Duration::from_secs(150);
 /// Then each client that is connected makes one more call, which must succeed.
 const PROBE: Duration = Duration::from_secs(20);
 /// More steps than that in one instant are a loop.
@@ -505,7 +505,7 @@ fn may_stop(client: &Client) -> bool {
 
 fn text_of(sender: usize, number: u64, size: u16) -> String {
     let mut text = format!("{sender}:{number}:");
-    text.extend(std::iter::repeat_n('x', size.into()));
+    text.push_str(&"x".repeat(size.into()));
     text
 }
 
