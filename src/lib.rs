@@ -382,6 +382,8 @@ mod primitives;
 pub mod protocol;
 mod secret;
 mod session;
+#[cfg(all(test, feature = "emulator"))]
+mod simulation;
 mod sync;
 mod transport;
 

@@ -29,6 +29,8 @@ pub use builder::{ClientBuilder, SimpleClientBuilder};
 pub use handle::Client;
 pub use pending::PendingAck;
 pub use queue::Overflow;
+#[cfg(test)]
+pub(crate) use queue::{Limits, Queue};
 pub use request::Request;
 pub use simple::SimpleClient;
 pub use source::UrlSource;

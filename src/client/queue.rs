@@ -33,15 +33,15 @@ pub enum Overflow {
 
 /// The bounds of the event queue.
 #[derive(Debug, Clone)]
-pub(super) struct Limits {
+pub(crate) struct Limits {
     /// Messages, while no call is in flight.
-    pub(super) soft: usize,
+    pub(crate) soft: usize,
     /// Messages, while a call is in flight: its ack must be read.
-    pub(super) hard: usize,
-    pub(super) bytes: usize,
-    pub(super) overflow: Overflow,
+    pub(crate) hard: usize,
+    pub(crate) bytes: usize,
+    pub(crate) overflow: Overflow,
     /// Without a queue all messages and events are discarded.
-    pub(super) off: bool,
+    pub(crate) off: bool,
 }
 
 impl Default for Limits {
@@ -60,7 +60,7 @@ impl Default for Limits {
 const LOOK_EVERY: usize = 64;
 
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(crate) struct Queue {
     events: Sender<Event>,
     /// For its length only.
     receiver: Receiver<Event>,
@@ -80,7 +80,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn new(limits: Limits, calls: Arc<AtomicUsize>) -> (Self, Receiver<Event>) {
+    pub(crate) fn new(limits: Limits, calls: Arc<AtomicUsize>) -> (Self, Receiver<Event>) {
         let (events, receiver) = unbounded();
         let queue = Self {
             events,
@@ -98,12 +98,12 @@ impl Queue {
     }
 
     /// The events that nobody has taken.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.receiver.len()
     }
 
     /// The most events that were in the queue, as far as it was looked at.
-    pub(super) fn high_water(&self) -> usize {
+    pub(crate) fn high_water(&self) -> usize {
         self.high_water
     }
 

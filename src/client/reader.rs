@@ -218,6 +218,7 @@ impl Reader {
     fn finish(&mut self, mut after: After) {
         if after.cuts_link() {
             self.half = None;
+            self.receiver.link_gone();
         }
         // Events first: who sees a call's outcome can then find in the queue what caused it.
         for event in after.take_events() {
@@ -400,6 +401,7 @@ impl Reader {
         link.finish();
         link.shutdown();
         loss.unsent = link.unsent();
+        self.receiver.link_gone();
         self.note_behind();
         self.step_with(|state, now| {
             state.link = None;

@@ -139,6 +139,7 @@ impl World {
             let most = &mut self.counters.count().unacked_high_water;
             *most = (replay.len() as u64).max(*most);
         }
+        session.messages += 1;
         if let Some(outbox) = &session.outbox {
             let (messages, bytes) = outbox.push_message(frame);
             self.touched.push(outbox.link);

@@ -33,11 +33,11 @@ pub(super) struct Plan {
     pub(super) hold_acks: bool,
     pub(super) duplicate_replay: bool,
     pub(super) silent_pings: bool,
-    lose_acks: u64,
-    drop_before_ack: u64,
-    drop_after_ack: u64,
-    drop_before_execution: u64,
-    refuse_recovery: u64,
+    pub(super) lose_acks: u64,
+    pub(super) drop_before_ack: u64,
+    pub(super) drop_after_ack: u64,
+    pub(super) drop_before_execution: u64,
+    pub(super) refuse_recovery: u64,
     frames_to_drop: Option<u64>,
 }
 

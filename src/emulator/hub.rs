@@ -127,6 +127,7 @@ impl World {
             running: None,
             held: Held::default(),
             held_acks: Vec::new(),
+            messages: 0,
         };
         greet(&mut session, &mut self.rng);
         self.hubs.entry(newcomer.hub).or_default().members.insert(Arc::clone(&id));

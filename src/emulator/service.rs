@@ -13,15 +13,32 @@ use rand::rngs::StdRng;
 
 use super::delivery::Parcel;
 use super::events::EventAnswer;
+use super::faults::Plan;
 use super::grants::Grants;
-use super::hub::{Manners, Newcomer, World};
-use super::inbound::{Inbound, Started};
-use super::outbox::{Fate, Out, Outbox};
+pub(crate) use super::hub::Manners;
+use super::hub::{Newcomer, World};
+use super::inbound::Inbound;
+pub(crate) use super::inbound::Started;
+use super::outbox::Outbox;
+pub(crate) use super::outbox::{Fate, Out};
 use super::session::Kind;
 use crate::message::Payload;
 use crate::protocol::{Frame, Protocol};
 
 const HUB: &str = "h";
+
+/// A fault inside the hub; a count replaces what was left of an earlier one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    LoseAcks(u64),
+    DropBeforeAck(u64),
+    DropAfterAck(u64),
+    DropBeforeExecution(u64),
+    RefuseRecovery(u64),
+    DuplicateReplay(bool),
+    HoldAcks(bool),
+    SilentPings(bool),
+}
 
 /// The service, with one hub and an event handler that is the caller.
 pub(crate) struct Service {
@@ -149,6 +166,45 @@ impl Service {
     pub(crate) fn send_to_group(&mut self, group: &str, payload: impl Into<Payload>) -> usize {
         let parcel = Parcel::to_group(group.into(), None, payload.into());
         self.world.publish(HUB, &parcel, None)
+    }
+
+    /// A Close with that code, which ends the session or leaves it to be recovered, as at the
+    /// service.
+    pub(crate) fn close_with(&mut self, now: Duration, id: &str, code: u16) {
+        self.world.expire(now);
+        if matches!(code, 1000 | 1002 | 1003 | 1007 | 1008 | 1009 | 1011) {
+            self.world.close(id, code, "");
+        } else if let Some(outbox) = self.world.detach(now, id) {
+            outbox.push(Out::Close { code, reason: String::new() });
+            self.world.touch_outbox(&outbox);
+        }
+    }
+
+    pub(crate) fn fault(&mut self, fault: Fault) {
+        let plan = &mut self.world.plan;
+        match fault {
+            Fault::LoseAcks(n) => plan.lose_acks = n,
+            Fault::DropBeforeAck(n) => plan.drop_before_ack = n,
+            Fault::DropAfterAck(n) => plan.drop_after_ack = n,
+            Fault::DropBeforeExecution(n) => plan.drop_before_execution = n,
+            Fault::RefuseRecovery(n) => plan.refuse_recovery = n,
+            Fault::DuplicateReplay(on) => plan.duplicate_replay = on,
+            Fault::HoldAcks(true) => plan.hold_acks = true,
+            Fault::HoldAcks(false) => self.world.release_acks(),
+            Fault::SilentPings(on) => plan.silent_pings = on,
+        }
+    }
+
+    /// Switches every fault off; held acks are sent.
+    pub(crate) fn heal(&mut self) {
+        self.world.release_acks();
+        self.world.plan = Plan::default();
+    }
+
+    /// How many messages the hub has sent to that connection. For a reliable one this is the last
+    /// sequence id.
+    pub(crate) fn messages_to(&self, id: &str) -> Option<u64> {
+        self.world.sessions.get(id).map(|s| s.messages)
     }
 
     pub(crate) fn close_connection(&mut self, id: &str) -> bool {

@@ -58,6 +58,8 @@ pub(super) struct Session {
     pub(super) held: Held,
     /// Acks that a fault holds back.
     pub(super) held_acks: Vec<Frame>,
+    /// How many messages were sent to it so far.
+    pub(super) messages: u64,
 }
 
 impl Session {

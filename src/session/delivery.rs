@@ -107,6 +107,11 @@ impl Delivery {
         self.hold.is_nearly_full()
     }
 
+    #[cfg(test)]
+    pub(super) fn held(&self) -> (usize, usize) {
+        self.hold.weight()
+    }
+
     /// Something is held, or was dropped and is not reported yet.
     pub(super) fn is_full(&self) -> bool {
         !self.hold.is_empty() || self.lagged > 0

@@ -97,6 +97,11 @@ impl Hold {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn weight(&self) -> (usize, usize) {
+        (self.messages, self.bytes)
+    }
+
     /// So full that what becomes of the connection may be due to it: the service's own limits are
     /// near, or acks are no longer read.
     pub(super) fn is_nearly_full(&self) -> bool {

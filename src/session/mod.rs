@@ -35,7 +35,7 @@ mod recovery;
 mod replay;
 mod sequence;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use call::{Call, CallKind, Key};
 pub(crate) use config::Config;
@@ -230,7 +230,10 @@ impl<W> Session<W> {
     /// its way.
     pub(crate) fn withdraw(&mut self, now: Instant, key: Key) {
         self.expire(now);
-        self.time_out(key);
+        // Its join may have just succeeded, and be issued again under the same id.
+        if self.calls.get(key).is_some_and(|call| !call.is_rejoin()) {
+            self.time_out(key);
+        }
         self.admit(now);
     }
 

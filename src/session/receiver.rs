@@ -79,6 +79,8 @@ pub(crate) struct Receiver {
     inputs: Vec<Input>,
     ping: bool,
     end: Option<Loss>,
+    /// There is no link, so nothing of it is awaited.
+    no_link: bool,
     closing: bool,
     /// The peer has ended the stream: what is left of it is what the system holds.
     stream_ended: bool,
@@ -96,6 +98,7 @@ impl Receiver {
             inputs: Vec::new(),
             ping: false,
             end: None,
+            no_link: false,
             closing: false,
             stream_ended: false,
         }
@@ -107,6 +110,7 @@ impl Receiver {
     /// each later stretch of the given length too.
     pub(crate) fn linked(&mut self, now: Instant, recovery: Option<(Instant, Duration)>) {
         self.keep_alive = KeepAlive::new(self.keep_alive_config, now);
+        self.no_link = false;
         self.stream_ended = false;
         self.ping = false;
         self.end = None;
@@ -118,6 +122,12 @@ impl Receiver {
             // What is still to be acknowledged belongs to the session that is over.
             None => self.delivery.new_connection(),
         }
+    }
+
+    /// The link is gone: its timers rest until there is another. (Else one that is due would wake
+    /// the reader again and again.)
+    pub(crate) fn link_gone(&mut self) {
+        self.no_link = true;
     }
 
     /// Whether more may be read from the link.
@@ -279,12 +289,13 @@ impl Receiver {
 
     /// The next instant at which [`tick`](Self::tick) or an acknowledgment is due.
     pub(crate) fn next_wake(&self) -> Option<Instant> {
+        let look = self.delivery.next_look();
+        if self.no_link {
+            return look;
+        }
         let ack = self.delivery.sequence.next_wake().filter(|_| self.may_acknowledge());
         let replay = self.replay.as_ref().map(Replay::next_wake);
-        [ack, replay, self.delivery.next_look(), self.keep_alive.next_wake()]
-            .into_iter()
-            .flatten()
-            .min()
+        [ack, replay, look, self.keep_alive.next_wake()].into_iter().flatten().min()
     }
 
     /// Does what is due. `excused_until`: until when silence since the given instant proves
@@ -296,8 +307,10 @@ impl Receiver {
         excused_until: impl FnOnce(Instant) -> Option<Instant>,
     ) {
         self.delivery.tick(now, queue);
-        self.watch_replay(now);
-        self.watch_silence(now, excused_until);
+        if !self.no_link {
+            self.watch_replay(now);
+            self.watch_silence(now, excused_until);
+        }
     }
 
     fn watch_replay(&mut self, now: Instant) {
@@ -395,6 +408,12 @@ impl Receiver {
     /// The queue is at its bound: something is held, or was dropped and is not reported yet.
     pub(crate) fn is_full(&self) -> bool {
         self.delivery.is_full()
+    }
+
+    /// Messages and bytes that are held.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> (usize, usize) {
+        self.delivery.held()
     }
 
     pub(crate) fn counts(&self) -> Counts {

@@ -40,6 +40,12 @@ impl<W> Session<W> {
         self.outputs.push_back(Output::Dial(Dial { recover: self.identity.clone(), until }));
     }
 
+    /// The connection is lost and may come back.
+    #[cfg(test)]
+    pub(crate) fn is_recovering(&self) -> bool {
+        self.recovery.is_some()
+    }
+
     /// A recovery link is up and nothing has come on it yet.
     pub(crate) fn is_proving(&self) -> bool {
         matches!(self.phase, Phase::Proving)

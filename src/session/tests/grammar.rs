@@ -15,7 +15,7 @@ use crate::message::Event;
 /// `Stopped` may cut each of them short, and comes once. `gap_possible` is false in the first
 /// `Connected` only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
+pub(crate) enum State {
     New,
     Up,
     Lost,
@@ -29,7 +29,8 @@ impl State {
         *self = next;
     }
 
-    fn after(self, event: &Event) -> Option<Self> {
+    /// The next state, if the event may come now.
+    pub(crate) fn after(self, event: &Event) -> Option<Self> {
         match (self, event) {
             (Self::Ended, _) => None,
             (_, Event::Stopped(_)) => Some(Self::Ended),

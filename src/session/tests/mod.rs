@@ -8,7 +8,7 @@
 mod calls;
 mod deadlines;
 mod events;
-mod grammar;
+pub(crate) mod grammar;
 mod groups;
 mod keep_alive;
 mod lifecycle;
