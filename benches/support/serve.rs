@@ -9,8 +9,8 @@ use super::wire::{Frames, Head, Stream, digits_after, increment, number, put_ack
 
 /// As many numbered messages as the service lets a client leave unacknowledged.
 const WINDOW: u64 = 1000;
-/// Sequence ids all have ten digits.
-const FIRST_ID: u64 = 1_000_000_001;
+/// Sequence ids begin here, as the service's do.
+const FIRST_ID: u64 = 1;
 /// About so much is written at once.
 const BLOCK: usize = 64 * 1024;
 
@@ -124,7 +124,7 @@ impl<S: Stream> Peer<'_, S> {
         let (frame, id_at, user_at) = flood_frame(flood);
         let per_block = (BLOCK / frame.len()).max(1);
         let mut block = frame.repeat(per_block);
-        let mut id = FIRST_ID.to_string().into_bytes();
+        let mut id = padded(FIRST_ID).into_bytes();
         let mut user = *b"0000000";
         let mut next_id = FIRST_ID;
         while !self.closed {
@@ -179,7 +179,11 @@ impl<S: Stream> Peer<'_, S> {
 
 /// A frame of a flood, and where in it the digits of the sequence id and of the user stand.
 fn flood_frame(flood: Flood) -> (Vec<u8>, usize, usize) {
-    let id = if flood.numbered { format!("\"sequenceId\":{FIRST_ID},") } else { String::new() };
+    let id = if flood.numbered {
+        format!("\"sequenceId\":{},", padded(FIRST_ID))
+    } else {
+        String::new()
+    };
     let text = format!(
         r#"{{{id}"type":"message","from":"group","group":"bench","fromUserId":"user-0000000","dataType":"text","data":"{}"}}"#,
         "x".repeat(flood.size),
@@ -190,6 +194,11 @@ fn flood_frame(flood: Flood) -> (Vec<u8>, usize, usize) {
     let place = |key: &str| text.find(key).map_or(0, |at| header + at + key.len());
     let (id_at, user_at) = (place("\"sequenceId\":"), place("user-"));
     (frame, id_at, user_at)
+}
+
+/// Ids of all lengths take the same place in a frame: JSON allows spaces before a number.
+fn padded(id: u64) -> String {
+    format!("{id:>10}")
 }
 
 fn upgrade(stream: &mut impl Stream) -> io::Result<()> {

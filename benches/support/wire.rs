@@ -148,7 +148,8 @@ pub(crate) fn number(digits: &[u8]) -> u64 {
 pub(crate) fn increment(digits: &mut [u8]) {
     for digit in digits.iter_mut().rev() {
         if *digit < b'9' {
-            *digit += 1;
+            // A space stands for a digit that is not there yet.
+            *digit = (*digit).max(b'0') + 1;
             return;
         }
         *digit = b'0';

@@ -209,7 +209,7 @@ impl Reader {
         let mut state = self.shared.lock();
         let result = act(&mut state, self.now);
         let after = self.shared.apply(&mut state);
-        self.session_wake = state.note_wake();
+        self.session_wake = state.note_wake(self.now);
         drop(state);
         self.finish(after);
         result
@@ -239,7 +239,7 @@ impl Reader {
                 state.session.input(self.now, input);
             }
             let after = self.shared.apply(&mut state);
-            self.session_wake = state.note_wake();
+            self.session_wake = state.note_wake(self.now);
             drop(state);
             self.finish(after);
         }

@@ -56,9 +56,13 @@ pub(super) struct State {
 }
 
 impl State {
-    /// For the reader: when the session's `tick` is due.
-    pub(super) fn note_wake(&mut self) -> Option<Instant> {
-        self.reader_wakes = self.session.next_wake();
+    /// For the reader: when it must look at the session again. That stays the instant that it has
+    /// waited for anyway if nothing is due earlier, or it would forget it with the last call that
+    /// ends, and the next call would have to wake it.
+    pub(super) fn note_wake(&mut self, now: Instant) -> Option<Instant> {
+        let next = self.session.next_wake();
+        let kept = self.reader_wakes.filter(|at| *at > now && next.is_none_or(|next| next > *at));
+        self.reader_wakes = kept.or(next);
         self.reader_wakes
     }
 
