@@ -100,7 +100,9 @@ impl<W> Session<W> {
 
     /// The service's `connected` message.
     pub(crate) fn connected(&mut self, now: Instant, identity: Identity) {
-        self.expire_all(now);
+        if !Bug::AdmitOverdue.is_on() {
+            self.expire_all(now);
+        }
         match self.phase {
             Phase::Opening { .. } => self.open(now, identity),
             Phase::Proving | Phase::Open { .. } => {
