@@ -212,7 +212,7 @@ impl Generator {
 
     /// Bursts of messages and calls for some seconds; between them now and then trouble.
     fn bulk(&mut self, calm: bool) {
-        let size = self.size();
+        let size = self.size().min(1_000);
         let publish = self.rng.random_range(20..150);
         let calls = self.rng.random_range(1..60);
         for _ in 0..self.rng.random_range(100..400) {
