@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::hash::{BuildHasher, Hasher};
 use std::time::Instant;
 
+use super::bug::Bug;
 use super::call::{Call, Key, Place};
 use super::patience;
 use crate::protocol::Frame;
@@ -213,11 +214,14 @@ impl<W> Calls<W> {
     /// Written calls in the order of their writing, to be sent again on a recovered session, and
     /// the keys of those for which that is no longer safe.
     pub(super) fn resend(&mut self, now: Instant) -> (Vec<ToSend<W>>, Vec<Key>) {
-        let (again, stale): (Vec<_>, Vec<_>) = self
+        let (mut again, stale): (Vec<_>, Vec<_>) = self
             .written_in_order()
             .into_iter()
             .partition(|(order, _)| self.writes - order < REMEMBERED);
         let mut frames = Vec::with_capacity(again.len());
+        if Bug::ResendBackwards.is_on() {
+            again.reverse();
+        }
         for (_, key) in again {
             let Some(call) = self.all.get_mut(&key) else { continue };
             call.patience = patience::of(call, now);

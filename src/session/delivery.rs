@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::bug::Bug;
 use super::hold::{Held, Hold};
 use super::sequence::{Sequence, Verdict};
 use crate::message::Event;
@@ -145,6 +146,7 @@ impl Delivery {
         let Arrived { message, id, size } = arrived;
         match id.map_or(Verdict::New, |id| self.sequence.check(id)) {
             Verdict::New => {}
+            Verdict::Duplicate if Bug::DeliverDuplicates.is_on() => {}
             Verdict::Duplicate => {
                 self.counts.duplicates += 1;
                 self.sequence.handed(0, size, now);
@@ -168,6 +170,9 @@ impl Delivery {
         match room {
             Room::Yes => self.put(queue, event, Some(size)),
             Room::Wait => {
+                if let (true, Some(id)) = (Bug::AckHeld.is_on(), id) {
+                    self.sequence.handed(id, size, now);
+                }
                 self.hold.push(Held::Message { event, id, size });
                 self.look.get_or_insert((now + LOOK_FIRST, LOOK_FIRST));
                 return Delivered::Yes;
@@ -232,7 +237,9 @@ impl Delivery {
                 // The service sends again what is not acknowledged, so also what is held: without
                 // the rewind that would count as repeated, and be lost.
                 self.counts.messages -= self.hold.drop_numbered();
-                self.sequence.rewind();
+                if !Bug::NoRewind.is_on() {
+                    self.sequence.rewind();
+                }
             }
             Event::Disconnected(_) | Event::Stopped(_) => self.release(now, queue, &event),
             _ => {}

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use super::bug::Bug;
 use super::call::{Call, CallKind, Key};
 use crate::protocol::Frame;
 
@@ -135,7 +136,7 @@ impl Groups {
 
     fn decide(&mut self, name: &str, order: u64, joined: Option<Joined>) {
         if let Some(group) = self.all.get_mut(name)
-            && order > group.decided
+            && (order > group.decided || Bug::JoinByAckOrder.is_on())
         {
             group.decided = order;
             group.joined = joined;

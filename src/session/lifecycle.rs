@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
+use super::bug::Bug;
 use super::call::{Call, CallKind, Key};
 use super::errors::{broke_rule, lost, not_connected, outcome_unknown};
 use super::loss::{Fate, Loss, fate, is_refusal, never_retried, refusal_status};
@@ -99,7 +100,9 @@ impl<W> Session<W> {
 
     /// The service's `connected` message.
     pub(crate) fn connected(&mut self, now: Instant, identity: Identity) {
-        self.expire_all(now);
+        if !Bug::AdmitOverdue.is_on() {
+            self.expire_all(now);
+        }
         match self.phase {
             Phase::Opening { .. } => self.open(now, identity),
             Phase::Proving | Phase::Open { .. } => {
@@ -227,7 +230,9 @@ impl<W> Session<W> {
         self.expire_all(now);
         if self.recovery.is_none() {
             self.attempt_failed(now, error);
-        } else if never_retried(&error) {
+        } else if never_retried(&error)
+            || Bug::GiveUpOn4xx.is_on() && refusal_status(&error).is_some_and(is_refusal)
+        {
             self.end_session(Loss::of(error.clone()), Fate::Over);
             self.stop(error);
         } else {

@@ -18,6 +18,7 @@
 // Pure: see `clippy.toml`.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod bug;
 mod call;
 mod calls;
 mod closing;
@@ -37,6 +38,7 @@ mod sequence;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub(crate) use bug::Bug;
 pub(crate) use call::{Call, CallKind, Key};
 pub(crate) use config::Config;
 pub(crate) use delivery::{Bound, EventQueue, Room};
@@ -284,10 +286,14 @@ impl<W> Session<W> {
     /// Ends a call whose time is up. If it is written, the service may still answer.
     fn time_out(&mut self, key: Key) {
         let Some(call) = self.calls.remove(key) else { return };
-        let error = errors::timed_out(call.was_written(), self.queue_full);
+        let written = call.was_written() && !Bug::DenyDelivery.is_on();
+        let error = errors::timed_out(written, self.queue_full);
         self.check_rejoin(&call, &error);
         self.groups.gave_up(&call);
         self.unanswered.given_up(call.patience.filter(|_| call.order().is_some()));
+        if Bug::ForgetOutcome.is_on() && call.order().is_some() {
+            return;
+        }
         self.complete(call.waiter, Err(error));
     }
 
@@ -376,7 +382,8 @@ impl<W> Session<W> {
 
     /// What is sent now is written now.
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.phase, Phase::Open { .. }) && !self.suspended
+        matches!(self.phase, Phase::Open { .. })
+            && (!self.suspended || Bug::WriteOnDeadLink.is_on())
     }
 
     pub(crate) fn is_stopped(&self) -> bool {

@@ -14,6 +14,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::bug::Bug;
 use super::delivery::{Arrived, Counts, Delivered, Delivery, EventQueue};
 use super::keep_alive::{KeepAlive, KeepAliveConfig, Silence};
 use super::replay::Replay;
@@ -132,7 +133,7 @@ impl Receiver {
 
     /// Whether more may be read from the link.
     pub(crate) fn may_read(&self) -> bool {
-        self.stream_ended || self.delivery.may_read(self.closing)
+        self.stream_ended || self.delivery.may_read(self.closing) || Bug::UnboundedHold.is_on()
     }
 
     /// The peer has ended the stream behind what is not read yet. That is bounded by the system's
@@ -371,16 +372,15 @@ impl Receiver {
     }
 
     fn may_acknowledge(&self) -> bool {
-        self.replay.as_ref().is_none_or(Replay::is_proved)
+        self.replay.as_ref().is_none_or(Replay::is_proved) || Bug::AckUnproved.is_on()
     }
 
     /// The sequence id to acknowledge now. `room`: whether the link takes more data. A peer that
     /// leaves everything unread gets no more acknowledgments; a later one covers them.
     pub(crate) fn take_sequence_ack(&mut self, now: Instant, room: bool) -> Option<u64> {
+        let may_acknowledge = self.may_acknowledge();
         let sequence = &mut self.delivery.sequence;
-        if self.replay.as_ref().is_some_and(|replay| !replay.is_proved())
-            || sequence.next_wake().is_none_or(|at| now < at)
-        {
+        if !may_acknowledge || sequence.next_wake().is_none_or(|at| now < at) {
             return None;
         }
         if !room {

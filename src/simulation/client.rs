@@ -18,7 +18,7 @@ use crate::session::{
 };
 
 /// The most that one look at the socket brings.
-const READ: usize = 16 * 1024;
+pub(super) const READ: usize = 16 * 1024;
 /// In one instant; more is a client that spins.
 const MOST_ROUNDS: usize = 10_000;
 
@@ -585,7 +585,8 @@ impl Client {
         }
         let (messages, bytes) = self.receiver.held();
         let out = self.link.as_ref().map_or(0, Link::out_bytes);
-        check.memory(&self.setup, self.events.len(), messages, bytes, out);
+        let ended = self.link.as_ref().is_none_or(|link| link.stream_has_ended(now));
+        check.memory(&self.setup, self.events.len(), messages, bytes, out, ended);
     }
 
     // --- time ----------------------------------------------------------------------------------

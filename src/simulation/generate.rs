@@ -22,8 +22,15 @@ pub(super) enum Style {
 }
 
 pub(super) fn schedule(seed: u64, style: Style) -> Schedule {
-    Generator { rng: StdRng::seed_from_u64(seed), now: 0, actions: Vec::new(), clients: 0 }
-        .make(seed, style)
+    Generator {
+        rng: StdRng::seed_from_u64(seed),
+        now: 0,
+        actions: Vec::new(),
+        clients: 0,
+        setups: Vec::new(),
+        latency: 0,
+    }
+    .make(seed, style)
 }
 
 struct Generator {
@@ -31,6 +38,9 @@ struct Generator {
     now: u32,
     actions: Vec<(u32, Action)>,
     clients: usize,
+    setups: Vec<ClientSetup>,
+    /// In milliseconds.
+    latency: u32,
 }
 
 impl Generator {
@@ -43,6 +53,7 @@ impl Generator {
                 self.client(protocol, style, calm)
             })
             .collect();
+        self.setups.clone_from(&clients);
         let setup = Setup {
             seed,
             connected_after_recovery: self.rng.random(),
@@ -52,6 +63,7 @@ impl Generator {
             calm,
             clients,
         };
+        self.latency = setup.latency / 1_000;
         if !calm && self.one_in(50) {
             let fate = self.dial_fate();
             self.push(Action::Dial { client: 0, fate });
@@ -61,6 +73,9 @@ impl Generator {
             for group in 0..self.rng.random_range(1..=GROUPS) {
                 self.call(client, What::Join(group), 1);
             }
+        }
+        if !calm && self.one_in(60) {
+            self.flood();
         }
         match style {
             Style::Small => self.small(calm),
@@ -155,9 +170,49 @@ impl Generator {
         }
     }
 
+    /// More than a client whose consumer pauses may keep.
+    fn flood(&mut self) {
+        let waits = |client: &usize| {
+            let setup = &self.setups[*client];
+            setup.overflow == Overflow::Wait && !setup.protocol.is_reliable()
+        };
+        let Some(client) = (0..self.clients).find(waits) else { return };
+        self.push(Action::Consumer { client, mode: Consume::Paused });
+        let group = self.group();
+        self.call(client, What::Join(group), 1);
+        for _ in 0..5 {
+            self.now += 700;
+            self.push(Action::Publish { group, count: 900, size: 0 });
+        }
+        self.now += 1_000;
+        self.push(Action::Consumer { client, mode: Consume::Greedy });
+    }
+
+    /// The ack of a join is lost, that of the leave behind it is not, and the join is sent again.
+    fn late_join(&mut self, client: usize) {
+        let group = self.group();
+        self.push(Action::Hub(Fault::LoseAcks(1)));
+        self.call(client, What::Join(group), 1);
+        self.call(client, What::Leave(group), 1);
+        self.now += 900;
+        self.push(Action::Link { client, fault: LinkFault::Reset });
+        self.now += 5_000;
+    }
+
+    /// The reader is late between the end of the dial and the first frame, and a deadline passes.
+    fn late_proof(&mut self, client: usize) {
+        self.push(Action::Link { client, fault: LinkFault::Reset });
+        // A dial takes four times the latency and a millisecond.
+        self.now += 6 * self.latency + 1;
+        self.push(Action::Stall { client, ms: 800 });
+        let what = What::Send { group: 0, size: 1 };
+        self.push(Action::Call { client, what, count: 1, within: 500, waits: false });
+        self.now += 3_000;
+    }
+
     /// Bursts of messages and calls for some seconds; between them now and then trouble.
     fn bulk(&mut self, calm: bool) {
-        let size = self.size();
+        let size = self.size().min(1_000);
         let publish = self.rng.random_range(20..150);
         let calls = self.rng.random_range(1..60);
         for _ in 0..self.rng.random_range(100..400) {
@@ -249,7 +304,9 @@ impl Generator {
     fn trouble(&mut self) {
         let client = self.any_client();
         let action = match self.rng.random_range(0..100) {
-            0..60 => Action::Link { client, fault: self.link_fault() },
+            0..2 => return self.late_join(client),
+            2..4 => return self.late_proof(client),
+            4..60 => Action::Link { client, fault: self.link_fault() },
             60..75 => Action::Dial { client, fate: self.dial_fate() },
             75..92 => Action::Hub(self.hub_fault()),
             92..97 => {

@@ -33,6 +33,13 @@ pub(super) fn run_seed(seed: u64, style: Style) -> Summary {
     }
 }
 
+/// The first seed among the given ones that fails.
+pub(super) fn first_failure(seeds: std::ops::Range<u64>) -> Option<(u64, String)> {
+    seeds
+        .into_iter()
+        .find_map(|seed| run(&schedule(seed, Style::Small)).err().map(|why| (seed, why)))
+}
+
 /// Leaves out actions as long as what is left fails; returns how that fails.
 fn shrink(schedule: &mut Schedule) -> Option<String> {
     let mut last = None;

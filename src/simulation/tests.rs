@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::generate::Style;
-use super::shrink::run_seed;
+use super::shrink::{first_failure, run_seed};
 use super::world::Summary;
+use crate::session::Bug;
 
 const SEEDS: u64 = 2_000;
 
@@ -36,6 +37,21 @@ fn seeds_of_protobuf_break_no_promise() {
 #[test]
 fn seeds_of_reliable_protobuf_break_no_promise() {
     small_seeds(3);
+}
+
+#[test]
+fn each_deliberate_bug_is_caught() {
+    let mut missed = Vec::new();
+    for bug in Bug::ALL {
+        Bug::switch(Some(bug));
+        let caught = first_failure(0..SEEDS);
+        Bug::switch(None);
+        println!("{bug:?}: {caught:?}");
+        if caught.is_none() {
+            missed.push(bug);
+        }
+    }
+    assert!(missed.is_empty(), "not caught: {missed:?}");
 }
 
 #[test]
