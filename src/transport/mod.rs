@@ -7,7 +7,7 @@
 //!   error of its own, and [`Stop`] cuts each of them short.
 //! - [`Wire`] is the byte stream before the WebSocket exists.
 //! - [`Link`] is the write half, shared by all callers; [`LinkReader`] the read half, owned by the
-//!   one reader thread. The socket does not block; [`wait`] is the one place where a thread waits
+//!   one reader thread. The socket does not block; [`wait()`] is the one place where a thread waits
 //!   for it, and nobody holds a lock across a system call.
 
 mod address;
