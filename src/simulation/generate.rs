@@ -306,7 +306,7 @@ impl Generator {
         let action = match self.rng.random_range(0..100) {
             0..2 => return self.late_join(client),
             2..4 => return self.late_proof(client),
-            4..60 => Action::Link { client, fault: self.link_fault() },
+            4..60 => Action::Link { client, fault: self.link_fault(client) },
             60..75 => Action::Dial { client, fate: self.dial_fate() },
             75..92 => Action::Hub(self.hub_fault()),
             92..97 => {
@@ -318,7 +318,7 @@ impl Generator {
         self.push(action);
     }
 
-    fn link_fault(&mut self) -> LinkFault {
+    fn link_fault(&mut self, client: usize) -> LinkFault {
         const CODES: [u16; 12] =
             [1000, 1001, 1002, 1003, 1006, 1007, 1008, 1009, 1011, 1012, 3000, 4999];
         let code = CODES[self.rng.random_range(0..CODES.len())];
@@ -326,7 +326,11 @@ impl Generator {
             0..25 => LinkFault::Reset,
             25..50 => LinkFault::Fin,
             50..65 => LinkFault::BlackHole,
-            65..80 => LinkFault::Slow { bytes_per_ms: self.rng.random_range(1..100) },
+            65..80 => {
+                // What the systems hold gets through within some seconds.
+                let least = self.setups[client].socket as u32 / 4_000;
+                LinkFault::Slow { bytes_per_ms: self.rng.random_range(1..100).max(least) }
+            }
             80..93 => LinkFault::Close { code },
             _ => LinkFault::LostClose { code },
         }

@@ -140,7 +140,12 @@ impl Link {
         self.byte = 1_000_000 / u64::from(bytes_per_ms.max(1));
     }
 
-    /// Both directions end at once. True if the service is to be told.
+    /// What is sent from now on is not slow.
+    pub(super) fn heal(&mut self) {
+        self.byte = 0;
+    }
+
+    /// Both directions end at once; whoever calls tells the service.
     pub(super) fn reset(&mut self, now: Duration) {
         self.up.clear();
         self.up_bytes = 0;

@@ -3,8 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::generate::Style;
-use super::shrink::{first_failure, run_seed};
+use super::schedule::{Action, ClientSetup, DialFate, LinkFault, Schedule, Setup, What};
+use super::shrink::{first_failure, run, run_seed};
 use super::world::Summary;
+use crate::client::Overflow;
+use crate::emulator::service::Fault;
+use crate::protocol::Protocol;
 use crate::session::Bug;
 
 const SEEDS: u64 = 2_000;
@@ -89,4 +93,68 @@ impl Summary {
         self.losses += other.losses;
         self.time += other.time;
     }
+}
+
+/// One client that speaks reliable JSON, on a fast line.
+fn alone() -> Setup {
+    let client = ClientSetup {
+        protocol: Protocol::ReliableJson,
+        soft: 1024,
+        hard: 16 * 1024,
+        overflow: Overflow::Wait,
+        auto_reconnect: true,
+        rejoin: true,
+        resend: false,
+        url_provider: true,
+        max_in_flight: 256,
+        keep_alive: Some((1_000, 3_000)),
+        call_timeout: 30_000,
+        high_water: 1 << 20,
+        socket: 1 << 18,
+        callers_first: true,
+    };
+    let clients = vec![client];
+    Setup { seed: 0, connected_after_recovery: false, latency: 100, calm: false, clients }
+}
+
+fn replay(actions: Vec<(u32, Action)>) {
+    if let Err(why) = run(&Schedule { setup: alone(), actions }) {
+        panic!("{why}");
+    }
+}
+
+/// "The reader spins": a keep-alive limit that came due without a link stayed due.
+#[test]
+fn a_silent_recovery_link_leaves_no_timer_behind() {
+    replay(vec![
+        (1563, Action::Dial { client: 0, fate: DialFate::Mute }),
+        (1836, Action::Link { client: 0, fault: LinkFault::Fin }),
+        (8408, Action::Publish { group: 2, count: 1, size: 34 }),
+    ]);
+}
+
+/// The same for a sequence ack that comes due while the client dials.
+#[test]
+fn a_sequence_ack_that_is_due_without_a_link_waits_for_one() {
+    let what = What::Join(0);
+    replay(vec![
+        (1000, Action::Call { client: 0, what, count: 1, within: 30_000, waits: true }),
+        (1500, Action::Publish { group: 0, count: 1, size: 1 }),
+        (1600, Action::Dial { client: 0, fate: DialFate::Hangs }),
+        (1600, Action::Link { client: 0, fault: LinkFault::Reset }),
+        (8000, Action::Publish { group: 0, count: 1, size: 1 }),
+    ]);
+}
+
+/// "A caller caused an event": it took back the rejoin that had its call's id.
+#[test]
+fn a_call_that_has_just_ended_cannot_be_taken_back_as_a_rejoin() {
+    let what = What::Join(1);
+    replay(vec![
+        (1537, Action::Call { client: 0, what, count: 1, within: 4_000, waits: true }),
+        (1552, Action::Hub(Fault::HoldAcks(true))),
+        (1552, Action::Link { client: 0, fault: LinkFault::LostClose { code: 1000 } }),
+        (1552, Action::Hub(Fault::RefuseRecovery(1))),
+        (9_000, Action::Hub(Fault::HoldAcks(false))),
+    ]);
 }

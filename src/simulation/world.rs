@@ -1,17 +1,17 @@
 //! One run: the hub, the clients, the network between them, and the time.
 
+mod actions;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::checker::{Checker, group_name};
-use super::client::{Client, Prepared, ms};
+use super::checker::Checker;
+use super::client::{Client, ms};
 use super::network::{Link, Up};
-use super::schedule::{Action, Answer, Consume, DialFate, LinkFault, Schedule, Setup, What};
+use super::schedule::{Action, ClientSetup, Consume, DialFate, Schedule, Setup, What};
 use crate::emulator::EventAnswer;
 use crate::emulator::service::{Service, Started};
 use crate::error::{Error, ErrorKind};
-use crate::protocol::{SendEvent, SendToGroup, Upstream, encode_upstream};
-use crate::session::{CallKind, Key};
 
 /// After the last action faults stop, and everything must come to its end within this time.
 const SETTLE: Duration = Duration::from_secs(150);
@@ -71,7 +71,7 @@ impl World {
         let latency = Duration::from_micros(setup.latency.max(20).into());
         let after = setup.connected_after_recovery;
         let service = Service::new(setup.seed, |m| m.connected_after_recovery = after);
-        let client = |(index, setup): (usize, &super::schedule::ClientSetup), seed| {
+        let client = |(index, setup): (usize, &ClientSetup), seed| {
             Client::new(index, setup.clone(), base, seed, latency)
         };
         let clients: Vec<Client> = setup
@@ -134,6 +134,9 @@ impl World {
         self.service.heal();
         for client in &mut self.clients {
             client.fates.clear();
+            if let Some(link) = &mut client.link {
+                link.heal();
+            }
             client.consumer = Consume::Greedy;
         }
         self.pass_until(last + SETTLE);
@@ -378,128 +381,6 @@ impl World {
             self.check.fail(format!("client {index} gave up a session that could be recovered"));
         }
     }
-
-    // --- actions -------------------------------------------------------------------------------
-
-    fn act(&mut self, action: Action) {
-        let now = self.now;
-        match action {
-            Action::Call { client, what, count, within, waits } => {
-                for _ in 0..count {
-                    self.call(client, what, within, waits);
-                }
-            }
-            Action::Publish { group, count, size } => self.publish(group, count, size),
-            Action::Consumer { client, mode } => self.clients[client].consumer = mode,
-            Action::Stall { client, ms: time } => {
-                let until = &mut self.clients[client].stalled_until;
-                *until = (*until).max(now + ms(time));
-                self.clients[client].trouble += 1;
-            }
-            Action::Link { client, fault } => self.link_fault(client, fault),
-            Action::Dial { client, fate } => self.clients[client].fates.push_back(fate),
-            Action::Hub(fault) => {
-                use crate::emulator::service::Fault;
-                self.silent |= fault == Fault::SilentPings(true);
-                self.refusals |= matches!(fault, Fault::RefuseRecovery(n) if n > 0);
-                for client in &mut self.clients {
-                    client.trouble += 1;
-                }
-                self.faults += 1;
-                self.service.fault(fault);
-            }
-            Action::AppCloses { client } => {
-                if let Some(id) = self.connection(client) {
-                    self.service.close_connection(&id);
-                }
-            }
-            Action::Close { client } => {
-                let client = &mut self.clients[client];
-                client.closed_by_program = true;
-                client.close(now, &mut self.check);
-            }
-        }
-    }
-
-    fn connection(&self, client: usize) -> Option<String> {
-        let link = self.clients[client].link.as_ref()?;
-        link.transport.connection_id().map(Into::into)
-    }
-
-    fn publish(&mut self, group: u8, count: u16, size: u16) {
-        for _ in 0..count {
-            self.published += 1;
-            let text = text_of(0, self.published, size);
-            self.service.send_to_group(&group_name(group), text);
-        }
-    }
-
-    fn link_fault(&mut self, index: usize, fault: LinkFault) {
-        let now = self.now;
-        let id = self.connection(index);
-        let client = &mut self.clients[index];
-        client.trouble += 1;
-        self.faults += 1;
-        let (Some(link), Some(id)) = (&mut client.link, id) else { return };
-        match fault {
-            LinkFault::Fin => {
-                link.fill(now);
-                self.service.end(now, &link.transport);
-                link.end_down(now);
-                link.over = true;
-            }
-            LinkFault::Reset => {
-                self.service.reset(now, &link.transport);
-                link.reset(now);
-            }
-            LinkFault::BlackHole => link.black_hole(now),
-            LinkFault::Slow { bytes_per_ms } => link.slow(bytes_per_ms),
-            LinkFault::Close { code } => self.service.close_with(now, &id, code),
-            LinkFault::LostClose { code } => {
-                self.service.close_with(now, &id, code);
-                link.reset(now);
-            }
-        }
-    }
-
-    fn call(&mut self, index: usize, what: What, within: u32, waits: bool) {
-        let Self { now, check, clients, .. } = self;
-        let client = &mut clients[index];
-        let fire = matches!(what, What::Fire { .. });
-        let ack_id = (!fire).then(|| client.next_id());
-        let number = check.next_number(index) as u64;
-        let (kind, message) = match what {
-            What::Join(group) => {
-                let name = group_name(group);
-                let kind = CallKind::Join(name.as_str().into());
-                (kind, Upstream::JoinGroup { group: name.into(), ack_id })
-            }
-            What::Leave(group) => {
-                let name = group_name(group);
-                let kind = CallKind::Leave(name.as_str().into());
-                (kind, Upstream::LeaveGroup { group: name.into(), ack_id })
-            }
-            What::Send { group, size } | What::Fire { group, size } => {
-                let mut send =
-                    SendToGroup::new(group_name(group), text_of(index + 1, number, size));
-                send.ack_id = ack_id;
-                (CallKind::Message, Upstream::SendToGroup(send))
-            }
-            What::Event { handler, answer } => {
-                let mut event = SendEvent::new("e", payload_of(handler, answer));
-                event.ack_id = ack_id;
-                (CallKind::Event, Upstream::Event(event))
-            }
-        };
-        let Ok(frame) = encode_upstream(client.setup.protocol, &message) else {
-            return check.fail("a message that cannot be encoded");
-        };
-        let deadline = *now + ms(within.max(1));
-        let token = check.called(index, what, ack_id, deadline, &frame);
-        let key = ack_id.map_or(Key::Unacked(0), Key::Ack);
-        let call = Prepared { token, key, kind, frame, deadline, fire, waits };
-        client.call(*now, call, check);
-    }
 }
 
 fn may_stop(client: &Client) -> bool {
@@ -508,14 +389,4 @@ fn may_stop(client: &Client) -> bool {
         || !setup.auto_reconnect
         || client.trouble > 0
         || setup.overflow == crate::client::Overflow::Disconnect
-}
-
-fn text_of(sender: usize, number: u64, size: u16) -> String {
-    let mut text = format!("{sender}:{number}:");
-    text.push_str(&"x".repeat(size.into()));
-    text
-}
-
-fn payload_of(handler: u32, answer: Answer) -> String {
-    format!("{handler} {answer:?}")
 }
