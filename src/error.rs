@@ -134,7 +134,7 @@ impl Error {
         self.edit(|inner| inner.retry_after = after)
     }
 
-    /// What the other one tells beside its message.
+    /// The facts that another error carries besides its message.
     pub(crate) fn with_facts_of(self, other: &Self) -> Self {
         let other = &other.0;
         self.edit(|inner| {

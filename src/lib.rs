@@ -118,7 +118,7 @@
 //! # Receiving
 //!
 //! Messages and what happens to the connection come through one queue, in arrival order, as
-//! [`Event`]s. [`Client::events`] gives it as a [`crossbeam_channel::Receiver`], to be iterated or
+//! [`Event`]s. [`Client::events`] returns it as a [`crossbeam_channel::Receiver`], to be iterated or
 //! used in `select!` together with your own channels; [`recv`](Client::recv),
 //! [`recv_timeout`](Client::recv_timeout) and [`try_recv`](Client::try_recv) are the same with this
 //! crate's [`Error`]. All receivers of a client share the queue: each event goes to one of them.
@@ -328,9 +328,9 @@
 //! | level | what |
 //! | --- | --- |
 //! | `error` | stopped, by anything but the program itself |
-//! | `warn` | link lost, disconnected, a group that could not be joined again, a frame that could not be read, a full queue |
+//! | `warn` | link lost, disconnected, a group that could not be joined again, frames that could not be read or are of an unknown kind (once a second), a full queue |
 //! | `info` | connected, recovered, the next attempt and why, stopped |
-//! | `debug` | each attempt, with host and port, and how it failed; frames of an unknown kind |
+//! | `debug` | each attempt, with host and port, and how it failed |
 //!
 //! No log line or error of this crate holds a payload, an access token, a key or a reconnection
 //! token, and no `Debug` output of a client, builder, source or connection string does; URLs are

@@ -215,11 +215,33 @@ fn key_updates_in_mid_stream_lose_nothing() {
     }
 }
 
+#[test]
+fn the_answer_to_a_close_arrives() {
+    for backend in BACKENDS {
+        let server = server::Server::start(false);
+        let client = webpubsub::SimpleClient::builder(server.url())
+            .tls_backend(*backend)
+            .root_certificate_pem(server.root_pem.as_str())
+            .connect()
+            .expect("connect");
+        client.send_text(server::CLOSE).expect("send");
+        let answered = server.ends.recv_timeout(crate::support::WATCHDOG).expect("watchdog");
+        assert!(answered, "{backend:?}");
+    }
+}
+
 /// A WebSocket echo server with a certificate of its own, valid or expired; with rustls it updates
 /// its keys all the time.
 mod server {
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
+    use std::sync::mpsc::{Receiver, Sender, channel};
     use std::thread;
+
+    use tungstenite::WebSocket;
+
+    /// What asks for a Close.
+    pub(crate) const CLOSE: &str = "close";
 
     use rcgen::{
         BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd,
@@ -228,6 +250,8 @@ mod server {
     pub(crate) struct Server {
         port: u16,
         pub(crate) root_pem: String,
+        /// For each connection that ends: whether with a Close from both sides.
+        pub(crate) ends: Receiver<bool>,
     }
 
     impl Server {
@@ -249,13 +273,15 @@ mod server {
             let key = leaf_key.serialize_pem();
             let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
             let port = listener.local_addr().expect("address").port();
+            let (ended, ends) = channel();
             thread::spawn(move || {
                 for stream in listener.incoming().flatten() {
                     let (certificate, key) = (certificate.clone(), key.clone());
-                    thread::spawn(move || serve(stream, &certificate, &key));
+                    let ended = ended.clone();
+                    thread::spawn(move || serve(stream, &certificate, &key, &ended));
                 }
             });
-            Self { port, root_pem }
+            Self { port, root_pem, ends }
         }
 
         pub(crate) fn url(&self) -> String {
@@ -264,7 +290,7 @@ mod server {
     }
 
     #[cfg(feature = "rustls")]
-    fn serve(mut tcp: TcpStream, certificate: &str, key: &str) {
+    fn serve(mut tcp: TcpStream, certificate: &str, key: &str, ended: &Sender<bool>) {
         use rustls::pki_types::pem::PemObject;
         use rustls::pki_types::{CertificateDer, PrivateKeyDer};
         use std::sync::Arc;
@@ -285,28 +311,42 @@ mod server {
         let stream = rustls::StreamOwned::new(connection, tcp);
         let Ok(mut socket) = tungstenite::accept(stream) else { return };
         let mut count = 0;
-        while let Ok(message) = socket.read() {
-            if message.is_text() {
-                // rustls takes no more than 32 answers in a row for a flood.
-                if count % 10 == 0 {
-                    socket.get_mut().conn.refresh_traffic_keys().expect("TLS 1.3");
-                }
-                count += 1;
-                socket.send(message).expect("send");
+        echo(&mut socket, ended, |socket| {
+            // rustls takes no more than 32 answers in a row for a flood.
+            if count % 10 == 0 {
+                socket.get_mut().conn.refresh_traffic_keys().expect("TLS 1.3");
             }
-        }
+            count += 1;
+        });
     }
 
     #[cfg(not(feature = "rustls"))]
-    fn serve(tcp: TcpStream, certificate: &str, key: &str) {
+    fn serve(tcp: TcpStream, certificate: &str, key: &str, ended: &Sender<bool>) {
         let identity = native_tls::Identity::from_pkcs8(certificate.as_bytes(), key.as_bytes());
         let acceptor = native_tls::TlsAcceptor::new(identity.expect("pem")).expect("acceptor");
         let Ok(stream) = acceptor.accept(tcp) else { return };
         let Ok(mut socket) = tungstenite::accept(stream) else { return };
-        while let Ok(message) = socket.read() {
-            if message.is_text() {
-                socket.send(message).expect("send");
+        echo(&mut socket, ended, |_| {});
+    }
+
+    fn echo<S: Read + Write>(
+        socket: &mut WebSocket<S>,
+        ended: &Sender<bool>,
+        mut before: impl FnMut(&mut WebSocket<S>),
+    ) {
+        let end = loop {
+            match socket.read() {
+                Ok(message) if message.to_text().is_ok_and(|text| text == CLOSE) => {
+                    socket.close(None).expect("close");
+                }
+                Ok(message) if message.is_text() => {
+                    before(socket);
+                    socket.send(message).expect("send");
+                }
+                Ok(_) => {}
+                Err(end) => break end,
             }
-        }
+        };
+        let _ = ended.send(matches!(end, tungstenite::Error::ConnectionClosed));
     }
 }

@@ -79,7 +79,8 @@ impl ClientBuilder {
         self
     }
 
-    /// The limit of each try. Default: 5 s.
+    /// The limit of each try. Default: 5 s. A try whose link brings data may go on, for 2 min at
+    /// most: the first message of a replay may be large, and the line slow.
     pub fn recovery_attempt_timeout(mut self, limit: Duration) -> Self {
         self.options.session.recovery_attempt = limit;
         self
@@ -178,7 +179,8 @@ macro_rules! common_settings {
 
             /// Send a ping when nothing came for `interval`, and give the peer up when nothing
             /// came for `dead_after`. Default: 10 s and 20 s, so that a recovery still finds its
-            /// session, which the service keeps for 30 s.
+            /// session, which the service keeps for 30 s. While an event handler of the app server may
+            /// run, silence ends nothing; see [`call_timeout`](Self::call_timeout).
             pub fn keep_alive(mut self, interval: Duration, dead_after: Duration) -> Self {
                 self.options.keep_alive = Some(interval);
                 self.options.dead_after = dead_after;

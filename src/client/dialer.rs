@@ -60,6 +60,8 @@ impl Dials {
         let dial = move || {
             // Dropped last, and on a panic too: by then the channel says what there is to know.
             let _wake = WakeAtEnd(Arc::clone(&shared));
+            // A local, because what a closure has captured outlives its locals on a panic.
+            let sender = sender;
             let mut dialer = dialer.lock().unwrap_or_else(PoisonError::into_inner);
             let _ = sender.send(dialer.open(&plan, &shared));
             drop(sender);

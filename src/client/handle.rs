@@ -20,8 +20,9 @@ use crate::message::{Ack, Event, Payload};
 /// # Threads and cloning
 /// `Client` is `Clone + Send + Sync`; clones are the same client. Behind it runs one thread, named
 /// `webpubsub`, which reads and keeps the connection alive and re-establishes it; it runs no code
-/// of the program. Calls write on the caller's own thread. While the client connects, a look-up of
-/// a host name and a [URL provider](UrlSource::provider) run on a helper thread each.
+/// of the program. Calls write on the caller's own thread. While the client connects, there are
+/// helper threads for a look-up of the host name, for a [URL provider](UrlSource::provider), for each
+/// of several addresses, and after a loss for the attempt itself.
 ///
 /// # The end
 /// [`close`](Client::close) flushes what was accepted, says goodbye and waits for the thread. When

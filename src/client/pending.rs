@@ -99,7 +99,7 @@ impl PendingAck {
         known
     }
 
-    /// For `select!`: the outcome comes here once, beside the `wait` family.
+    /// For `select!`: the outcome comes here once, besides the `wait` family.
     ///
     /// The deadline is kept here too: the client's thread reports it within a few milliseconds.
     #[must_use]
@@ -113,7 +113,7 @@ impl PendingAck {
 
     /// At the deadline: takes the call back, unless it has ended in this very moment.
     fn give_up(&self) -> Result<Ack> {
-        self.shared.withdraw(self.key);
+        self.shared.withdraw(self.key, self.deadline);
         // Told by now, unless it has just ended otherwise; then it is about to be told.
         let soon = Instant::now() + Duration::from_secs(10);
         self.slot.wait_until(soon).unwrap_or_else(|| Err(internal()))

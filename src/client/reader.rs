@@ -4,7 +4,7 @@
 //! [`Reader::wait`] is the only function that blocks, whatever there is to wait for: data, a caller,
 //! the end of a dial, a timer, a stop. (The first connection is dialed on this thread, since nobody
 //! can call yet.) After every wait the timers have their turn, so nothing that arrives, or does not
-//! arrive, hides one of them. The clock is read once a round.
+//! arrive, hides one of them. All that is decided in a round goes by one reading of the clock.
 
 mod report;
 
@@ -88,6 +88,8 @@ impl Reader {
         if catch_unwind(AssertUnwindSafe(|| self.live())).is_err() {
             self.step(|session, _| session.stop(internal()));
         }
+        // A dial may be under way, if the end came from inside.
+        self.shared.stop.stop();
         self.dials.end();
     }
 

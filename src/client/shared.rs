@@ -346,7 +346,9 @@ impl Shared {
             } else if let Some(link) = state.link.as_ref().filter(|link| !link.has_room()) {
                 let link = Arc::clone(link);
                 drop(state);
-                link.wait_for_room(deadline)?;
+                if let Err(no_room) = link.wait_for_room(deadline) {
+                    return Err(self.lock().session.explained(no_room));
+                }
                 now = Instant::now();
                 continue;
             }
@@ -363,12 +365,13 @@ impl Shared {
             "only the reader may cause events and dials: {after:?}"
         );
         self.tell(&mut after);
+        // Before the write, which may take long.
+        if after.wake || self.holds.load(Ordering::Relaxed) {
+            self.waker.wake();
+        }
         if let Some(link) = after.flush.take() {
             // A link that fails here is down, which the next call sees.
             link.flush(deadline);
-        }
-        if after.wake || self.holds.load(Ordering::Relaxed) {
-            self.waker.wake();
         }
     }
 
@@ -391,9 +394,9 @@ impl Shared {
     }
 
     /// Takes a call back at its deadline, unless it has just ended otherwise.
-    pub(super) fn withdraw(&self, key: Key) {
+    pub(super) fn withdraw(&self, key: Key, deadline: Instant) {
         let now = Instant::now();
-        let ((), after) = self.step(|session| session.withdraw(now, key));
+        let ((), after) = self.step(|session| session.withdraw(now, key, deadline));
         self.finish(after, now);
     }
 
@@ -431,8 +434,10 @@ impl Shared {
         if link.is_none() {
             self.stop.stop();
         }
-        self.finish(after, deadline);
+        // Before the write: with a full event queue the reader has stopped reading, and only when it
+        // reads on may the peer take what is written.
         self.waker.wake();
+        self.finish(after, deadline);
         link
     }
 

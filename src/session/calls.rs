@@ -14,7 +14,7 @@ use crate::protocol::Frame;
 /// not be sent again: the service may have forgotten that it ran it.
 const REMEMBERED: u64 = 1000;
 
-/// The heap of deadlines may hold this many entries of calls that have ended, beside as many as
+/// The heap of deadlines may hold this many entries of calls that have ended, in addition to as many as
 /// there are calls, before it is cleaned.
 const ENDED_DEADLINES: usize = 64;
 

@@ -174,7 +174,9 @@ impl Delivery {
                     self.sequence.handed(id, size, now);
                 }
                 self.hold.push(Held::Message { event, id, size });
-                self.look.get_or_insert((now + LOOK_FIRST, LOOK_FIRST));
+                // The present look may be the far one for dropped messages.
+                let first = (now + LOOK_FIRST, LOOK_FIRST);
+                self.look = Some(self.look.map_or(first, |look| look.min(first)));
                 return Delivered::Yes;
             }
             Room::Drop => self.drop_one(now),

@@ -42,10 +42,18 @@ pub(super) fn lost(cause: &Error, queue_full: Option<usize>) -> Error {
         .maybe_delivered(cause.may_have_been_delivered())
 }
 
+/// An error of the link, with the full queue that may be behind it.
+pub(super) fn explained(error: Error, queue_full: Option<usize>) -> Error {
+    let Some(unread) = queue_full else { return error };
+    Error::new(error.kind(), format!("{error}; {}", nothing_is_read(unread)))
+        .with_facts_of(&error)
+        .maybe_delivered(error.may_have_been_delivered())
+}
+
 fn nothing_is_read(unread: usize) -> String {
     format!(
-        "the event queue is full ({unread} unread), so nothing more is read from the connection: \
-         read `events()`, or use `no_event_queue` or `no_echo`"
+        "the event queue is full ({unread} unread), so reading from the connection falls behind or \
+         has stopped: read `events()`, or use `no_event_queue` or `no_echo`"
     )
 }
 

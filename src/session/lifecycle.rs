@@ -115,8 +115,10 @@ impl<W> Session<W> {
                     if let (Some(mine), Some(token)) = (&mut self.identity, identity.token) {
                         mine.token = Some(token);
                     }
-                } else {
+                } else if self.recovery.is_some() {
                     self.replaced(now, identity);
+                } else {
+                    self.contradicted(now);
                 }
             }
             _ => {}
@@ -135,6 +137,17 @@ impl<W> Session<W> {
         }
         self.end_session(Loss::of(error), Fate::Over);
         self.open(now, identity);
+    }
+
+    /// A second connection on a link that is up: no service says that, and a peer that repeats it
+    /// must not make us start anew each time.
+    fn contradicted(&mut self, now: Instant) {
+        let error = Error::new(
+            ErrorKind::Disconnected,
+            "the service announced another connection on a link that was in use",
+        );
+        self.outputs.push_back(Output::CutLink);
+        self.session_over(now, Loss { violation: true, ..Loss::of(error) });
     }
 
     /// A new connection is usable.

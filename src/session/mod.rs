@@ -97,7 +97,7 @@ pub(crate) struct Dial {
     pub(crate) until: Instant,
 }
 
-/// What the service told in its `connected` message.
+/// What the service's `connected` message said.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Identity {
     pub(crate) connection_id: Arc<str>,
@@ -230,11 +230,16 @@ impl<W> Session<W> {
 
     /// The caller gave up. Its call ends now, unless it has ended before, and then its outcome is on
     /// its way.
-    pub(crate) fn withdraw(&mut self, now: Instant, key: Key) {
+    pub(crate) fn withdraw(&mut self, now: Instant, key: Key, deadline: Instant) {
         self.expire(now);
-        // Its join may have just succeeded, and be issued again under the same id.
-        if self.calls.get(key).is_some_and(|call| !call.is_rejoin()) {
-            self.time_out(key);
+        // By now another call may have the key: one of the program's, if it chooses its ids itself,
+        // or the rejoin of a group that this call has just joined.
+        let its_own = |call: &Call<W>| call.deadline == deadline && !call.is_rejoin();
+        if self.calls.get(key).is_some_and(its_own) {
+            // By now another call may have the key, if the program chooses its ids itself.
+            if self.calls.get(key).is_some_and(|call| call.deadline == deadline) {
+                self.time_out(key);
+            }
         }
         self.admit(now);
     }
@@ -277,7 +282,7 @@ impl<W> Session<W> {
         self.complete(call.waiter, result);
     }
 
-    fn complete(&mut self, waiter: Option<W>, result: Result<Ack>) {
+    pub(super) fn complete(&mut self, waiter: Option<W>, result: Result<Ack>) {
         if let Some(waiter) = waiter {
             self.outputs.push_back(Output::Complete { waiter, result });
         }
@@ -298,7 +303,7 @@ impl<W> Session<W> {
     }
 
     /// Reports a rejoin that failed, unless a later join or leave has decided about the group.
-    fn check_rejoin(&mut self, call: &Call<W>, error: &Error) {
+    pub(super) fn check_rejoin(&mut self, call: &Call<W>, error: &Error) {
         if let CallKind::Rejoin(group) = &call.kind
             && self.groups.rejoin_failed(call)
         {
@@ -373,6 +378,11 @@ impl<W> Session<W> {
     /// errors that this may have caused say so.
     pub(crate) fn queue_full(&mut self, unread: Option<usize>) {
         self.queue_full = unread;
+    }
+
+    /// An error of the link, with the full queue that may be behind it.
+    pub(crate) fn explained(&self, error: Error) -> Error {
+        errors::explained(error, self.queue_full)
     }
 
     /// Why no more calls are taken, once that is so.

@@ -76,7 +76,12 @@ impl<W> Session<W> {
             if let Some(cause) = &cause {
                 error = error.with_source(cause.clone());
             }
-            self.fail_call(key, error);
+            // Its ack may still come on the recovered session.
+            if let Some(call) = self.calls.remove(key) {
+                self.check_rejoin(&call, &error);
+                self.groups.gave_up(&call);
+                self.complete(call.waiter, Err(error));
+            }
         }
         self.admit(now);
     }

@@ -273,7 +273,7 @@ impl Client {
             && at <= now
         {
             self.waiting.pop_first();
-            self.session.withdraw(self.at(now), key);
+            self.session.withdraw(self.at(now), key, self.at(at));
             self.applied(now, check);
         }
         if !self.for_room.is_empty() {

@@ -69,7 +69,7 @@ impl Lookup {
                 failed("failed; is the name right, and is there a network?").with_source(e)
             })?;
             if found.is_empty() {
-                return Err(failed("gave no address"));
+                return Err(failed("returned no address"));
             }
             return Ok(interleave(found));
         }

@@ -242,10 +242,10 @@ impl Link {
             return;
         }
         let opcode = frame.first().map_or(0, |first| first & 0x0f);
+        out.note_start();
         if opcode == 0xa {
             out.pong = Some(frame.to_vec());
         } else if !out.inside_frame {
-            out.note_start();
             out.pending.extend_from_slice(frame);
             out.appended += frame.len() as u64;
             if opcode == 8 {
@@ -257,7 +257,10 @@ impl Link {
     }
 
     pub(super) fn note_tls_output(&self) {
-        self.out.lock().tls_output = true;
+        let mut out = self.out.lock();
+        out.note_start();
+        out.tls_output = true;
+        drop(out);
         self.write_later();
     }
 
@@ -366,7 +369,8 @@ impl Link {
             let out = self.out.lock();
             // What fails after that (the peer may be gone by then) is no loss.
             if out.written >= goal {
-                return true;
+                // A frame that came too late to be appended is a loss all the same.
+                return out.dropped == 0;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if out.failed.is_some() || left.is_zero() {
@@ -380,11 +384,13 @@ impl Link {
 
     /// Ends our direction politely: TLS `close_notify`, then FIN. Never waits for a stuck peer.
     pub(crate) fn finish(&self) {
+        // First what is appended, a Close frame perhaps: nothing can be encrypted after the notice.
+        self.flush_now();
         if let Some(tls) = &self.tls {
             lock(tls).close_notify();
             self.note_tls_output();
+            self.flush_now();
         }
-        self.flush_now();
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 

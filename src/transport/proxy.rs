@@ -173,7 +173,7 @@ pub(super) fn tunnel(
     };
     let broken = |e: io::Error| {
         let what =
-            if is_timeout(&e) { "gave no answer within its time limit" } else { "broke off" };
+            if is_timeout(&e) { "did not answer within its time limit" } else { "broke off" };
         fail(what.into()).with_source(e)
     };
     wire.write_all(request(proxy, target).as_bytes(), deadline).map_err(broken)?;

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// A response head longer than this is nobody's, interim answers before it included.
 const MAX_HEAD: usize = 16 * 1024;
-/// So many interim answers (RFC 9110 §15.2) are skipped: more than anybody sends who still means to
+/// At most this many interim answers (RFC 9110 §15.2) are skipped: more than anybody sends who still means to
 /// answer within the time limit.
 const MAX_INTERIM: u32 = 100;
 const MAX_HEADERS: usize = 64;

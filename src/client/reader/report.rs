@@ -1,4 +1,4 @@
-//! What the reader thread says to the outside, beside the event queue: log lines, the counters, and
+//! What the reader thread says to the outside, besides the event queue: log lines, the counters, and
 //! the outcome of the first connection.
 
 use std::sync::atomic::Ordering::Relaxed;

@@ -81,7 +81,8 @@ fn an_ack_cannot_mean_a_call_that_is_not_written_yet() {
     let mut s = Scenario::connected_with(|c| c.max_in_flight = 1);
     let first = publication(&s, Key::Ack(7), "msg#7");
     s.session.call(s.now, first);
-    s.session.withdraw(s.now, Key::Ack(7));
+    let deadline = s.session.calls.get(Key::Ack(7)).expect("call 7").deadline;
+    s.session.withdraw(s.now, Key::Ack(7), deadline);
     s.call(1);
     s.call(7); // waits behind call 1
     s.refuse(7, "Forbidden"); // of the first call 7

@@ -149,7 +149,7 @@ fn a_recovery_link_that_died_before_its_proof_is_a_failed_try() {
     assert_eq!(s.take(), ["dial recover c1 t1", "ping", "send msg#1"], "the new link is alive");
 }
 
-const FULL: &str = "the event queue is full (1234 unread), so nothing more is read";
+const FULL: &str = "the event queue is full (1234 unread), so reading from the connection";
 
 #[test]
 fn a_timeout_names_the_full_queue_behind_it() {

@@ -135,7 +135,8 @@ impl World {
     fn withdraw(&mut self) {
         let id = self.rng.random_range(0..self.next_id + 1);
         if self.open.contains(&id) {
-            self.session.withdraw(self.now, key(id));
+            let deadline = self.session.calls.get(key(id)).map_or(self.now, |call| call.deadline);
+            self.session.withdraw(self.now, key(id), deadline);
             self.drain();
             assert!(!self.open.contains(&id));
         }

@@ -167,8 +167,9 @@ impl Scenario {
 
     /// The caller gives up. Says whether the call was written; `None` if it had ended before.
     pub(super) fn withdraw(&mut self, id: u64) -> Option<bool> {
+        let deadline = self.session.calls.get(Key::Ack(id)).map_or(self.now, |call| call.deadline);
         let pending = self.pending(id);
-        self.session.withdraw(self.now, Key::Ack(id));
+        self.session.withdraw(self.now, Key::Ack(id), deadline);
         self.drain();
         pending.then(|| self.error(id).may_have_been_delivered())
     }

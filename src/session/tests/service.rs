@@ -234,3 +234,17 @@ fn redirects_and_a_subprotocol_not_granted_are_never_retried() {
         assert_eq!(s.take(), ["cut", "event Stopped"], "during a reconnect");
     }
 }
+
+#[test]
+fn a_second_connection_on_a_link_in_use_ends_it_with_a_pause() {
+    let mut s = Scenario::connected();
+    s.hello("c2", "t2");
+    assert_eq!(s.take(), ["cut", "event Disconnected", "event Reconnecting 1"]);
+    // However often a peer does so, each time costs it a new connection.
+    s.until_dial();
+    s.linked();
+    s.hello("c3", "t3");
+    s.take();
+    s.hello("c4", "t4");
+    assert_eq!(s.take(), ["cut", "event Disconnected", "event Reconnecting 1"]);
+}

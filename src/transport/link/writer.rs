@@ -43,8 +43,8 @@ pub(super) struct Work {
     alerts: bool,
     /// The socket had no room; what it takes next is a sign of life.
     blocked: bool,
-    /// TCP has been told to bear a peer that takes nothing.
-    tolerant: bool,
+    /// TCP tolerates until then that the peer takes nothing.
+    tolerant_until: Option<Instant>,
 }
 
 impl Work {
@@ -93,8 +93,8 @@ impl Link {
             match self.write_some(&mut work) {
                 Ok(n) => {
                     mine += n as u64;
-                    if n > 0 && std::mem::take(&mut work.tolerant) {
-                        self.bear_silence(None);
+                    if n > 0 && work.tolerant_until.take().is_some() {
+                        self.tolerate_silence(None);
                     }
                     if let Some(end) = self.got_on(&mut work, n, mine) {
                         return end;
@@ -105,9 +105,9 @@ impl Link {
                     work.blocked = true;
                     let now = Instant::now();
                     let patience = self.out.lock().patience.filter(|until| *until > now);
-                    if let Some(until) = patience.filter(|_| !work.tolerant) {
-                        work.tolerant = true;
-                        self.bear_silence(Some(until - now));
+                    if let Some(until) = patience.filter(|_| patience > work.tolerant_until) {
+                        work.tolerant_until = patience;
+                        self.tolerate_silence(Some(until - now));
                     }
                     if let Some(end) = self.no_progress(&mut work, now, deadline) {
                         return end;
@@ -123,7 +123,7 @@ impl Link {
     }
 
     /// Tells TCP how long the peer may take nothing, if not the usual time.
-    fn bear_silence(&self, limit: Option<Duration>) {
+    fn tolerate_silence(&self, limit: Option<Duration>) {
         // Where that fails TCP is stricter than we are, which costs a recovery at worst.
         let _ = limit_unacknowledged(&SockRef::from(&self.socket), limit);
     }
@@ -239,7 +239,7 @@ impl Link {
             drop(out);
             self.fail(Error::new(
                 ErrorKind::Disconnected,
-                "the peer took no data for 10 s; the connection counts as dead",
+                "the peer took no data for too long; the connection counts as dead",
             ));
             return Some(Flushed::Failed);
         }
