@@ -74,7 +74,7 @@ impl Generator {
                 self.call(client, What::Join(group), 1);
             }
         }
-        if !calm && self.one_in(60) {
+        if !calm && self.one_in(80) {
             self.flood();
         }
         match style {
@@ -182,7 +182,7 @@ impl Generator {
         self.call(client, What::Join(group), 1);
         for _ in 0..5 {
             self.now += 700;
-            self.push(Action::Publish { group, count: 900, size: 0 });
+            self.push(Action::Publish { group, count: 600, size: 0 });
         }
         self.now += 1_000;
         self.push(Action::Consumer { client, mode: Consume::Greedy });
@@ -239,8 +239,8 @@ impl Generator {
         match self.rng.random_range(0..10) {
             0..5 => 1,
             5..8 => self.rng.random_range(1..20),
-            8 => self.rng.random_range(1..150),
-            _ => [60, 200, 990][self.rng.random_range(0..3)],
+            8 => self.rng.random_range(1..60),
+            _ => [30, 60, 100, 990][self.rng.random_range(0..4)],
         }
     }
 
