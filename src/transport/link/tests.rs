@@ -96,8 +96,9 @@ fn a_failed_link_takes_no_memory_and_counts_what_it_drops() {
 fn nothing_leaves_after_a_close_frame() {
     let (link, mut peer) = pair();
     link.append_close(1000, &"é".repeat(80));
-    link.append_call(Op::Text, b"late", true, None);
     assert!(link.drain(soon(10_000)));
+    link.append_call(Op::Text, b"late", true, None);
+    assert!(!link.drain(soon(10_000)), "what came too late is lost");
     assert_eq!(link.unsent(), 1);
     link.shutdown();
     let mut all = Vec::new();
