@@ -342,6 +342,8 @@ impl Reader {
     }
 
     fn hand_over(&mut self) {
+        // Who takes a message finds it counted, and what came before it.
+        self.report.counters(&self.shared, &self.receiver, &self.queue);
         self.receiver.hand_over(self.now, &mut self.queue);
         self.carry_out();
     }

@@ -416,8 +416,11 @@ impl Receiver {
         self.delivery.held()
     }
 
+    /// What is gathered counts as delivered, until its ids are looked at.
     pub(crate) fn counts(&self) -> Counts {
-        self.delivery.counts
+        let gathered = self.gathered.iter().filter(|arrived| arrived.message.is_some()).count();
+        let counts = self.delivery.counts;
+        Counts { messages: counts.messages + gathered as u64, ..counts }
     }
 }
 
