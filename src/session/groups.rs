@@ -108,6 +108,13 @@ impl Groups {
         }
     }
 
+    /// A later join or leave of the group has been acked, so the service has carried out this call
+    /// too, and to do so again would undo the later one.
+    pub(super) fn is_superseded<W>(&self, call: &Call<W>) -> bool {
+        let decided = call.kind.group().and_then(|name| self.all.get(name)).map(|g| g.decided);
+        call.order() < decided
+    }
+
     /// The group could not be joined again. False if a later call has decided about it.
     pub(super) fn rejoin_failed<W>(&mut self, call: &Call<W>) -> bool {
         let Some(group) = call.kind.group().and_then(|name| self.all.get_mut(name)) else {

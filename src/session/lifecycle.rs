@@ -292,7 +292,8 @@ impl<W> Session<W> {
         let mut again = Vec::new();
         let mut unknown = 0;
         for (_, key) in self.calls.written_in_order() {
-            match self.calls.get(key).map(|call| &call.kind) {
+            let call = self.calls.get(key).filter(|call| !self.groups.is_superseded(call));
+            match call.map(|call| &call.kind) {
                 _ if fate == Fate::BrokeRule => failing.push((key, broke_rule(&loss))),
                 Some(CallKind::Join(_) | CallKind::Leave(_)) => again.push(key),
                 Some(CallKind::Message | CallKind::Event)

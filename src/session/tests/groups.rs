@@ -1,6 +1,7 @@
 //! Membership follows the order in which joins and leaves were written.
 
 use super::*;
+use crate::error::ErrorKind;
 
 fn groups(s: &Scenario) -> Vec<String> {
     s.session.groups().map(|g| g.to_string()).collect()
@@ -185,4 +186,24 @@ fn the_late_ack_of_a_rejoin_counts_too() {
     assert_eq!(groups(&s), [""; 0]);
     s.ack(1);
     assert_eq!(groups(&s), ["a"]);
+}
+
+#[test]
+fn a_join_that_was_left_again_is_not_issued_again_on_a_new_connection() {
+    let mut s = Scenario::connected();
+    s.join(1, "a");
+    s.leave(2, "a");
+    s.join(3, "b");
+    s.leave(4, "c");
+    s.join(5, "c");
+    s.ack(2);
+    s.ack(5);
+    // The acks of 1, 3 and 4 are lost with the connection. Where a later call has been acked, the
+    // service has carried out the earlier one too, and it must not undo the later one.
+    assert_eq!(joined_again(&mut s), ["send join c#5", "send join b#3"]);
+    assert_eq!(s.kind(1), ErrorKind::OutcomeUnknown);
+    assert_eq!(s.kind(4), ErrorKind::OutcomeUnknown);
+    s.ack(5);
+    s.ack(3);
+    assert_eq!(groups(&s), ["b", "c"]);
 }
