@@ -31,6 +31,9 @@ use super::wire::Wire;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::SingleWriter;
 
+/// The end of a link waits this long for a caller that is writing.
+const LAST_WRITE: Duration = Duration::from_millis(20);
+
 /// A thread that waits for room in the socket looks this often whether it is to go.
 const SLICE: Duration = Duration::from_millis(50);
 
@@ -385,7 +388,19 @@ impl Link {
     /// Ends our direction politely: TLS `close_notify`, then FIN. Never waits for a stuck peer.
     pub(crate) fn finish(&self) {
         // First what is appended, a Close frame perhaps: nothing can be encrypted after the notice.
-        self.flush_now();
+        // A caller that is just writing takes it along, which is a matter of microseconds unless the
+        // peer is stuck.
+        let until = Instant::now() + LAST_WRITE;
+        while self.flush_now() == Flushed::ByOther {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let out = self.out.lock();
+            if !out.is_idle() {
+                drop(out.wait_for_change(left));
+            }
+        }
         if let Some(tls) = &self.tls {
             lock(tls).close_notify();
             self.note_tls_output();
