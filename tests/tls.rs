@@ -187,11 +187,7 @@ fn key_updates_in_mid_stream_lose_nothing() {
     const MESSAGES: usize = 200;
     for backend in BACKENDS {
         let server = server::Server::start(false);
-        let client = webpubsub::SimpleClient::builder(server.url())
-            .tls_backend(*backend)
-            .root_certificate_pem(server.root_pem.as_str())
-            .connect()
-            .expect("connect");
+        let client = simple_client(&server, *backend);
         let sender = client.clone();
         let writing = std::thread::spawn(move || {
             for i in 0..MESSAGES {
@@ -215,15 +211,19 @@ fn key_updates_in_mid_stream_lose_nothing() {
     }
 }
 
+fn simple_client(server: &server::Server, backend: TlsBackend) -> webpubsub::SimpleClient {
+    webpubsub::SimpleClient::builder(server.url())
+        .tls_backend(backend)
+        .root_certificate_pem(server.root_pem.as_str())
+        .connect()
+        .expect("connect")
+}
+
 #[test]
 fn the_answer_to_a_close_arrives() {
     for backend in BACKENDS {
         let server = server::Server::start(false);
-        let client = webpubsub::SimpleClient::builder(server.url())
-            .tls_backend(*backend)
-            .root_certificate_pem(server.root_pem.as_str())
-            .connect()
-            .expect("connect");
+        let client = simple_client(&server, *backend);
         client.send_text(server::CLOSE).expect("send");
         let answered = server.ends.recv_timeout(crate::support::WATCHDOG).expect("watchdog");
         assert!(answered, "{backend:?}");
