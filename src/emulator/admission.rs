@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::grants::Grants;
 use super::http::{Refusal, Request};
-use super::hub::Newcomer;
-use super::session::Kind;
+use super::server_session::Kind;
+use super::service::Handshake;
 use crate::auth::claims;
 use crate::protocol::Protocol;
 use crate::secret::Secret;
@@ -16,7 +16,7 @@ const CLOCK_SKEW: u64 = 300;
 
 /// What the checks need to know of the emulator.
 #[derive(Debug)]
-pub(super) struct Gatekeeper {
+pub(super) struct TokenCheck {
     pub(super) key: Secret,
     pub(super) allow_anonymous: bool,
     pub(super) address: SocketAddr,
@@ -25,7 +25,7 @@ pub(super) struct Gatekeeper {
 /// What a request asks for.
 #[derive(Debug)]
 pub(super) enum Admission {
-    New(Box<Newcomer>),
+    New(Box<Handshake>),
     /// Whether it succeeds is told after the upgrade.
     Recovery {
         hub: Arc<str>,
@@ -57,7 +57,7 @@ pub(super) fn hub(request: &Request) -> Result<Arc<str>, Refusal> {
 
 /// All other checks.
 pub(super) fn admit(
-    keeper: &Gatekeeper,
+    tokens: &TokenCheck,
     request: &Request,
     hub: Arc<str>,
     now_unix: u64,
@@ -72,28 +72,28 @@ pub(super) fn admit(
         None => simple_kind(request)?,
     };
     let token = request.parameter("access_token").or(request.bearer.as_deref());
-    let newcomer = match token.filter(|token| !token.is_empty()) {
-        Some(token) => from_token(keeper, request, hub, kind, token, now_unix)?,
-        None if keeper.allow_anonymous => {
-            Newcomer { hub, user: None, kind, grants: Grants::default(), groups: Vec::new() }
+    let handshake = match token.filter(|token| !token.is_empty()) {
+        Some(token) => from_token(tokens, request, hub, kind, token, now_unix)?,
+        None if tokens.allow_anonymous => {
+            Handshake { hub, user: None, kind, grants: Grants::default(), groups: Vec::new() }
         }
         None => return Err(Refusal::new(401, "An access token is required.")),
     };
-    Ok(Admission::New(Box::new(newcomer)))
+    Ok(Admission::New(Box::new(handshake)))
 }
 
 fn from_token(
-    keeper: &Gatekeeper,
+    tokens: &TokenCheck,
     request: &Request,
     hub: Arc<str>,
     kind: Kind,
     token: &str,
     now_unix: u64,
-) -> Result<Newcomer, Refusal> {
+) -> Result<Handshake, Refusal> {
     let refused = |e| Refusal::new(401, format!("The access token is not valid: {e}."));
-    let claims = claims::verify(&keeper.key, token).map_err(refused)?;
+    let claims = claims::verify(&tokens.key, token).map_err(refused)?;
     let mut verdict = Ok(());
-    for audience in keeper.audiences(request, &hub) {
+    for audience in tokens.audiences(request, &hub) {
         verdict = claims.check(&audience, now_unix, CLOCK_SKEW);
         if verdict != Err(claims::TokenError::Audience) {
             break;
@@ -103,7 +103,7 @@ fn from_token(
     if claims.groups.iter().any(|group| !is_group_name(group)) {
         return Err(Refusal::new(400, "A group name in the access token is not valid."));
     }
-    Ok(Newcomer {
+    Ok(Handshake {
         hub,
         user: claims.sub.filter(|sub| !sub.is_empty()).map(Into::into),
         kind,
@@ -112,7 +112,7 @@ fn from_token(
     })
 }
 
-impl Gatekeeper {
+impl TokenCheck {
     /// A token is good for each name under which the client can reach us.
     fn audiences(&self, request: &Request, hub: &str) -> Vec<String> {
         let port = self.address.port();
@@ -169,9 +169,9 @@ mod tests {
         }
     }
 
-    fn keeper(allow_anonymous: bool) -> Gatekeeper {
+    fn tokens(allow_anonymous: bool) -> TokenCheck {
         let address = ([127, 0, 0, 1], 80).into();
-        Gatekeeper { key: Secret::new("key"), allow_anonymous, address }
+        TokenCheck { key: Secret::new("key"), allow_anonymous, address }
     }
 
     #[test]
@@ -204,11 +204,11 @@ mod tests {
             (&[], 401),
             (&[("access_token", "nonsense")], 401),
         ] {
-            let got = admit(&keeper(false), &request("", query), "h".into(), 0);
+            let got = admit(&tokens(false), &request("", query), "h".into(), 0);
             assert_eq!(got.unwrap_err().status, status, "{query:?}");
         }
         let group = [("webpubsub_mode", "sendToGroup"), ("group", "a")];
-        let got = admit(&keeper(true), &request("", &group), "h".into(), 0).unwrap();
+        let got = admit(&tokens(true), &request("", &group), "h".into(), 0).unwrap();
         assert!(matches!(got, Admission::New(n) if n.kind == Kind::SimpleGroup("a".into())));
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Emulator;
 use super::events::{EmulatedEvent, EventAnswer, Handler};
-use super::hub::{Manners, random_id};
+use super::service::{Settings, random_id};
 use crate::error::Result;
 use crate::secret::Secret;
 
@@ -55,7 +55,7 @@ pub struct EmulatorBuilder {
     pub(super) allow_anonymous: bool,
     pub(super) handler: Option<Arc<Handler>>,
     pub(super) record: usize,
-    pub(super) manners: Manners,
+    pub(super) settings: Settings,
 }
 
 impl EmulatorBuilder {
@@ -68,7 +68,7 @@ impl EmulatorBuilder {
             allow_anonymous: false,
             handler: None,
             record: 10_000,
-            manners: Manners::default(),
+            settings: Settings::default(),
         }
     }
 
@@ -122,21 +122,21 @@ impl EmulatorBuilder {
     /// `true`: they fail as at the real service, with `InternalServerError` or, for a simple
     /// client, Close 1011. Default: `false`.
     pub fn missing_handler_fails(mut self, on: bool) -> Self {
-        self.manners.missing_handler_fails = on;
+        self.settings.missing_handler_fails = on;
         self
     }
 
     /// Whether a recovered client gets a second `connected` message, with a new reconnection
     /// token. The sources differ about the real service, so test with both. Default: `false`.
     pub fn connected_after_recovery(mut self, on: bool) -> Self {
-        self.manners.connected_after_recovery = on;
+        self.settings.connected_after_recovery = on;
         self
     }
 
     /// Changes limits: `.limits(|l| l.retention = Duration::from_secs(5))`. Default: the
     /// service's, see [`Limits`].
     pub fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
-        change(&mut self.manners.limits);
+        change(&mut self.settings.limits);
         self
     }
 
@@ -164,7 +164,7 @@ impl std::fmt::Debug for EmulatorBuilder {
             .field("port", &self.port)
             .field("tls", &self.tls)
             .field("allow_anonymous", &self.allow_anonymous)
-            .field("manners", &self.manners)
+            .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
 }

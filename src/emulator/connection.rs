@@ -13,7 +13,7 @@ use super::inbound::Inbound;
 use super::live::Live;
 use super::outbox::Fate;
 use super::server::Shared;
-use super::session::Kind;
+use super::server_session::Kind;
 use super::writer::Writer;
 use crate::transport::{Link, LinkOptions, LinkReader, Role, Waker, Wire};
 
@@ -32,7 +32,7 @@ pub(super) fn serve(shared: &Arc<Shared>, socket: TcpStream, writer: &Arc<Writer
             shared.switches.notify();
         }
     });
-    // Condemned before there was a way to kill it.
+    // Aborted before there was a way to kill it.
     if writer.is_over() {
         return;
     }
@@ -59,7 +59,7 @@ pub(super) fn serve(shared: &Arc<Shared>, socket: TcpStream, writer: &Arc<Writer
     }
     if let Some((id, _)) = entered {
         // For all ways that did not say it already.
-        shared.with(None, |world, now| world.receive(now, &id, writer.link(), Inbound::end()));
+        shared.with(None, |service, now| service.receive(now, &id, writer.link(), Inbound::end()));
     }
     shared.counters.down(&shared.counters.currently_open);
 }
@@ -75,13 +75,13 @@ fn open(
 /// A new session, or a new transport for one. `None` if a recovery is refused; the Close that says
 /// so is in the outbox.
 fn enter(shared: &Shared, admission: Admission, writer: &Arc<Writer>) -> Option<(Arc<str>, Kind)> {
-    shared.with(None, |world, now| match admission {
-        Admission::New(newcomer) => {
-            let kind = newcomer.kind.clone();
-            Some((world.connect(*newcomer, Arc::clone(&writer.outbox)), kind))
+    shared.with(None, |service, now| match admission {
+        Admission::New(handshake) => {
+            let kind = handshake.kind.clone();
+            Some((service.connect(*handshake, Arc::clone(&writer.outbox)), kind))
         }
         Admission::Recovery { hub, connection_id, token } => {
-            world.recover(&hub, &connection_id, &token, &writer.outbox, now)
+            service.recover(&hub, &connection_id, &token, &writer.outbox, now)
         }
     })
 }
@@ -124,7 +124,7 @@ fn handshake(shared: &Arc<Shared>, socket: TcpStream, writer: &Writer) -> Option
             Admission::New(_) => admission::negotiate(&request.protocols).map(|(_, name)| name),
             Admission::Recovery { connection_id, .. } => {
                 // A recovered connection keeps its subprotocol, whatever is asked for.
-                let kept = shared.with(None, |world, _| world.protocol_of(connection_id));
+                let kept = shared.with(None, |service, _| service.protocol_of(connection_id));
                 let asked = admission::negotiate(&request.protocols);
                 match (kept, asked) {
                     (Some(kept), Some((asked, name))) if kept == asked => Some(name),
@@ -159,5 +159,5 @@ fn admit(shared: &Shared, request: &http::Request) -> Result<Admission, http::Re
             retry_after: scripted.retry_after,
         });
     }
-    admission::admit(&shared.keeper, request, hub, shared.clock.unix_seconds())
+    admission::admit(&shared.tokens, request, hub, shared.clock.unix_seconds())
 }

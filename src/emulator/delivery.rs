@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::hub::World;
+use super::service::Service;
 use crate::message::{GroupMessage, Metadata, Payload, ServerMessage};
 use crate::protocol::{Downstream, Frame, Protocol, encode_downstream};
 
 /// A message on its way to receivers.
 #[derive(Debug, Clone)]
-pub(super) struct Parcel {
+pub(super) struct Delivery {
     /// Group and sender's user; none for a message of the server.
     pub(super) group: Option<(Arc<str>, Option<Arc<str>>)>,
     pub(super) payload: Payload,
@@ -18,7 +18,7 @@ pub(super) struct Parcel {
     pub(super) expires: Option<Duration>,
 }
 
-impl Parcel {
+impl Delivery {
     pub(super) fn from_server(payload: Payload) -> Self {
         Self { group: None, payload, metadata: None, expires: None }
     }
@@ -53,34 +53,39 @@ impl Parcel {
     }
 }
 
-impl World {
+impl Service {
     /// To every member of the group, but for one if `except` says so. Gives how many.
-    pub(super) fn publish(&mut self, hub: &str, parcel: &Parcel, except: Option<&str>) -> usize {
-        let Some((group, _)) = &parcel.group else { return 0 };
+    pub(super) fn publish(
+        &mut self,
+        hub: &str,
+        delivery: &Delivery,
+        except: Option<&str>,
+    ) -> usize {
+        let Some((group, _)) = &delivery.group else { return 0 };
         let members = self.hubs.get(hub).and_then(|h| h.groups.get(group));
         let to: Vec<Arc<str>> = members.into_iter().flatten().cloned().collect();
-        self.deliver_all(to.iter().filter(|id| except != Some(&***id)), parcel)
+        self.deliver_all(to.iter().filter(|id| except != Some(&***id)), delivery)
     }
 
-    pub(super) fn send_to_all(&mut self, hub: &str, parcel: &Parcel) -> usize {
+    pub(super) fn send_to_all(&mut self, hub: &str, delivery: &Delivery) -> usize {
         let to = self.members(hub);
-        self.deliver_all(to.iter(), parcel)
+        self.deliver_all(to.iter(), delivery)
     }
 
-    pub(super) fn send_to_user(&mut self, hub: &str, user: &str, parcel: &Parcel) -> usize {
+    pub(super) fn send_to_user(&mut self, hub: &str, user: &str, delivery: &Delivery) -> usize {
         let to = self.members(hub);
         let of_user = to.iter().filter(|id| {
             self.sessions.get(&***id).is_some_and(|s| s.user.as_deref() == Some(user))
         });
         let to: Vec<&Arc<str>> = of_user.collect();
-        self.deliver_all(to.into_iter(), parcel)
+        self.deliver_all(to.into_iter(), delivery)
     }
 
-    pub(super) fn send_to_connection(&mut self, hub: &str, id: &str, parcel: &Parcel) -> usize {
+    pub(super) fn send_to_connection(&mut self, hub: &str, id: &str, delivery: &Delivery) -> usize {
         match self.sessions.get(id) {
             Some(s) if *s.hub == *hub => {
                 let id = Arc::clone(&s.id);
-                self.deliver_all([&id].into_iter(), parcel)
+                self.deliver_all([&id].into_iter(), delivery)
             }
             _ => 0,
         }
@@ -93,14 +98,14 @@ impl World {
     fn deliver_all<'a>(
         &mut self,
         to: impl Iterator<Item = &'a Arc<str>>,
-        parcel: &Parcel,
+        delivery: &Delivery,
     ) -> usize {
         let mut count = 0;
         // Frames without a number are the same for all receivers of a subprotocol.
         let mut encoded: Vec<(Protocol, Frame)> = Vec::new();
         for id in to {
             count += 1;
-            if !self.deliver(id, parcel, &mut encoded) {
+            if !self.deliver(id, delivery, &mut encoded) {
                 self.overflow(id);
             }
         }
@@ -108,17 +113,22 @@ impl World {
     }
 
     /// False if a queue of the session is full.
-    fn deliver(&mut self, id: &str, parcel: &Parcel, encoded: &mut Vec<(Protocol, Frame)>) -> bool {
-        let limits = &self.manners.limits;
+    fn deliver(
+        &mut self,
+        id: &str,
+        delivery: &Delivery,
+        encoded: &mut Vec<(Protocol, Frame)>,
+    ) -> bool {
+        let limits = &self.settings.limits;
         let Some(session) = self.sessions.get_mut(id) else { return true };
         let reliable = session.kind.is_reliable();
         let frame = match session.kind.protocol() {
-            None => parcel.raw_frame(),
-            Some(protocol) if reliable => parcel.frame(protocol, Some(session.replay.next_id())),
+            None => delivery.raw_frame(),
+            Some(protocol) if reliable => delivery.frame(protocol, Some(session.replay.next_id())),
             Some(protocol) => match encoded.iter().find(|(p, _)| *p == protocol) {
                 Some((_, frame)) => Some(frame.clone()),
                 None => {
-                    let frame = parcel.frame(protocol, None);
+                    let frame = delivery.frame(protocol, None);
                     encoded.extend(frame.clone().map(|f| (protocol, f)));
                     frame
                 }
@@ -135,7 +145,7 @@ impl World {
             {
                 return false;
             }
-            replay.keep(frame.clone(), parcel.expires);
+            replay.keep(frame.clone(), delivery.expires);
             let most = &mut self.counters.count().unacked_high_water;
             *most = (replay.len() as u64).max(*most);
         }

@@ -1,6 +1,6 @@
 //! The laboratory: what can be made to go wrong, while clients are connected.
 //!
-//! Two places look at faults. [`Plan`] is part of the hub: faults that decide about acks, replay
+//! Two places look at faults. [`Plan`] is part of the service: faults that decide about acks, replay
 //! and pings, without a socket. [`Switches`] are looked at by the connections' threads: stalls,
 //! frozen sockets, refused upgrades.
 
@@ -27,7 +27,7 @@ pub enum StallAt {
     Connected,
 }
 
-/// Faults inside the hub; counts go down with each use.
+/// Faults inside the service; counts go down with each use.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) hold_acks: bool,
@@ -222,11 +222,11 @@ impl Faults {
 
     /// Cuts the TCP connection of one session; false if it has none.
     pub fn drop_connection(&self, connection_id: &str) -> bool {
-        self.shared.with(None, |world, now| {
-            let outbox = world.detach(now, connection_id);
+        self.shared.with(None, |service, now| {
+            let outbox = service.detach(now, connection_id);
             if let Some(outbox) = &outbox {
-                outbox.condemn(Fate::Cut);
-                world.touch_outbox(outbox);
+                outbox.abort(Fate::Cut);
+                service.touch_outbox(outbox);
             }
             outbox.is_some()
         })
@@ -265,11 +265,11 @@ impl Faults {
     /// Carries requests out but keeps their acks; `hold_acks(false)` sends them. A lost transport
     /// loses the held acks.
     pub fn hold_acks(&self, on: bool) {
-        self.shared.with(None, |world, _| {
+        self.shared.with(None, |service, _| {
             if on {
-                world.plan.hold_acks = true;
+                service.plan.hold_acks = true;
             } else {
-                world.release_acks();
+                service.release_acks();
             }
         });
     }
@@ -341,15 +341,15 @@ impl Faults {
     }
 
     fn close_some(&self, connection_id: Option<&str>, code: u16, reason: &str) -> usize {
-        self.shared.with(None, |world, now| {
-            let mut ids = world.open_sessions();
+        self.shared.with(None, |service, now| {
+            let mut ids = service.open_sessions();
             ids.retain(|id| connection_id.is_none_or(|wanted| wanted == &**id));
             for id in &ids {
                 if matches!(code, 1000 | 1002 | 1003 | 1007 | 1008 | 1009 | 1011) {
-                    world.close(id, code, reason);
-                } else if let Some(outbox) = world.detach(now, id) {
+                    service.close(id, code, reason);
+                } else if let Some(outbox) = service.detach(now, id) {
                     outbox.push(Out::Close { code, reason: reason.into() });
-                    world.touch_outbox(&outbox);
+                    service.touch_outbox(&outbox);
                 }
             }
             ids.len()
@@ -367,11 +367,11 @@ impl Faults {
     }
 
     fn send_raw(&self, connection_id: Option<&str>, frame: &Frame) -> usize {
-        self.shared.with(None, |world, _| {
-            let mut ids = world.open_sessions();
+        self.shared.with(None, |service, _| {
+            let mut ids = service.open_sessions();
             ids.retain(|id| connection_id.is_none_or(|wanted| wanted == &**id));
             for id in &ids {
-                world.push_raw(id, frame.clone());
+                service.push_raw(id, frame.clone());
             }
             ids.len()
         })
@@ -380,14 +380,14 @@ impl Faults {
     /// Switches every fault off; held acks are sent.
     pub fn clear(&self) {
         self.shared.switches.change(|s| *s = State::default());
-        self.shared.with(None, |world, _| {
-            world.release_acks();
-            world.plan = Plan::default();
+        self.shared.with(None, |service, _| {
+            service.release_acks();
+            service.plan = Plan::default();
         });
     }
 
     fn plan(&self, change: impl FnOnce(&mut Plan)) {
-        self.shared.with(None, |world, _| change(&mut world.plan));
+        self.shared.with(None, |service, _| change(&mut service.plan));
     }
 }
 

@@ -15,12 +15,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::events::{EmulatedEvent, EventAnswer};
-use super::hub::World;
 use super::receive::From;
-use super::session::Session;
+use super::server_session::ServerSession;
+use super::service::Service;
 use crate::protocol::{Frame, Protocol, Upstream, decode_upstream};
 
-/// An event for the event handler, which runs under no lock; then [`World::answer`] is called.
+/// An event for the event handler, which runs under no lock; then [`Service::answer`] is called.
 pub(crate) type Started = Option<Box<EmulatedEvent>>;
 
 /// One thing that came on a transport, decoded.
@@ -49,7 +49,7 @@ enum What {
 }
 
 impl Inbound {
-    /// Decodes a data frame. This is the costly part, so it is done without the hub's lock.
+    /// Decodes a data frame. This is the costly part, so it is done without the service's lock.
     pub(super) fn data(protocol: Option<Protocol>, frame: Frame, limit: usize) -> Self {
         let size = frame.as_bytes().len();
         if size > limit {
@@ -98,7 +98,7 @@ pub(super) struct Held {
 
 impl Held {
     /// At the service the rest stays in the socket of the blocked link, so a client gets rid of
-    /// about as much as the systems' socket buffers take. From here on the hub asks not to read,
+    /// about as much as the systems' socket buffers take. From here on the service asks not to read,
     /// and the rest does the same here; without a bound a client that does not wait for acks could
     /// fill the memory while a handler is slow.
     const MESSAGES: usize = 1000;
@@ -120,7 +120,7 @@ impl Held {
     }
 }
 
-impl Session {
+impl ServerSession {
     /// The transport is the session's no longer, or the session ends: what is held is forgotten,
     /// and its reader goes on, which may have to see the client's Close.
     pub(super) fn forget_held(&mut self) {
@@ -131,7 +131,7 @@ impl Session {
     }
 }
 
-impl World {
+impl Service {
     /// Takes what came on a transport; nothing happens if the session has another one by now.
     pub(super) fn receive(
         &mut self,

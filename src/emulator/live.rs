@@ -15,7 +15,7 @@ use super::inbound::Inbound;
 use super::outbox::{Fate, Out};
 use super::record::Direction;
 use super::server::Shared;
-use super::session::Kind;
+use super::server_session::Kind;
 use super::writer::{Work, Writer};
 use crate::protocol::{Frame, Protocol};
 use crate::transport::{Incoming, Link, LinkReader, Lost, Op, wait_to_read};
@@ -23,7 +23,7 @@ use crate::transport::{Incoming, Link, LinkReader, Lost, Op, wait_to_read};
 /// One batch of a writer.
 const BATCH: usize = 256 * 1024;
 /// So long the reader tries to write its own answers.
-const READER_PATIENCE: Duration = Duration::from_millis(20);
+const READER_LIMIT: Duration = Duration::from_millis(20);
 /// A read that took less did not ask the socket: the client sends many messages at once, and the
 /// writer thread then answers many of them with one system call.
 const BUFFERED: Duration = Duration::from_nanos(600);
@@ -91,7 +91,7 @@ impl Live {
             if buffered {
                 self.writer.wake();
             } else {
-                self.pump(READER_PATIENCE);
+                self.pump(READER_LIMIT);
             }
             self.writer.wait_for_input(UNREAD_ANSWERS);
             self.shared.switches.pause(over);
@@ -110,17 +110,17 @@ impl Live {
         self.receive(id, Some(&self.writer), inbound);
     }
 
-    /// Gives it to the hub, and runs the event handler as long as the hub has an event for it. By
+    /// Gives it to the service, and runs the event handler as long as the service has an event for it. By
     /// then this session may have another transport, even a second event that came on that one.
     fn receive(&self, id: &Arc<str>, own: Option<&Writer>, inbound: Inbound) {
         let (shared, link) = (&self.shared, self.writer.link());
-        let mut started = shared.with(own, |world, now| world.receive(now, id, link, inbound));
+        let mut started = shared.with(own, |service, now| service.receive(now, id, link, inbound));
         while let Some(event) = started {
             let answer = shared.handler.as_ref().map_or(EventAnswer::Nothing, |handler| {
                 let call = catch_unwind(AssertUnwindSafe(|| handler(&event)));
                 call.unwrap_or(EventAnswer::Failure)
             });
-            started = shared.with(own, |world, now| world.answer(now, id, answer));
+            started = shared.with(own, |service, now| service.answer(now, id, answer));
         }
     }
 
@@ -171,25 +171,25 @@ impl Live {
     }
 
     /// Writes what is queued, on the reader's thread; what does not go out soon is left behind.
-    fn pump(&self, patience: Duration) {
+    fn pump(&self, limit: Duration) {
         let switches = &self.shared.switches;
         if switches.is_frozen() || switches.pace().is_some() {
             return self.writer.wake();
         }
         while let Some(batch) = self.writer.take(BATCH) {
-            if !self.append(batch, patience) {
+            if !self.append(batch, limit) {
                 return;
             }
         }
     }
 
-    fn append(&self, batch: Vec<Out>, patience: Duration) -> bool {
+    fn append(&self, batch: Vec<Out>, limit: Duration) -> bool {
         let over = || self.writer.is_over();
         self.shared.switches.thaw(over);
         let mut last = None;
         for out in batch {
             match out {
-                Out::Frame(frame) => self.append_frame(&frame, patience),
+                Out::Frame(frame) => self.append_frame(&frame, limit),
                 Out::Close { .. } | Out::Cut if last.is_some() => {}
                 Out::Close { code, reason } => {
                     self.link.append_close(code, &reason);
@@ -202,8 +202,8 @@ impl Live {
             }
         }
         // What ends the connection is worth waiting for.
-        let patience = if last.is_some() { Duration::MAX } else { patience };
-        let done = self.flush(patience);
+        let limit = if last.is_some() { Duration::MAX } else { limit };
+        let done = self.flush(limit);
         match last {
             Some(Last::Cut) => {
                 self.writer.end_now(Fate::Cut);
@@ -215,7 +215,7 @@ impl Live {
         done
     }
 
-    fn append_frame(&self, frame: &Frame, patience: Duration) {
+    fn append_frame(&self, frame: &Frame, limit: Duration) {
         let shared = &self.shared;
         let op = match frame {
             Frame::Text(_) => Op::Text,
@@ -223,7 +223,7 @@ impl Live {
         };
         let (over, bytes) = (|| self.writer.is_over(), frame.as_bytes());
         // The writer thread alone has all the time.
-        if patience < Duration::MAX || !shared.switches.write_slowly(&self.link, op, bytes, over) {
+        if limit < Duration::MAX || !shared.switches.write_slowly(&self.link, op, bytes, over) {
             self.link.append(op, bytes);
         }
         shared.counters.up(&shared.counters.frames_out);
@@ -234,8 +234,8 @@ impl Live {
 
     /// Writes what was appended, and says so to the outbox. False if something is left (owed to
     /// the writer thread).
-    fn flush(&self, patience: Duration) -> bool {
-        let until = Instant::now().checked_add(patience);
+    fn flush(&self, limit: Duration) -> bool {
+        let until = Instant::now().checked_add(limit);
         loop {
             let slice = Instant::now() + Duration::from_millis(100);
             self.link.flush(until.map_or(slice, |until| until.min(slice)));

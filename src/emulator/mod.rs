@@ -28,7 +28,7 @@
 //! invocations, streams and group state are refused (`NotSupported`, `BadRequest`); no REST, no webhooks: call
 //! the methods here, and give a closure as event handler.
 //!
-//! Invariants: hub logic (`hub`, `inbound`, `receive`, `delivery`, `session`) has no socket and no clock; no lock
+//! Invariants: the service's logic (`service`, `inbound`, `receive`, `delivery`, `server_session`) has no socket and no clock; no lock
 //! is held across a system call or the event handler; see `server` for the lock order.
 
 mod admission;
@@ -43,33 +43,33 @@ mod executions;
 mod faults;
 mod grants;
 mod http;
-mod hub;
 mod inbound;
 mod live;
 mod outbox;
 mod receive;
 mod record;
 mod server;
-#[cfg(test)]
-pub(crate) mod service;
-mod session;
+mod server_session;
+mod service;
 mod slow_write;
 mod stats;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod virtual_service;
 mod writer;
 
 pub use builder::{EmulatorBuilder, Limits};
 pub use events::{EmulatedEvent, EventAnswer};
 pub use faults::{Faults, StallAt};
 pub use record::{Direction, RecordedFrame};
-pub use session::ConnectionInfo;
+pub use server_session::ConnectionInfo;
 pub use stats::Stats;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use delivery::Parcel;
+use delivery::Delivery;
 use server::Server;
 
 use crate::auth::{ClientAccess, ConnectionString, Role};
@@ -118,7 +118,7 @@ impl Emulator {
     /// Endpoint and access key, for a client that mints its own tokens.
     #[must_use]
     pub fn connection_string(&self) -> String {
-        let key = self.server.shared.keeper.key.expose();
+        let key = self.server.shared.tokens.key.expose();
         format!("Endpoint={};AccessKey={key};Version=1.0;", self.endpoint())
     }
 
@@ -190,8 +190,8 @@ impl Emulator {
     /// wait: a client that falls behind its limits loses its session, as at the service. To pace
     /// a burst, look at [`ConnectionInfo::unacked`] in [`Emulator::wait_until`].
     pub fn send_to_all(&self, hub: &str, payload: impl Into<Payload>) -> usize {
-        let parcel = Parcel::from_server(payload.into());
-        self.hub(hub, |world, hub| world.send_to_all(hub, &parcel))
+        let delivery = Delivery::from_server(payload.into());
+        self.hub(hub, |service, hub| service.send_to_all(hub, &delivery))
     }
 
     /// Publishes to a group, without a user; gives to how many.
@@ -217,14 +217,14 @@ impl Emulator {
         payload: Payload,
         metadata: Option<Box<Metadata>>,
     ) -> usize {
-        let parcel = Parcel { metadata, ..Parcel::to_group(group.into(), None, payload) };
-        self.hub(hub, |world, hub| world.publish(hub, &parcel, None))
+        let delivery = Delivery { metadata, ..Delivery::to_group(group.into(), None, payload) };
+        self.hub(hub, |service, hub| service.publish(hub, &delivery, None))
     }
 
     /// Sends to every connection of a user; gives how many.
     pub fn send_to_user(&self, hub: &str, user_id: &str, payload: impl Into<Payload>) -> usize {
-        let parcel = Parcel::from_server(payload.into());
-        self.hub(hub, |world, hub| world.send_to_user(hub, user_id, &parcel))
+        let delivery = Delivery::from_server(payload.into());
+        self.hub(hub, |service, hub| service.send_to_user(hub, user_id, &delivery))
     }
 
     /// Sends to one connection; false if it does not exist.
@@ -234,54 +234,54 @@ impl Emulator {
         connection_id: &str,
         payload: impl Into<Payload>,
     ) -> bool {
-        let parcel = Parcel::from_server(payload.into());
-        self.hub(hub, |world, hub| world.send_to_connection(hub, connection_id, &parcel)) > 0
+        let delivery = Delivery::from_server(payload.into());
+        self.hub(hub, |service, hub| service.send_to_connection(hub, connection_id, &delivery)) > 0
     }
 
     /// Closes a connection: `disconnected`, Close 1000, session over. False if it does not exist.
     pub fn close_connection(&self, hub: &str, connection_id: &str, reason: Option<&str>) -> bool {
-        self.hub(hub, |world, hub| world.close_by_app(hub, connection_id, reason))
+        self.hub(hub, |service, hub| service.close_by_app(hub, connection_id, reason))
     }
 
     /// Adds a connection to a group; false if it does not exist or the name is not valid.
     pub fn add_to_group(&self, hub: &str, group: &str, connection_id: &str) -> bool {
         admission::is_group_name(group)
-            && self.hub(hub, |world, hub| {
-                world.is_member(hub, connection_id) && world.join(connection_id, group)
+            && self.hub(hub, |service, hub| {
+                service.is_member(hub, connection_id) && service.join(connection_id, group)
             })
     }
 
     /// Takes a connection out of a group; false if the connection does not exist.
     pub fn remove_from_group(&self, hub: &str, group: &str, connection_id: &str) -> bool {
-        self.hub(hub, |world, hub| {
-            world.is_member(hub, connection_id) && world.leave(connection_id, group)
+        self.hub(hub, |service, hub| {
+            service.is_member(hub, connection_id) && service.leave(connection_id, group)
         })
     }
 
     /// Gives a connection a role; false if the connection does not exist.
     pub fn grant(&self, hub: &str, connection_id: &str, role: &Role) -> bool {
-        self.hub(hub, |world, hub| {
-            world.change_grants(hub, connection_id, |grants| grants.add(role.as_str()))
+        self.hub(hub, |service, hub| {
+            service.change_grants(hub, connection_id, |grants| grants.add(role.as_str()))
         })
     }
 
     /// Takes a role from a connection; false if the connection does not exist.
     pub fn revoke(&self, hub: &str, connection_id: &str, role: &Role) -> bool {
-        self.hub(hub, |world, hub| {
-            world.change_grants(hub, connection_id, |grants| grants.remove(role.as_str()))
+        self.hub(hub, |service, hub| {
+            service.change_grants(hub, connection_id, |grants| grants.remove(role.as_str()))
         })
     }
 
     /// All sessions of a hub, those that wait for recovery included, by connection id.
     #[must_use]
     pub fn connections(&self, hub: &str) -> Vec<ConnectionInfo> {
-        self.hub(hub, |world, hub| world.connections(hub))
+        self.hub(hub, |service, hub| service.connections(hub))
     }
 
     /// Hub names are the same in any letter case.
-    fn hub<R>(&self, hub: &str, f: impl FnOnce(&mut hub::World, &str) -> R) -> R {
+    fn hub<R>(&self, hub: &str, f: impl FnOnce(&mut service::Service, &str) -> R) -> R {
         let hub = hub.to_ascii_lowercase();
-        self.server.shared.with(None, |world, _| f(world, &hub))
+        self.server.shared.with(None, |service, _| f(service, &hub))
     }
 
     // --- the laboratory ----------------------------------------------------------------------
@@ -309,7 +309,7 @@ impl Emulator {
     /// How often the request with this ack id was carried out (refused ones were not).
     #[must_use]
     pub fn executions(&self, connection_id: &str, ack_id: u64) -> u32 {
-        self.server.shared.with(None, |world, _| world.executions.get(connection_id, ack_id))
+        self.server.shared.with(None, |service, _| service.executions.get(connection_id, ack_id))
     }
 
     /// The recorded frames, oldest first; see [`EmulatorBuilder::record_frames`].

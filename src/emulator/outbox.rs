@@ -1,7 +1,7 @@
-//! What the hub wants to send on one transport, in order. Nobody waits or is woken in here.
+//! What the service wants to send on one transport, in order. Nobody waits or is woken in here.
 //!
-//! The hub pushes under its own lock; whoever owns the transport takes: the connection's threads
-//! (`writer` adds their waiting), or a test that drives the hub in one thread. One outbox lives as
+//! The service pushes under its own lock; whoever owns the transport takes: the connection's threads
+//! (`writer` adds their waiting), or a test that drives the service in one thread. One outbox lives as
 //! long as one transport: a recovered session gets a new one.
 //!
 //! Its lock only makes it shareable: it is a leaf, held for a few memory operations.
@@ -72,7 +72,7 @@ impl Outbox {
     }
 
     /// Decides that the transport ends at once, unless that is decided already.
-    pub(super) fn condemn(&self, fate: Fate) {
+    pub(super) fn abort(&self, fate: Fate) {
         lock(&self.queue).fate.get_or_insert(fate);
     }
 
@@ -94,7 +94,7 @@ impl Outbox {
     }
 
     /// Takes at least one item and about `max_bytes`; nothing if there is none, or from a
-    /// condemned transport.
+    /// aborted transport.
     pub(super) fn take(&self, max_bytes: usize) -> Vec<Out> {
         let mut queue = lock(&self.queue);
         if queue.fate.is_some() { Vec::new() } else { queue.split(max_bytes) }
@@ -157,8 +157,8 @@ mod tests {
     fn a_condemned_transport_gives_nothing_more() {
         let outbox = Outbox::new(1);
         outbox.push(Out::Cut);
-        outbox.condemn(Fate::Reset);
-        outbox.condemn(Fate::Cut);
+        outbox.abort(Fate::Reset);
+        outbox.abort(Fate::Cut);
         assert!(outbox.take(1).is_empty());
         assert_eq!(outbox.fate(), Some(Fate::Reset));
     }

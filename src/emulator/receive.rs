@@ -6,12 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::delivery::Parcel;
+use super::delivery::Delivery;
 use super::events::{EmulatedEvent, EventAnswer};
-use super::hub::World;
 use super::inbound::Started;
 use super::outbox::Out;
-use super::session::{Kind, Running, Session};
+use super::server_session::{Kind, Running, ServerSession};
+use super::service::Service;
 use crate::message::Payload;
 use crate::protocol::{
     Downstream, Frame, InvokeResponse, NamedError, SendContent, SendEvent, SendToGroup, Upstream,
@@ -29,7 +29,7 @@ pub(super) struct From<'a> {
     pub(super) now: Duration,
 }
 
-impl World {
+impl Service {
     /// One message of a PubSub client.
     pub(super) fn message(&mut self, from: From<'_>, message: Upstream<'static>) -> Started {
         match message {
@@ -78,8 +78,8 @@ impl World {
         match &session.kind {
             Kind::SimpleGroup(group) if session.grants.may_send(group) => {
                 let (hub, group) = (Arc::clone(&session.hub), Arc::clone(group));
-                let parcel = Parcel::to_group(group, session.user.clone(), payload);
-                self.publish(&hub, &parcel, None);
+                let delivery = Delivery::to_group(group, session.user.clone(), payload);
+                self.publish(&hub, &delivery, None);
                 self.counters.count().publications += 1;
                 None
             }
@@ -128,7 +128,7 @@ impl World {
         let Some(session) = self.sessions.get(from.id) else { return };
         let outcome = if session.grants.may_send(&send.group) {
             let hub = Arc::clone(&session.hub);
-            let parcel = Parcel {
+            let delivery = Delivery {
                 group: Some((send.group.as_ref().into(), session.user.clone())),
                 payload,
                 metadata: send.metadata.map(|m| Box::new(m.into_owned())),
@@ -137,7 +137,7 @@ impl World {
                     .filter(|ttl| *ttl > 0)
                     .map(|ttl| from.now + Duration::from_secs(ttl.into())),
             };
-            self.publish(&hub, &parcel, send.no_echo.then_some(&**from.id));
+            self.publish(&hub, &delivery, send.no_echo.then_some(&**from.id));
             self.counters.count().publications += 1;
             Ok(())
         } else {
@@ -159,11 +159,11 @@ impl World {
     /// To the event handler, or on to what happens without one.
     fn hand_out(&mut self, from: From<'_>, event: EmulatedEvent, ack_id: Option<u64>) -> Started {
         self.counters.count().events += 1;
-        if self.manners.has_handler {
+        if self.settings.has_handler {
             self.sessions.get_mut(from.id)?.running = Some(Running { ack_id });
             return Some(Box::new(event));
         }
-        if self.manners.missing_handler_fails {
+        if self.settings.missing_handler_fails {
             self.event_failed(from, ack_id, NO_HANDLER);
         } else {
             self.finish(from, ack_id, Ok(()));
@@ -184,7 +184,7 @@ impl World {
             EventAnswer::Message(payload) => {
                 let hub = self.sessions.get(from.id).map(|s| Arc::clone(&s.hub));
                 if let Some(hub) = hub {
-                    self.send_to_connection(&hub, from.id, &Parcel::from_server(payload));
+                    self.send_to_connection(&hub, from.id, &Delivery::from_server(payload));
                 }
                 self.finish(from, ack_id, Ok(()));
             }
@@ -315,7 +315,7 @@ impl World {
     }
 }
 
-impl Session {
+impl ServerSession {
     fn encode(&self, message: &Downstream) -> Option<Frame> {
         encode_downstream(self.kind.protocol()?, message).ok()
     }

@@ -3,7 +3,7 @@
 //! Threads: one that accepts; per connection one that reads and one that writes. All of them have
 //! names that begin with `emulator-`.
 //!
-//! Locks, in the order in which they may be taken: the hub (`world`) or a writer's state, then an
+//! Locks, in the order in which they may be taken: the service (`service`) or a writer's state, then an
 //! outbox; the recording and the counters' gate are leaves too. `connections` and the faults' switches are
 //! never held together with another lock. No lock is held across a system call or the event
 //! handler.
@@ -15,28 +15,28 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::admission::Gatekeeper;
+use super::admission::TokenCheck;
 use super::builder::EmulatorBuilder;
 use super::clock::Clock;
 use super::connection;
 use super::events::Handler;
 use super::faults::Switches;
-use super::hub::World;
 use super::outbox::{Fate, lock};
 use super::record::Recorder;
+use super::service::Service;
 use super::stats::{Counters, Stats};
 use super::writer::Writer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::Wire;
 
 pub(super) struct Shared {
-    world: Mutex<World>,
+    service: Mutex<Service>,
     pub(super) switches: Switches,
     pub(super) clock: Clock,
     pub(super) counters: Counters,
     pub(super) recorder: Recorder,
     pub(super) handler: Option<Arc<Handler>>,
-    pub(super) keeper: Gatekeeper,
+    pub(super) tokens: TokenCheck,
     pub(super) message_size: usize,
     connections: Mutex<Connections>,
     #[cfg(feature = "_tls")]
@@ -75,17 +75,17 @@ impl Server {
         };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, builder.port)).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let mut manners = builder.manners;
-        manners.has_handler = builder.handler.is_some();
+        let mut settings = builder.settings;
+        settings.has_handler = builder.handler.is_some();
         let shared = Arc::new(Shared {
-            message_size: manners.limits.message_size,
-            world: Mutex::new(World::new(manners, rand::random())),
+            message_size: settings.limits.message_size,
+            service: Mutex::new(Service::new(settings, rand::random())),
             switches: Switches::default(),
             clock: Clock::new(),
             counters: Counters::default(),
             recorder: Recorder::new(builder.record),
             handler: builder.handler,
-            keeper: Gatekeeper {
+            tokens: TokenCheck {
                 key: builder.access_key,
                 allow_anonymous: builder.allow_anonymous,
                 address,
@@ -145,7 +145,7 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
 
 impl Shared {
     pub(super) fn address(&self) -> SocketAddr {
-        self.keeper.address
+        self.tokens.address
     }
 
     fn start_connection(self: &Arc<Self>, socket: TcpStream, link: u64) {
@@ -173,20 +173,20 @@ impl Shared {
         Some(Wire::plain(socket))
     }
 
-    /// Does something with the hub, then wakes whoever has something to write. `own` is the
+    /// Does something with the service, then wakes whoever has something to write. `own` is the
     /// transport whose reader this thread is; it writes for itself.
     pub(super) fn with<R>(
         &self,
         own: Option<&Writer>,
-        f: impl FnOnce(&mut World, Duration) -> R,
+        f: impl FnOnce(&mut Service, Duration) -> R,
     ) -> R {
         let now = self.clock.now();
-        let mut world = lock(&self.world);
-        world.expire(now);
-        let result = f(&mut world, now);
-        let touched = world.take_touched();
-        let changed = world.counters.take_changed();
-        drop(world);
+        let mut service = lock(&self.service);
+        service.expire(now);
+        let result = f(&mut service, now);
+        let touched = service.take_touched();
+        let changed = service.counters.take_changed();
+        drop(service);
         if changed {
             self.counters.notify();
         }
@@ -213,7 +213,7 @@ impl Shared {
 
     /// The counters of both sides; sessions whose time is over count no more.
     pub(super) fn stats(&self) -> Stats {
-        self.counters.merge(self.with(None, |world, _| *world.counters.stats()))
+        self.counters.merge(self.with(None, |service, _| *service.counters.stats()))
     }
 
     /// Ends every transport at once; reliable sessions wait for recovery.
@@ -221,11 +221,11 @@ impl Shared {
         // Taken first, so that a client that is already back is not cut again.
         let open: Vec<_> =
             lock(&self.connections).open.values().map(|(writer, _)| Arc::clone(writer)).collect();
-        self.with(None, |world, now| {
-            for id in world.open_sessions() {
-                if let Some(outbox) = world.detach(now, &id) {
-                    outbox.condemn(fate);
-                    world.touch_outbox(&outbox);
+        self.with(None, |service, now| {
+            for id in service.open_sessions() {
+                if let Some(outbox) = service.detach(now, &id) {
+                    outbox.abort(fate);
+                    service.touch_outbox(&outbox);
                 }
             }
         });

@@ -1,238 +1,376 @@
-//! The service for tests that drive it in one thread and in virtual time: raw frames in, raw frames
-//! out, no socket. Equal seeds and equal calls lead to equal output.
+//! The service's state: hubs, sessions, groups. No socket, thread or clock in here.
 //!
-//! Whoever drives it owns network and clock: it asks [`Transport::take`] for what is to be
-//! delivered, ends a transport by [`Service::end`], keeps events that [`Service::receive`] started
-//! as long as it likes, and then calls [`Service::answer`].
+//! Everything happens under one lock held by the caller (`server::Shared`), with the time as an
+//! argument. Outbound frames go to the sessions' outboxes; whoever holds the lock takes the list
+//! of touched transports with it and wakes their writers after letting go.
+//!
+//! Invariants: a session is in `sessions` from its start to its end, with or without a transport;
+//! group and user indexes mention living sessions only; a frame that comes from a transport which
+//! is no longer the session's is ignored; maps are ordered, so that the same seed and the same input
+//! always lead to the same output.
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
-use super::delivery::Parcel;
-use super::events::EventAnswer;
+use super::builder::Limits;
+use super::executions::Executions;
 use super::faults::Plan;
 use super::grants::Grants;
-pub(crate) use super::hub::Manners;
-use super::hub::{Newcomer, World};
-use super::inbound::Inbound;
-pub(crate) use super::inbound::Started;
-use super::outbox::Outbox;
-pub(crate) use super::outbox::{Fate, Out};
-use super::session::Kind;
-use crate::message::Payload;
-use crate::protocol::{Frame, Protocol};
+use super::inbound::Held;
+use super::outbox::{Fate, Out, Outbox};
+use super::server_session::{AckMemory, ConnectionInfo, Kind, Replay, ServerSession};
+use super::stats::Tally;
+use crate::protocol::{Downstream, Frame, Protocol, encode_downstream};
+use crate::secret::Secret;
 
-const HUB: &str = "h";
+/// The reason of the Close that refuses a recovery.
+pub(super) const NOT_RECOVERED: &str = "The connection could not be recovered.";
+const CLOSED_BY_APP: &str = "Application server closed the connection.";
 
-/// A fault inside the hub; a count replaces what was left of an earlier one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
-    LoseAcks(u64),
-    DropBeforeAck(u64),
-    DropAfterAck(u64),
-    DropBeforeExecution(u64),
-    RefuseRecovery(u64),
-    DuplicateReplay(bool),
-    HoldAcks(bool),
-    SilentPings(bool),
+/// The options that the service itself looks at.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Settings {
+    pub(crate) limits: Limits,
+    pub(crate) connected_after_recovery: bool,
+    pub(crate) missing_handler_fails: bool,
+    pub(crate) has_handler: bool,
 }
 
-/// The service, with one hub and an event handler that is the caller.
-pub(crate) struct Service {
-    pub(super) world: World,
-    links: u64,
+#[derive(Debug, Default)]
+pub(super) struct Hub {
+    pub(super) groups: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+    pub(super) members: BTreeSet<Arc<str>>,
 }
 
-/// The service's end of a transport.
 #[derive(Debug)]
-pub(crate) struct Transport {
-    outbox: Arc<Outbox>,
-    /// None after a refused recovery; the Close is queued then.
-    connection: Option<(Arc<str>, Kind)>,
+pub(super) struct Service {
+    pub(super) settings: Settings,
+    pub(super) plan: Plan,
+    pub(super) counters: Tally,
+    pub(super) sessions: BTreeMap<Arc<str>, ServerSession>,
+    pub(super) hubs: BTreeMap<Arc<str>, Hub>,
+    /// Sessions without a transport, by the time of their loss.
+    lost: VecDeque<(Duration, Arc<str>)>,
+    pub(super) touched: Vec<u64>,
+    pub(super) executions: Executions,
+    /// Where ids and tokens come from, so that a run can be repeated.
+    rng: StdRng,
 }
 
-impl Transport {
-    pub(crate) fn connection_id(&self) -> Option<&str> {
-        self.connection.as_ref().map(|(id, _)| &**id)
-    }
-
-    /// What the service sends, in order: at least one item and about `max_bytes`, if there is any.
-    /// What is not taken counts against the limits of a plain connection.
-    pub(crate) fn take(&self, max_bytes: usize) -> Vec<Out> {
-        self.outbox.take(max_bytes)
-    }
-
-    /// The service ends the TCP connection at once; nothing more can be taken.
-    pub(crate) fn fate(&self) -> Option<Fate> {
-        self.outbox.fate()
-    }
-
-    /// Whether the service reads. If not, the client's bytes stay in the network.
-    pub(crate) fn is_read(&self) -> bool {
-        !self.outbox.is_input_paused()
-    }
+/// Who connects, after all checks.
+#[derive(Debug)]
+pub(super) struct Handshake {
+    pub(super) hub: Arc<str>,
+    pub(super) user: Option<Arc<str>>,
+    pub(super) kind: Kind,
+    pub(super) grants: Grants,
+    pub(super) groups: Vec<String>,
 }
 
 impl Service {
-    pub(crate) fn new(seed: u64, change: impl FnOnce(&mut Manners)) -> Self {
-        let mut manners = Manners { has_handler: true, ..Manners::default() };
-        change(&mut manners);
-        let mut bytes = [0; 32];
-        rand::Rng::fill_bytes(&mut StdRng::seed_from_u64(seed), &mut bytes);
-        Self { world: World::new(manners, bytes), links: 0 }
+    /// Equal seeds and equal input lead to equal output.
+    pub(super) fn new(settings: Settings, seed: [u8; 32]) -> Self {
+        Self {
+            settings,
+            plan: Plan::default(),
+            counters: Tally::default(),
+            sessions: BTreeMap::new(),
+            hubs: BTreeMap::new(),
+            lost: VecDeque::new(),
+            touched: Vec::new(),
+            executions: Executions::default(),
+            rng: StdRng::from_seed(seed),
+        }
     }
 
-    fn outbox(&mut self) -> Arc<Outbox> {
-        self.links += 1;
-        Outbox::new(self.links)
+    /// The transports whose outboxes have something new.
+    pub(super) fn take_touched(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.touched)
     }
 
-    /// A new connection with all roles for groups. `None` is a simple client that sends events.
-    pub(crate) fn connect(&mut self, protocol: Option<Protocol>, user: Option<&str>) -> Transport {
-        let kind = protocol.map_or(Kind::SimpleEvents, Kind::PubSub);
-        let outbox = self.outbox();
-        let newcomer = Newcomer {
-            hub: HUB.into(),
-            user: user.map(Into::into),
-            kind: kind.clone(),
-            grants: Grants::new(["webpubsub.joinLeaveGroup", "webpubsub.sendToGroup"]),
-            groups: Vec::new(),
+    /// Ends the sessions that nobody recovered in time. Cheap when there is none.
+    pub(super) fn expire(&mut self, now: Duration) {
+        let retention = self.settings.limits.retention;
+        while let Some((at, id)) = self.lost.front() {
+            if now < *at + retention {
+                return;
+            }
+            let (at, id) = (*at, Arc::clone(id));
+            self.lost.pop_front();
+            if self.sessions.get(&id).is_some_and(|s| s.lost_at == Some(at)) {
+                self.end_session(&id);
+            }
+        }
+    }
+
+    // --- the life of a session ---------------------------------------------------------------
+
+    /// A new session; `connected` is its first message. Gives the connection id.
+    pub(super) fn connect(&mut self, handshake: Handshake, outbox: Arc<Outbox>) -> Arc<str> {
+        let id: Arc<str> = random_id(&mut self.rng, 16).into();
+        let mut session = ServerSession {
+            id: Arc::clone(&id),
+            hub: Arc::clone(&handshake.hub),
+            user: handshake.user,
+            kind: handshake.kind,
+            grants: handshake.grants,
+            groups: BTreeSet::new(),
+            tokens: Vec::new(),
+            outbox: Some(outbox),
+            lost_at: None,
+            acked: AckMemory::new(self.settings.limits.remembered_ack_ids),
+            replay: Replay::new(),
+            running: None,
+            held: Held::default(),
+            held_acks: Vec::new(),
+            messages: 0,
         };
-        let id = self.world.connect(newcomer, Arc::clone(&outbox));
-        Transport { outbox, connection: Some((id, kind)) }
-    }
-
-    pub(crate) fn recover(&mut self, now: Duration, id: &str, token: &str) -> Transport {
-        self.world.expire(now);
-        let outbox = self.outbox();
-        let connection = self.world.recover(HUB, id, token, &outbox, now);
-        Transport { outbox, connection }
-    }
-
-    /// A data frame of the client. Returns the event that now is with the event handler, if one is.
-    pub(crate) fn receive(&mut self, now: Duration, on: &Transport, frame: Frame) -> Started {
-        let (_, kind) = on.connection.as_ref()?;
-        let limit = self.world.manners.limits.message_size;
-        self.inbound(now, on, Inbound::data(kind.protocol(), frame, limit))
-    }
-
-    /// The WebSocket layer refuses what the client sent: 1002, 1007 or 1009.
-    pub(crate) fn violation(&mut self, now: Duration, on: &Transport, code: u16) {
-        if let Some((_, kind)) = &on.connection {
-            self.inbound(now, on, Inbound::violation(kind.protocol(), code));
+        send_connected(&mut session, &mut self.rng);
+        self.hubs.entry(handshake.hub).or_default().members.insert(Arc::clone(&id));
+        self.touched.extend(session.outbox.as_ref().map(|outbox| outbox.link));
+        self.sessions.insert(Arc::clone(&id), session);
+        for group in handshake.groups {
+            self.join(&id, &group);
         }
+        self.counters.count().connections_opened += 1;
+        self.counters.count().sessions += 1;
+        id
     }
 
-    /// A Close frame of the client. Whoever drives the transport answers it and ends it.
-    pub(crate) fn close(&mut self, now: Duration, on: &Transport, code: Option<u16>) {
-        self.inbound(now, on, Inbound::close(code));
+    /// Gives a session that is still known to a new transport: replay first, then new messages.
+    ///
+    /// On a refusal the Close is in the outbox.
+    pub(super) fn recover(
+        &mut self,
+        hub: &str,
+        id: &str,
+        token: &str,
+        outbox: &Arc<Outbox>,
+        now: Duration,
+    ) -> Option<(Arc<str>, Kind)> {
+        let refused = self.plan.take_recovery_refusal();
+        let session = self.sessions.get_mut(id).filter(|s| {
+            !refused
+                && *s.hub == *hub
+                && s.kind.is_reliable()
+                && s.tokens.iter().any(|t| t.expose() == token)
+        });
+        let Some(session) = session else {
+            outbox.push(Out::Close { code: 1008, reason: NOT_RECOVERED.into() });
+            self.touched.push(outbox.link);
+            self.counters.count().recoveries_refused += 1;
+            return None;
+        };
+        session.forget_held();
+        if let Some(old) = session.outbox.replace(Arc::clone(outbox)) {
+            old.abort(Fate::Cut);
+            self.touched.push(old.link);
+        }
+        session.lost_at = None;
+        session.held_acks.clear();
+        if self.settings.connected_after_recovery {
+            send_connected(session, &mut self.rng);
+        }
+        let frames = session.replay.frames(self.plan.duplicate_replay, now);
+        self.counters.count().replayed += frames.len() as u64;
+        for frame in frames {
+            outbox.push_message(frame);
+        }
+        let found = (Arc::clone(&session.id), session.kind.clone());
+        self.touched.push(outbox.link);
+        self.counters.count().recoveries_accepted += 1;
+        Some(found)
     }
 
-    /// The transport ended without a Close of the client: by a FIN, behind everything before it.
-    pub(crate) fn end(&mut self, now: Duration, on: &Transport) {
-        self.inbound(now, on, Inbound::end());
+    /// Takes the transport away from a session, which then waits for recovery (if it can).
+    pub(super) fn detach(&mut self, now: Duration, id: &str) -> Option<Arc<Outbox>> {
+        let session = self.sessions.get_mut(id)?;
+        session.forget_held();
+        let outbox = session.outbox.take()?;
+        session.held_acks.clear();
+        if session.kind.is_reliable() {
+            session.lost_at = Some(now);
+            let id = Arc::clone(&session.id);
+            self.lost.push_back((now, id));
+            self.counters.mark_changed();
+        } else {
+            self.end_session(id);
+        }
+        Some(outbox)
     }
 
-    /// The transport ended by a reset: what the service has not read is gone with it.
-    pub(crate) fn reset(&mut self, now: Duration, on: &Transport) {
-        self.world.expire(now);
-        if let Some((id, _)) = &on.connection
-            && self.world.session_on(id, on.outbox.link).is_some()
+    /// Sends a Close of the service, which ends the session, and gives up the transport.
+    pub(super) fn close(&mut self, id: &str, code: u16, reason: &str) {
+        if let Some(session) = self.sessions.get(id)
+            && let Some(outbox) = &session.outbox
         {
-            self.world.detach(now, id);
+            outbox.push(Out::Close { code, reason: reason.into() });
+            self.touched.push(outbox.link);
+        }
+        self.end_session(id);
+    }
+
+    /// A queue is full: the service cuts the TCP connection without a word and forgets the session.
+    pub(super) fn overflow(&mut self, id: &str) {
+        if let Some(session) = self.sessions.get(id)
+            && let Some(outbox) = &session.outbox
+        {
+            outbox.abort(Fate::Cut);
+            self.touched.push(outbox.link);
+        }
+        self.counters.count().overflows += 1;
+        self.end_session(id);
+    }
+
+    pub(super) fn end_session(&mut self, id: &str) {
+        let Some(mut session) = self.sessions.remove(id) else { return };
+        session.forget_held();
+        self.touched.extend(session.outbox.as_ref().map(|outbox| outbox.link));
+        if let Some(hub) = self.hubs.get_mut(&session.hub) {
+            hub.members.remove(id);
+            for group in &session.groups {
+                remove_member(&mut hub.groups, group, id);
+            }
+        }
+        self.executions.retire(&session.id);
+        self.counters.count().sessions -= 1;
+        self.counters.count().sessions_ended += 1;
+    }
+
+    /// The session, if this is its transport.
+    pub(super) fn session_on(&mut self, id: &str, link: u64) -> Option<&mut ServerSession> {
+        self.sessions
+            .get_mut(id)
+            .filter(|s| s.outbox.as_ref().is_some_and(|outbox| outbox.link == link))
+    }
+
+    pub(super) fn touch_outbox(&mut self, outbox: &Outbox) {
+        self.touched.push(outbox.link);
+    }
+
+    // --- groups ------------------------------------------------------------------------------
+
+    pub(super) fn join(&mut self, id: &str, group: &str) -> bool {
+        let Some(session) = self.sessions.get_mut(id) else { return false };
+        if !session.groups.contains(group) {
+            let hub = self.hubs.entry(Arc::clone(&session.hub)).or_default();
+            let name = match hub.groups.get_key_value(group) {
+                Some((name, _)) => Arc::clone(name),
+                None => group.into(),
+            };
+            session.groups.insert(Arc::clone(&name));
+            hub.groups.entry(name).or_default().insert(Arc::clone(&session.id));
+            self.counters.mark_changed();
+        }
+        true
+    }
+
+    pub(super) fn leave(&mut self, id: &str, group: &str) -> bool {
+        let Some(session) = self.sessions.get_mut(id) else { return false };
+        if session.groups.remove(group)
+            && let Some(hub) = self.hubs.get_mut(&session.hub)
+        {
+            remove_member(&mut hub.groups, group, id);
+            self.counters.mark_changed();
+        }
+        true
+    }
+
+    // --- what the app server does ------------------------------------------------------------
+
+    /// The app server closes a connection: a `disconnected` message, Close 1000, session over.
+    pub(super) fn close_by_app(&mut self, hub: &str, id: &str, reason: Option<&str>) -> bool {
+        let Some(session) = self.sessions.get(id).filter(|s| *s.hub == *hub) else { return false };
+        let text = match reason {
+            Some(reason) if !reason.is_empty() => format!("{CLOSED_BY_APP} Reason: {reason}"),
+            _ => CLOSED_BY_APP.into(),
+        };
+        if let (Some(protocol), Some(outbox)) = (session.kind.protocol(), &session.outbox)
+            && let Ok(frame) =
+                encode_downstream(protocol, &Downstream::Disconnected { message: Some(text) })
+        {
+            outbox.push(Out::Frame(frame));
+        }
+        self.close(id, 1000, "");
+        true
+    }
+
+    pub(super) fn is_member(&self, hub: &str, id: &str) -> bool {
+        self.sessions.get(id).is_some_and(|s| *s.hub == *hub)
+    }
+
+    pub(super) fn change_grants(
+        &mut self,
+        hub: &str,
+        id: &str,
+        change: impl FnOnce(&mut Grants),
+    ) -> bool {
+        let session = self.sessions.get_mut(id).filter(|s| *s.hub == *hub);
+        session.map(|s| change(&mut s.grants)).is_some()
+    }
+
+    pub(super) fn protocol_of(&self, id: &str) -> Option<Protocol> {
+        self.sessions.get(id)?.kind.protocol()
+    }
+
+    /// The sessions that have a transport.
+    pub(super) fn open_sessions(&self) -> Vec<Arc<str>> {
+        let open = self.sessions.values().filter(|s| s.outbox.is_some());
+        open.map(|s| Arc::clone(&s.id)).collect()
+    }
+
+    /// Queues a frame as it is, outside numbering and limits.
+    pub(super) fn push_raw(&mut self, id: &str, frame: Frame) {
+        if let Some(session) = self.sessions.get(id)
+            && let Some(outbox) = &session.outbox
+        {
+            outbox.push(Out::Frame(frame));
+            self.touched.push(outbox.link);
         }
     }
 
-    fn inbound(&mut self, now: Duration, on: &Transport, inbound: Inbound) -> Started {
-        self.world.expire(now);
-        let (id, _) = on.connection.as_ref()?;
-        self.world.receive(now, id, on.outbox.link, inbound)
+    pub(super) fn connections(&self, hub: &str) -> Vec<ConnectionInfo> {
+        let members = self.members(hub);
+        members.iter().filter_map(|id| self.sessions.get(id)).map(ServerSession::info).collect()
     }
+}
 
-    /// The event handler's answer for the event of that connection. Returns the next one, which
-    /// waited behind it.
-    pub(crate) fn answer(&mut self, now: Duration, id: &str, answer: EventAnswer) -> Started {
-        self.world.expire(now);
-        self.world.answer(now, id, answer)
+/// Queues `connected`, with a fresh reconnection token for a reliable session.
+fn send_connected(session: &mut ServerSession, rng: &mut StdRng) {
+    let (Some(protocol), Some(outbox)) = (session.kind.protocol(), &session.outbox) else { return };
+    let reconnection_token = protocol.is_reliable().then(|| Secret::new(random_id(rng, 32)));
+    if let Some(token) = &reconnection_token {
+        if session.tokens.len() >= 64 {
+            session.tokens.remove(0);
+        }
+        session.tokens.push(token.clone());
     }
-
-    pub(crate) fn is_handling(&self, id: &str) -> bool {
-        self.world.sessions.get(id).is_some_and(|s| s.running.is_some())
+    let message = Downstream::Connected {
+        connection_id: session.id.to_string(),
+        user_id: session.user.as_deref().map(Into::into),
+        reconnection_token,
+    };
+    if let Ok(frame) = encode_downstream(protocol, &message) {
+        outbox.push(Out::Frame(frame));
     }
+}
 
-    pub(crate) fn send_to_group(&mut self, group: &str, payload: impl Into<Payload>) -> usize {
-        let parcel = Parcel::to_group(group.into(), None, payload.into());
-        self.world.publish(HUB, &parcel, None)
-    }
-
-    /// A Close with that code, which ends the session or leaves it to be recovered, as at the
-    /// service.
-    pub(crate) fn close_with(&mut self, now: Duration, id: &str, code: u16) {
-        self.world.expire(now);
-        if matches!(code, 1000 | 1002 | 1003 | 1007 | 1008 | 1009 | 1011) {
-            self.world.close(id, code, "");
-        } else if let Some(outbox) = self.world.detach(now, id) {
-            outbox.push(Out::Close { code, reason: String::new() });
-            self.world.touch_outbox(&outbox);
+fn remove_member(groups: &mut BTreeMap<Arc<str>, BTreeSet<Arc<str>>>, group: &str, id: &str) {
+    if let Some(members) = groups.get_mut(group) {
+        members.remove(id);
+        if members.is_empty() {
+            groups.remove(group);
         }
     }
+}
 
-    pub(crate) fn fault(&mut self, fault: Fault) {
-        let plan = &mut self.world.plan;
-        match fault {
-            Fault::LoseAcks(n) => plan.lose_acks = n,
-            Fault::DropBeforeAck(n) => plan.drop_before_ack = n,
-            Fault::DropAfterAck(n) => plan.drop_after_ack = n,
-            Fault::DropBeforeExecution(n) => plan.drop_before_execution = n,
-            Fault::RefuseRecovery(n) => plan.refuse_recovery = n,
-            Fault::DuplicateReplay(on) => plan.duplicate_replay = on,
-            Fault::HoldAcks(true) => plan.hold_acks = true,
-            Fault::HoldAcks(false) => self.world.release_acks(),
-            Fault::SilentPings(on) => plan.silent_pings = on,
-        }
-    }
-
-    /// Switches every fault off; held acks are sent.
-    pub(crate) fn heal(&mut self) {
-        self.world.release_acks();
-        self.world.plan = Plan::default();
-    }
-
-    /// How many messages the hub has sent to that connection. For a reliable one this is the last
-    /// sequence id.
-    pub(crate) fn messages_to(&self, id: &str) -> Option<u64> {
-        self.world.sessions.get(id).map(|s| s.messages)
-    }
-
-    pub(crate) fn close_connection(&mut self, id: &str) -> bool {
-        self.world.close_by_app(HUB, id, None)
-    }
-
-    /// Whether the session exists at that time.
-    pub(crate) fn lives(&mut self, now: Duration, id: &str) -> bool {
-        self.world.expire(now);
-        self.world.sessions.contains_key(id)
-    }
-
-    pub(crate) fn groups_of(&self, id: &str) -> Vec<String> {
-        let groups = self.world.sessions.get(id).map(|s| s.groups.iter());
-        groups.into_iter().flatten().map(ToString::to_string).collect()
-    }
-
-    /// How often the request with this ack id was carried out.
-    pub(crate) fn executions(&self, id: &str, ack_id: u64) -> u32 {
-        self.world.executions.get(id, ack_id)
-    }
-
-    pub(crate) fn stats(&self) -> super::Stats {
-        *self.world.counters.stats()
-    }
-
-    /// The transports for which something new was queued or decided, each at least once.
-    pub(crate) fn take_touched(&mut self) -> Vec<u64> {
-        self.world.take_touched()
-    }
+/// Random bytes as base64url text.
+pub(super) fn random_id(rng: &mut impl Rng, bytes: usize) -> String {
+    let mut random = vec![0; bytes];
+    rng.fill_bytes(&mut random);
+    data_encoding::BASE64URL_NOPAD.encode(&random)
 }

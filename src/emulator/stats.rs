@@ -1,6 +1,6 @@
 //! Counters, and waiting for them without a sleep.
 //!
-//! The hub counts in plain numbers ([`Tally`]) under its own lock; the sockets' side counts in
+//! The service counts in plain numbers ([`Tally`]) under its own lock; the sockets' side counts in
 //! atomics ([`Counters`]), which also know who waits. Every change bumps an epoch. A waiter
 //! registers, reads the epoch, looks at the numbers, and sleeps only if the epoch is still the
 //! same; so no change is missed, and a change costs two atomic operations while nobody waits.
@@ -65,7 +65,7 @@ pub struct Stats {
     pub publications: u64,
 }
 
-/// What the hub counts.
+/// What the service counts.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     stats: Stats,
@@ -112,7 +112,7 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    /// These numbers beside the hub's.
+    /// These numbers beside the service's.
     pub(super) fn merge(&self, hub: Stats) -> Stats {
         let refused = self.recoveries_refused_by_status.load(SeqCst);
         Stats {

@@ -2,10 +2,11 @@
 
 mod faults;
 mod handlers;
-mod hub;
+
 #[cfg(feature = "protobuf")]
 mod protobuf;
 mod service;
+mod virtual_service;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

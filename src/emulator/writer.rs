@@ -2,7 +2,7 @@
 //!
 //! One of them writes at a time: the reader its own answers, else the writer thread.
 //!
-//! Lock order: `state`, then the outbox. The hub pushes before [`Writer::wake`], which takes
+//! Lock order: `state`, then the outbox. The service pushes before [`Writer::wake`], which takes
 //! `state`; a thread looks into the outbox under `state` before it sleeps. So it sees the push, or
 //! is asleep when it is notified. No lock is held across a system call.
 
@@ -16,7 +16,7 @@ enum Writing {
     Nobody,
     /// Somebody has taken a batch and is writing it.
     Somebody,
-    /// A batch was taken but could not be written within the reader's patience; the writer thread
+    /// A batch was taken but could not be written within the reader's limit; the writer thread
     /// goes on with it.
     Owed,
 }
@@ -74,7 +74,7 @@ impl Writer {
         let _ = self.kill.set(Box::new(kill));
     }
 
-    /// Lets both threads look, and ends a condemned transport. Call it without the hub lock.
+    /// Lets both threads look, and ends an aborted transport. Call it without the service lock.
     pub(super) fn wake(&self) {
         self.notify(&lock(&self.state));
         if let (Some(fate), Some(kill)) = (self.outbox.fate(), self.kill.get()) {
@@ -84,7 +84,7 @@ impl Writer {
 
     /// Ends the transport at once.
     pub(super) fn end_now(&self, fate: Fate) {
-        self.outbox.condemn(fate);
+        self.outbox.abort(fate);
         self.wake();
     }
 
@@ -149,7 +149,7 @@ impl Writer {
         }
     }
 
-    /// Waits until fewer than so many things are queued and the hub takes input, or the transport
+    /// Waits until fewer than so many things are queued and the service takes input, or the transport
     /// is over. A connection whose client does not read its acks is not read from either.
     pub(super) fn wait_for_input(&self, items: usize) {
         let mut state = lock(&self.state);
@@ -180,7 +180,7 @@ impl Writer {
             if let Some(deadline) = state.deadline {
                 limit = deadline.saturating_duration_since(Instant::now());
                 if limit.is_zero() {
-                    self.outbox.condemn(Fate::Cut);
+                    self.outbox.abort(Fate::Cut);
                     continue;
                 }
             }

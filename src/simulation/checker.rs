@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::client::READ;
 use super::schedule::{ClientSetup, What};
-use crate::emulator::service::Service;
+use crate::emulator::virtual_service::VirtualService;
 use crate::error::Result;
 use crate::message::{Ack, Event, Payload};
 use crate::protocol::{Frame, Upstream, decode_upstream};
@@ -201,7 +201,7 @@ impl Checker {
         self.fresh.push(token);
     }
 
-    fn executions(&self, service: &Service, token: usize) -> Option<u32> {
+    fn executions(&self, service: &VirtualService, token: usize) -> Option<u32> {
         let record = &self.records[token];
         let ack_id = record.ack_id?;
         let ids = &self.views[record.client].connections;
@@ -209,13 +209,13 @@ impl Checker {
     }
 
     /// New outcomes against what the hub has done.
-    pub(super) fn judge(&mut self, service: &Service) {
+    pub(super) fn judge(&mut self, service: &VirtualService) {
         for token in std::mem::take(&mut self.fresh) {
             self.judge_one(service, token);
         }
     }
 
-    fn judge_one(&mut self, service: &Service, token: usize) {
+    fn judge_one(&mut self, service: &VirtualService, token: usize) {
         let Some(executions) = self.executions(service, token) else { return };
         let record = &self.records[token];
         // These may run once on each connection.
@@ -340,7 +340,13 @@ impl Checker {
     // --- the end -------------------------------------------------------------------------------
 
     /// All is quiet. `connected`: the present connection of the client, and its groups.
-    pub(super) fn quiet(&mut self, client: usize, id: &str, groups: &[String], service: &Service) {
+    pub(super) fn quiet(
+        &mut self,
+        client: usize,
+        id: &str,
+        groups: &[String],
+        service: &VirtualService,
+    ) {
         let view = &self.views[client];
         let Some(sent) = service.messages_to(id) else {
             return self.fail(format!("client {client}: the hub does not know its session {id}"));
@@ -367,7 +373,7 @@ impl Checker {
     }
 
     /// Everything is over.
-    pub(super) fn end(&mut self, service: &Service) {
+    pub(super) fn end(&mut self, service: &VirtualService) {
         for token in 0..self.records.len() {
             if self.records[token].outcome.is_none() {
                 self.fail(format!("call {token} has no outcome"));

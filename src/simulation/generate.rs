@@ -7,7 +7,7 @@ use super::schedule::{
     Action, Answer, ClientSetup, Consume, DialFate, LinkFault, Schedule, Setup, What,
 };
 use crate::client::Overflow;
-use crate::emulator::service::Fault;
+use crate::emulator::virtual_service::Fault;
 use crate::protocol::Protocol;
 
 const GROUPS: u8 = 3;

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::emulator::service::{Fate, Out, Transport};
+use crate::emulator::virtual_service::{Fate, Out, Transport};
 use crate::protocol::Frame;
 
 /// Bytes of a frame beside its payload, and of a Close.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::client::Overflow;
-use crate::emulator::service::Fault;
+use crate::emulator::virtual_service::Fault;
 use crate::protocol::Protocol;
 
 /// A run: who takes part, and what happens when (in milliseconds).

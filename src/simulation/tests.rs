@@ -7,7 +7,7 @@ use super::schedule::{Action, ClientSetup, DialFate, LinkFault, Schedule, Setup,
 use super::shrink::{first_failure, run, run_seed};
 use super::world::Summary;
 use crate::client::Overflow;
-use crate::emulator::service::Fault;
+use crate::emulator::virtual_service::Fault;
 use crate::protocol::Protocol;
 use crate::session::Bug;
 

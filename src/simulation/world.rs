@@ -10,7 +10,7 @@ use super::client::{Client, ms};
 use super::network::{Link, Up};
 use super::schedule::{Action, ClientSetup, Consume, DialFate, Schedule, Setup, What};
 use crate::emulator::EventAnswer;
-use crate::emulator::service::{Service, Started};
+use crate::emulator::virtual_service::{Started, VirtualService};
 use crate::error::{Error, ErrorKind};
 
 /// After the last action faults stop, and everything must come to its end within this time.
@@ -36,7 +36,7 @@ pub(super) struct Summary {
 pub(super) struct World {
     now: Duration,
     setup: Setup,
-    service: Service,
+    service: VirtualService,
     clients: Vec<Client>,
     /// Event handlers at work: when they end, for which connection.
     handlers: BTreeMap<(Duration, u64), (String, EventAnswer)>,
@@ -70,7 +70,7 @@ impl World {
         let base = Instant::now();
         let latency = Duration::from_micros(setup.latency.max(20).into());
         let after = setup.connected_after_recovery;
-        let service = Service::new(setup.seed, |m| m.connected_after_recovery = after);
+        let service = VirtualService::new(setup.seed, |m| m.connected_after_recovery = after);
         let client = |(index, setup): (usize, &ClientSetup), seed| {
             Client::new(index, setup.clone(), base, seed, latency)
         };

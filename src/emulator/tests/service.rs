@@ -1,247 +1,289 @@
-//! The service in one thread and in virtual time: raw frames, a running event handler, seeds.
+//! The hub without sockets, in virtual time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::emulator::builder::Limits;
+use crate::emulator::delivery::Delivery;
 use crate::emulator::events::EventAnswer;
-use crate::emulator::outbox::Out;
-use crate::emulator::service::{Service, Transport};
+use crate::emulator::grants::Grants;
+use crate::emulator::inbound::{Inbound, Started};
+use crate::emulator::outbox::{Out, Outbox};
+use crate::emulator::server_session::Kind;
+use crate::emulator::service::{Handshake, Service, Settings};
 use crate::protocol::{Frame, Protocol};
 
-const T0: Duration = Duration::ZERO;
-const RELIABLE: Option<Protocol> = Some(Protocol::ReliableJson);
-
-/// A client of a service with an id and a token.
-fn connected(service: &mut Service) -> (Transport, String, String) {
-    let transport = service.connect(RELIABLE, None);
-    let hello = sent(&transport).remove(0);
-    let text = |name: &str| hello[name].as_str().unwrap().to_owned();
-    (transport, text("connectionId"), text("reconnectionToken"))
+/// One client of the hub under test.
+struct Client {
+    id: Arc<str>,
+    outbox: Arc<Outbox>,
+    token: String,
 }
 
-fn sent(transport: &Transport) -> Vec<Value> {
-    let json = |out| match out {
-        Out::Frame(frame) => serde_json::from_slice(frame.as_bytes()).unwrap(),
-        other => panic!("{other:?}"),
-    };
-    transport.take(usize::MAX).into_iter().map(json).collect()
+struct Bench {
+    service: Service,
+    now: Duration,
+    links: u64,
 }
 
-/// `ackId` and outcome of acks, kinds of other messages.
-fn short(transport: &Transport) -> Vec<String> {
-    let shorten = |message: Value| match (&message["ackId"], &message["error"]["name"]) {
-        (Value::Null, _) => message["type"].as_str().unwrap().to_owned(),
-        (id, Value::String(error)) => format!("{id} {error}"),
-        (id, _) => format!("{id} ok"),
-    };
-    sent(transport).into_iter().map(shorten).collect()
-}
-
-fn text(text: impl Into<String>) -> Frame {
-    Frame::Text(text.into().into())
-}
-
-fn event(ack_id: u64) -> Frame {
-    text(format!(r#"{{"type":"event","event":"e{ack_id}","ackId":{ack_id},"data":1}}"#))
-}
-
-fn join(group: &str, ack_id: u64) -> Frame {
-    text(format!(r#"{{"type":"joinGroup","group":"{group}","ackId":{ack_id}}}"#))
-}
-
-fn ping() -> Frame {
-    text(r#"{"type":"ping"}"#)
-}
-
-#[test]
-fn everything_of_a_session_waits_behind_its_running_handler() {
-    let mut service = Service::new(1, |_| ());
-    let (one, id, _) = connected(&mut service);
-    let (other, ..) = connected(&mut service);
-    assert_eq!(service.receive(T0, &one, event(1)).unwrap().event, "e1");
-    for frame in [ping(), join("a", 2), event(1), event(3), ping()] {
-        assert!(service.receive(T0, &one, frame).is_none());
+impl Bench {
+    fn new(change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings::default();
+        change(&mut settings);
+        let service = Service::new(settings, [7; 32]);
+        Self { service, now: Duration::ZERO, links: 0 }
     }
-    service.receive(T0, &other, ping());
-    assert_eq!((short(&one).len(), short(&other)), (0, vec!["pong".to_owned()]));
 
-    let next = service.answer(T0, &id, EventAnswer::Nothing).unwrap();
-    assert_eq!(next.event, "e3");
-    assert_eq!(short(&one), ["1 ok", "pong", "2 ok", "1 Duplicate"]);
-    assert!(service.answer(T0, &id, EventAnswer::Failure).is_none());
-    assert_eq!(short(&one), ["3 InternalServerError", "pong"]);
-    assert_eq!((service.executions(&id, 1), service.executions(&id, 3)), (1, 0));
-}
+    fn outbox(&mut self) -> Arc<Outbox> {
+        self.links += 1;
+        Outbox::new(self.links)
+    }
 
-#[test]
-fn the_answer_goes_to_the_current_transport_and_a_repeat_runs_if_the_first_failed() {
-    for (answer, acks) in [
-        (EventAnswer::Message("m".into()), &["message", "1 ok", "1 Duplicate", "pong"][..]),
-        (EventAnswer::Failure, &["1 InternalServerError"]),
-    ] {
-        let fails = answer == EventAnswer::Failure;
-        let mut service = Service::new(1, |_| ());
-        let (old, id, token) = connected(&mut service);
-        assert!(service.receive(T0, &old, event(1)).is_some());
-        service.receive(T0, &old, join("unread", 2));
-        service.reset(T0, &old);
-        let new = service.recover(T0, &id, &token);
-        service.receive(T0, &new, event(1));
-        service.receive(T0, &new, ping());
-        assert!(short(&new).is_empty() && service.is_handling(&id));
-
-        let next = service.answer(T0, &id, answer);
-        assert_eq!(next.is_some(), fails);
-        assert_eq!(short(&new), acks);
-        assert!(old.take(usize::MAX).is_empty());
-        if fails {
-            assert!(service.answer(T0, &id, EventAnswer::Nothing).is_none());
-            assert_eq!(short(&new), ["1 ok", "pong"]);
+    fn connect(&mut self, kind: Kind, user: &str) -> Client {
+        let outbox = self.outbox();
+        let handshake = Handshake {
+            hub: "h".into(),
+            user: (!user.is_empty()).then(|| user.into()),
+            kind,
+            grants: Grants::new(["webpubsub.joinLeaveGroup", "webpubsub.sendToGroup.g"]),
+            groups: vec!["g".into()],
+        };
+        let id = self.service.connect(handshake, Arc::clone(&outbox));
+        let mut client = Client { id, outbox, token: String::new() };
+        if let Some(connected) = client.sent().first() {
+            client.token = connected["reconnectionToken"].as_str().unwrap_or_default().into();
         }
-        assert_eq!(service.executions(&id, 1), 1);
-        assert!(service.groups_of(&id).is_empty(), "what nobody read went with the old transport");
+        client
+    }
+
+    fn reliable(&mut self) -> Client {
+        self.connect(Kind::PubSub(Protocol::ReliableJson), "")
+    }
+
+    fn up(&mut self, client: &Client, text: &str) -> Started {
+        let inbound = Inbound::data(Some(Protocol::Json), Frame::Text(text.into()), usize::MAX);
+        self.service.receive(self.now, &client.id, client.outbox.link, inbound)
+    }
+
+    fn lose(&mut self, client: &Client) {
+        self.service.receive(self.now, &client.id, client.outbox.link, Inbound::end());
+    }
+
+    fn recover(&mut self, client: &mut Client) -> bool {
+        self.service.expire(self.now);
+        client.outbox = self.outbox();
+        let outbox = Arc::clone(&client.outbox);
+        self.service.recover("h", &client.id, &client.token, &outbox, self.now).is_some()
+    }
+
+    fn publish(&mut self, text: &str) {
+        let delivery = Delivery::to_group("g".into(), None, text.into());
+        self.service.publish("h", &delivery, None);
+    }
+
+    fn lives(&self, client: &Client) -> bool {
+        self.service.sessions.contains_key(&client.id)
     }
 }
 
-#[test]
-fn a_session_without_transport_keeps_its_answer_and_one_that_ended_ignores_it() {
-    let mut service = Service::new(1, |_| ());
-    let (old, id, token) = connected(&mut service);
-    service.receive(T0, &old, event(1));
-    service.reset(T0, &old);
-    assert!(service.answer(T0, &id, EventAnswer::Message("m".into())).is_none());
-    let new = service.recover(T0, &id, &token);
-    service.receive(T0, &new, event(1));
-    assert_eq!(short(&new), ["message", "1 Duplicate"]);
+impl Client {
+    fn outs(&self) -> Vec<Out> {
+        self.outbox.take(usize::MAX)
+    }
 
-    service.receive(T0, &new, event(2));
-    service.reset(T0, &new);
-    let late = Duration::from_secs(30);
-    assert!(service.answer(late, &id, EventAnswer::Nothing).is_none());
-    assert!(!service.lives(late, &id));
-    assert_eq!(service.executions(&id, 2), 0);
+    fn sent(&self) -> Vec<Value> {
+        let json = |out| match out {
+            Out::Frame(Frame::Text(text)) => serde_json::from_str(&text).ok(),
+            _ => None,
+        };
+        self.outs().into_iter().filter_map(json).collect()
+    }
+
+    fn numbers(&self) -> Vec<u64> {
+        self.sent().iter().filter_map(|m| m["sequenceId"].as_u64()).collect()
+    }
+}
+
+const SEND: &str = r#"{"type":"sendToGroup","group":"g","ackId":7,"dataType":"text","data":"x"}"#;
+
+#[test]
+fn replay_has_what_was_not_acknowledged_and_keeps_its_numbers() {
+    let mut bench = Bench::new(|_| ());
+    let mut client = bench.reliable();
+    for text in ["a", "b", "c"] {
+        bench.publish(text);
+    }
+    assert_eq!(client.numbers(), [1, 2, 3]);
+    bench.up(&client, r#"{"type":"sequenceAck","sequenceId":2}"#);
+    bench.lose(&client);
+    bench.publish("d");
+    assert!(bench.recover(&mut client));
+    bench.publish("e");
+    assert_eq!(client.numbers(), [3, 4, 5]);
 }
 
 #[test]
-fn a_close_and_an_end_wait_behind_the_handler_too() {
-    for (code, lives) in [(Some(1000), false), (Some(1001), true), (None, true)] {
-        let mut service = Service::new(1, |_| ());
-        let (transport, id, _) = connected(&mut service);
-        service.receive(T0, &transport, event(1));
-        service.receive(T0, &transport, join("g", 2));
-        service.close(T0, &transport, code);
-        service.end(T0, &transport);
-        assert!(service.lives(Duration::from_secs(60), &id), "nobody has read the Close");
-        let later = Duration::from_secs(60);
-        service.answer(later, &id, EventAnswer::Nothing);
-        assert_eq!(short(&transport), ["1 ok", "2 ok"]);
-        assert_eq!(service.lives(later, &id), lives, "{code:?}");
-        assert!(!service.lives(later + Duration::from_secs(30), &id));
+fn a_lost_session_lives_for_its_retention_and_not_longer() {
+    let mut bench = Bench::new(|_| ());
+    let mut client = bench.reliable();
+    bench.lose(&client);
+    bench.now = Duration::from_millis(29_999);
+    assert!(bench.recover(&mut client));
+    // The time starts afresh with each loss; the first loss no longer counts.
+    bench.now = Duration::from_secs(40);
+    bench.service.expire(bench.now);
+    assert!(bench.lives(&client));
+    bench.lose(&client);
+    bench.now = Duration::from_secs(70);
+    assert!(!bench.recover(&mut client));
+    assert!(matches!(&client.outs()[..], [Out::Close { code: 1008, .. }]));
+}
+
+#[test]
+fn recovery_needs_the_token_and_a_reliable_session() {
+    let mut bench = Bench::new(|_| ());
+    let mut client = bench.reliable();
+    let token = std::mem::replace(&mut client.token, "wrong".into());
+    assert!(!bench.recover(&mut client));
+    client.token = token;
+    assert!(bench.recover(&mut client));
+    let mut plain = bench.connect(Kind::PubSub(Protocol::Json), "");
+    assert!(!bench.recover(&mut plain));
+    bench.lose(&plain);
+    assert!(bench.lives(&client));
+}
+
+#[test]
+fn connected_after_recovery_comes_first_with_a_token_that_works() {
+    let mut bench = Bench::new(|m| m.connected_after_recovery = true);
+    let mut client = bench.reliable();
+    bench.publish("a");
+    let old = client.token.clone();
+    assert!(bench.recover(&mut client));
+    let sent = client.sent();
+    assert_eq!((&sent[0]["event"], &sent[1]["sequenceId"]), (&"connected".into(), &1.into()));
+    client.token = sent[0]["reconnectionToken"].as_str().unwrap().into();
+    assert_ne!(client.token, old);
+    assert!(bench.recover(&mut client));
+    client.token = old;
+    assert!(bench.recover(&mut client));
+}
+
+#[test]
+fn the_message_too_many_ends_the_session_also_while_it_is_away() {
+    let limits = Limits { unacked_messages: 2, ..Limits::default() };
+    let mut bench = Bench::new(|m| m.limits = limits);
+    let (here, away) = (bench.reliable(), bench.reliable());
+    bench.lose(&away);
+    bench.publish("a");
+    bench.publish("b");
+    assert!(bench.lives(&here) && bench.lives(&away));
+    bench.up(&here, r#"{"type":"sequenceAck","sequenceId":99}"#);
+    bench.publish("c");
+    assert!(bench.lives(&here) && !bench.lives(&away));
+    bench.publish("d");
+    bench.publish("e");
+    assert!(!bench.lives(&here) && here.outbox.fate().is_some());
+}
+
+#[test]
+fn a_slow_client_without_recovery_is_bounded_too() {
+    let limits = Limits { outbound_messages: 2, ..Limits::default() };
+    let mut bench = Bench::new(|m| m.limits = limits);
+    let client = bench.connect(Kind::PubSub(Protocol::Json), "");
+    bench.publish("a");
+    bench.publish("b");
+    assert_eq!(client.sent().len(), 2);
+    for text in ["c", "d"] {
+        bench.publish(text);
+        assert!(bench.lives(&client));
+    }
+    bench.publish("e");
+    assert!(!bench.lives(&client));
+}
+
+#[test]
+fn an_ack_id_runs_once_and_a_refused_one_may_run_again() {
+    let mut bench = Bench::new(|_| ());
+    let mut client = bench.reliable();
+    bench.up(&client, SEND);
+    bench.lose(&client);
+    assert!(bench.recover(&mut client));
+    bench.up(&client, SEND);
+    let sent = client.sent();
+    assert_eq!(sent[0]["data"], "x");
+    assert_eq!(sent[1]["error"]["message"], "Message with ack-id: 7 has been processed");
+    assert_eq!(bench.service.executions.get(&client.id, 7), 1);
+    for _ in 0..2 {
+        bench.up(&client, &SEND.replace("\"g\"", "\"other\"").replace('7', "8"));
+        let ack = client.sent().remove(0);
+        assert_eq!(ack["error"]["name"], "Forbidden");
+        let text = "The client does not have permission to send to group 'other'.";
+        assert_eq!(ack["error"]["message"], text);
     }
 }
 
 #[test]
-fn what_waits_behind_a_handler_is_bounded() {
-    let big = || text(format!(r#"{{"type":"ping","x":"{}"}}"#, "x".repeat(100_000)));
-    for (frame, reads) in [(ping as fn() -> Frame, 1000), (big, 11)] {
-        let mut service = Service::new(1, |_| ());
-        let (transport, id, token) = connected(&mut service);
-        service.receive(T0, &transport, event(1));
-        let mut count = 0;
-        while transport.is_read() {
-            service.receive(T0, &transport, frame());
-            count += 1;
-        }
-        assert_eq!(count, reads);
-        service.take_touched();
-        service.answer(T0, &id, EventAnswer::Nothing);
-        assert!(transport.is_read());
-        assert_eq!((short(&transport).len(), service.take_touched()), (1 + reads, vec![1]));
-
-        // An end of the session, which only the reader can see answered, or a new transport.
-        service.receive(T0, &transport, event(2));
-        while transport.is_read() {
-            service.receive(T0, &transport, frame());
-        }
-        let new = service.recover(T0, &id, &token);
-        assert!(transport.is_read() && new.is_read());
-        service.answer(T0, &id, EventAnswer::Nothing);
-        assert_eq!(short(&new), ["2 ok"]);
-        service.receive(T0, &new, event(3));
-        while new.is_read() {
-            service.receive(T0, &new, frame());
-        }
-        assert!(service.close_connection(&id) && new.is_read());
-    }
+fn no_echo_leaves_out_the_connection_but_not_its_user() {
+    let mut bench = Bench::new(|_| ());
+    let kind = Kind::PubSub(Protocol::Json);
+    let (one, two) = (bench.connect(kind.clone(), "u"), bench.connect(kind, "u"));
+    bench.up(&one, &SEND.replace("\"ackId\"", "\"noEcho\":true,\"ackId\""));
+    assert_eq!(one.sent()[0]["type"], "ack");
+    assert_eq!(two.sent()[0]["fromUserId"], "u");
+    bench.up(&one, r#"{"type":"leaveGroup","group":"g"}"#);
+    bench.up(&one, &SEND.replace('7', "8"));
+    assert_eq!(one.sent().len(), 1, "an ack, and no message to a group that was left");
 }
 
 #[test]
-fn raw_frames_lead_to_the_closes_of_the_service() {
-    let wrong = "The JSON subprotocol requires text messages.";
-    let invalid = "The client message is not a valid JSON protocol message.";
-    let large = "The client message is too large.";
-    for (frame, code, reason) in [
-        (text("{"), 1007, invalid),
-        (text(r#"{"type":"joinGroup","group":" "}"#), 1007, invalid),
-        (Frame::Binary(vec![1].into()), 1003, wrong),
-        (text("x".repeat((1 << 20) + 1)), 1009, large),
-    ] {
-        let mut service = Service::new(1, |_| ());
-        let (transport, id, token) = connected(&mut service);
-        service.receive(T0, &transport, event(1));
-        service.receive(T0, &transport, frame);
-        assert!(service.lives(T0, &id), "the handler still runs");
-        service.answer(T0, &id, EventAnswer::Nothing);
-        let outs = transport.take(usize::MAX);
-        assert_eq!(outs[1..], [Out::Close { code, reason: reason.into() }]);
-        assert!(!service.lives(T0, &id));
-        let refused = service.recover(T0, &id, &token);
-        assert!(matches!(&refused.take(usize::MAX)[..], [Out::Close { code: 1008, .. }]));
-        assert_eq!((refused.connection_id(), service.stats().malformed), (None, 1));
-    }
-    let mut service = Service::new(1, |_| ());
-    let (transport, id, _) = connected(&mut service);
-    service.violation(T0, &transport, 1002);
-    let reason = "The client frame is invalid.".into();
-    assert_eq!(transport.take(usize::MAX), [Out::Close { code: 1002, reason }]);
-    assert!(!service.lives(T0, &id) && transport.fate().is_none());
+fn a_cut_before_the_ack_stops_all_input_of_that_transport() {
+    let mut bench = Bench::new(|_| ());
+    let mut client = bench.reliable();
+    let plan = crate::emulator::faults::Plan::default();
+    bench.service.plan = plan;
+    bench.service.plan.set_drop_before_ack(1);
+    bench.up(&client, SEND);
+    bench.up(&client, &SEND.replace('7', "8"));
+    assert!(matches!(&client.outs()[..], [Out::Frame(_), Out::Cut]));
+    assert_eq!(bench.service.executions.get(&client.id, 7), 1);
+    assert_eq!(bench.service.executions.get(&client.id, 8), 0);
+    assert!(bench.recover(&mut client));
+    bench.service.plan.duplicate_replay = true;
+    assert_eq!(client.numbers(), [1]);
+    bench.up(&client, r#"{"type":"sequenceAck","sequenceId":1}"#);
+    bench.publish("b");
+    assert!(bench.recover(&mut client));
+    assert_eq!(client.numbers(), [1, 2, 2]);
 }
 
 #[test]
-fn a_simple_client_fails_behind_its_handler() {
-    let mut service = Service::new(1, |_| ());
-    let simple = service.connect(None, Some("u"));
-    let id = simple.connection_id().unwrap().to_owned();
-    assert_eq!(service.receive(T0, &simple, text("a")).unwrap().event, "message");
-    assert!(service.receive(T0, &simple, text("b")).is_none());
-    let next = service.answer(T0, &id, EventAnswer::Message("x".into())).unwrap();
-    assert_eq!((next.payload.text().unwrap(), next.user_id.as_deref()), ("b", Some("u")));
-    assert!(service.answer(T0, &id, EventAnswer::Failure).is_none());
-    let reason = "The event handler returned 500.".into();
-    assert_eq!(simple.take(usize::MAX), [Out::Frame(text("x")), Out::Close { code: 1011, reason }]);
+fn events_go_to_the_handler_and_its_answer_comes_before_the_ack() {
+    let mut bench = Bench::new(|m| m.has_handler = true);
+    let client = bench.reliable();
+    let event = r#"{"type":"event","event":"e","ackId":1,"dataType":"text","data":"x"}"#;
+    let got = bench.up(&client, event).expect("an event");
+    assert_eq!((&*got.event, got.payload.text().unwrap()), ("e", "x"));
+    bench.service.answer(bench.now, &client.id, EventAnswer::Message("y".into()));
+    let sent = client.sent();
+    assert_eq!((&sent[0]["from"], &sent[1]["success"]), (&"server".into(), &true.into()));
+    bench.up(&client, &event.replace("\"ackId\":1", "\"ackId\":2"));
+    bench.service.answer(bench.now, &client.id, EventAnswer::Failure);
+    assert_eq!(client.sent()[0]["error"]["name"], "InternalServerError");
+    assert!(bench.up(&client, &event.replace("\"ackId\":1", "\"ackId\":2")).is_some());
 }
 
 #[test]
-fn a_seed_decides_every_byte() {
-    let run = |seed: u64| {
-        let mut service = Service::new(seed, |m| m.connected_after_recovery = true);
-        let clients: Vec<_> = (0..20).map(|_| connected(&mut service)).collect();
-        let mut log = String::new();
-        for (transport, id, token) in &clients {
-            service.receive(T0, transport, join("g", 1));
-            service.send_to_group("g", "to all so far");
-            service.end(T0, transport);
-            let new = service.recover(T0, id, token);
-            log += &format!("{id} {token} {:?}", new.take(usize::MAX));
-        }
-        log += &format!("{:?}", service.take_touched());
-        for (transport, ..) in &clients {
-            log += &format!("{:?}", transport.take(usize::MAX));
-        }
-        log
-    };
-    // Not `assert_eq`: it would print tokens.
-    assert!(run(1) == run(1));
-    assert!(run(1) != run(2));
+fn previews_are_refused_and_the_connection_stays() {
+    let mut bench = Bench::new(|_| ());
+    let client = bench.reliable();
+    bench.up(&client, r#"{"type":"invoke","invocationId":"1","target":"event","event":"e"}"#);
+    bench.up(&client, r#"{"type":"streamData","streamId":"s"}"#);
+    bench.up(&client, r#"{"type":"setGroupState","group":"g","ackId":3}"#);
+    let sent = client.sent();
+    let names: Vec<_> = sent.iter().map(|m| m["error"]["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["NotSupported", "BadRequest", "BadRequest"]);
+    assert!(bench.lives(&client));
 }

@@ -1,7 +1,7 @@
 //! Carries out the actions of a schedule.
 
 use super::World;
-use crate::emulator::service::Fault;
+use crate::emulator::virtual_service::Fault;
 use crate::protocol::{SendEvent, SendToGroup, Upstream, encode_upstream};
 use crate::session::{CallKind, Key};
 use crate::simulation::checker::group_name;

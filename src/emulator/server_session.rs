@@ -38,7 +38,7 @@ impl Kind {
 }
 
 #[derive(Debug)]
-pub(super) struct Session {
+pub(super) struct ServerSession {
     pub(super) id: Arc<str>,
     pub(super) hub: Arc<str>,
     pub(super) user: Option<Arc<str>>,
@@ -62,7 +62,7 @@ pub(super) struct Session {
     pub(super) messages: u64,
 }
 
-impl Session {
+impl ServerSession {
     pub(super) fn info(&self) -> ConnectionInfo {
         ConnectionInfo {
             id: self.id.to_string(),
