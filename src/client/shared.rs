@@ -51,18 +51,26 @@ pub(super) struct State {
     pub(super) session: Session<Waiter>,
     /// The current link. Frames are appended to it under the lock, so wire order is session order.
     pub(super) link: Option<Arc<Link>>,
-    /// The reader wakes by then. A caller that needs it earlier wakes it.
+    /// When the reader wakes at the latest. A caller that needs it earlier wakes it.
     reader_wakes: Option<Instant>,
+    /// That is the deadline of a call.
+    wakes_for_call: bool,
 }
 
 impl State {
-    /// For the reader: when it must look at the session again. That stays the instant that it has
-    /// waited for anyway if nothing is due earlier, or it would forget it with the last call that
-    /// ends, and the next call would have to wake it.
+    /// For the reader: when it must look at the session again. After a call that stays the instant
+    /// that it has waited for anyway if nothing is due earlier, or it would forget it with the last
+    /// call that ends, and the next call would have to wake it. After anything else, such as the
+    /// limit for `connected`, an idle client is not woken for nothing.
     pub(super) fn note_wake(&mut self, now: Instant) -> Option<Instant> {
         let next = self.session.next_wake();
-        let kept = self.reader_wakes.filter(|at| *at > now && next.is_none_or(|next| next > *at));
-        self.reader_wakes = kept.or(next);
+        let kept = self
+            .reader_wakes
+            .filter(|at| self.wakes_for_call && *at > now && next.is_none_or(|next| next > *at));
+        if kept.is_none() {
+            self.reader_wakes = next;
+            self.wakes_for_call = self.session.pending() > 0;
+        }
         self.reader_wakes
     }
 
@@ -72,6 +80,7 @@ impl State {
         let late = self.reader_wakes.is_none_or(|at| next < at);
         if late {
             self.reader_wakes = Some(next);
+            self.wakes_for_call = true;
         }
         late
     }
@@ -168,6 +177,7 @@ impl Shared {
                 session: Session::new(config.clone(), rand::random()),
                 link: None,
                 reader_wakes: None,
+                wakes_for_call: false,
             }),
             stop: Stop::new(),
             waker: Arc::new(waker),
@@ -487,4 +497,36 @@ fn op_of(frame: &Frame) -> Op {
 pub(super) fn internal() -> Error {
     Error::new(ErrorKind::Internal, "a thread of webpubsub panicked; please report this as a bug")
         .maybe_delivered(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{CallKind, Config, Identity};
+
+    #[test]
+    fn an_idle_client_is_woken_for_nothing_but_the_deadline_of_its_last_call() {
+        let (_, events) = crossbeam_channel::unbounded();
+        let config = Config::default();
+        let (shared, _alive) =
+            Shared::new(Some(Protocol::Json), config.clone(), events, Arc::default())
+                .expect("shared");
+        let now = Instant::now();
+        let mut state = shared.lock();
+        state.session.start(now);
+        state.session.linked(now);
+        assert_eq!(state.note_wake(now), Some(now + config.step_timeout), "`connected` is awaited");
+        let identity = Identity { connection_id: "c".into(), user_id: None, token: None };
+        state.session.connected(now, identity);
+        assert_eq!(state.note_wake(now), None);
+
+        let deadline = now + Duration::from_secs(30);
+        let frame = Frame::Text("x".into());
+        state.session.call(now, Call::new(Key::Ack(1), CallKind::Message, frame, deadline));
+        assert!(state.needs_wake());
+        assert_eq!(state.note_wake(now), Some(deadline));
+        state.session.ack(now, 1, true, None);
+        assert_eq!(state.note_wake(now), Some(deadline), "so the next call need not wake it");
+        assert_eq!(state.note_wake(deadline), None);
+    }
 }
