@@ -42,7 +42,7 @@
 //! ```
 //!
 //! More programs are in the folder `examples`: `quickstart`, `simple`, `pubsub`, `chat`,
-//! `negotiate`, `emulator`, `protobuf`, and `soak`, which proves the promises below under faults.
+//! `negotiate`, `protobuf`, and `soak`, which proves the promises below under faults.
 //!
 //! # Threads and cloning
 //!
@@ -332,8 +332,12 @@
 //! | `info` | connected, recovered, the next attempt and why, stopped |
 //! | `debug` | each attempt, with host and port, and how it failed |
 //!
+//! The emulator's target is `webpubsub::emulator`: who connects, is refused and why, is closed and
+//! why (`info`); groups, publications, events and failed calls (`debug`).
+//!
 //! No log line or error of this crate holds a payload, an access token, a key or a reconnection
-//! token, and no `Debug` output of a client, builder, source or connection string does; URLs are
+//! token, and no `Debug` output of a client, builder, source or connection string does (the emulator
+//! logs payloads if asked to, see its `log_frames`); URLs are
 //! shown as host and port. An error may quote what the service said, and in its causes is what your
 //! own URL provider said (it is not logged), or where a JSON payload does not fit. `Debug` of an
 //! [`Event`], a [`Payload`] or a [`Request`] shows the data, and so do frames recorded by the emulator.

@@ -33,6 +33,7 @@ mod dead_network;
 mod deadlines;
 mod defects;
 mod defects_json;
+mod emulator_http;
 mod full_queue;
 mod fuzz_decode;
 mod handlers;

@@ -72,13 +72,19 @@ fn secrets_are_nowhere_to_be_seen() {
     let mut texts = Texts::default();
     let mut marks = vec![KEY.to_owned(), PROXY_PASSWORD.to_owned(), HEADER.to_owned()];
 
-    let emulator = Emulator::builder().access_key(KEY).start().expect("emulator");
+    let emulator = Emulator::builder()
+        .access_key(KEY)
+        .negotiate("hub", ClientAccess::new())
+        .log_frames(true)
+        .start()
+        .expect("emulator");
     let url = emulator.url("hub");
     marks.extend(token_of(&url));
     texts.note("emulator", format!("{emulator:?} {:?}", emulator.connections("hub")));
 
     connect_and_recover(&emulator, &url, &mut texts, &mut marks);
     refusals(&url, &mut texts);
+    marks.extend(negotiate(&emulator));
     marks.push(long_token(&mut texts));
     malformed_input(&emulator, &url, &mut texts);
     proxy_failures(&url, &mut texts);
@@ -89,7 +95,11 @@ fn secrets_are_nowhere_to_be_seen() {
     let ours = log.iter().filter(|(target, _)| !target.starts_with("tungstenite"));
     let checked: Vec<_> = ours.chain(&texts.0).collect();
     assert!(checked.len() > 100, "only {} texts were collected", checked.len());
-    assert!(log.iter().any(|(target, _)| target.starts_with("webpubsub")));
+    for part in ["connected: ", "recovered: ", "recovery refused: ", "refused: 502 ", "***"] {
+        let of_emulator = log.iter().filter(|(target, _)| target == "webpubsub::emulator");
+        assert!(of_emulator.map(|(_, line)| line).any(|line| line.contains(part)), "no {part}");
+    }
+    assert!(log.iter().any(|(target, _)| target == "webpubsub::client::reader::report"));
     for (from, text) in &checked {
         for mark in &marks {
             assert!(!text.contains(mark.as_str()), "{from}: a secret in: {text}");
@@ -145,6 +155,15 @@ fn connect_and_recover(emulator: &Emulator, url: &str, texts: &mut Texts, marks:
     texts.note("client", format!("{by_header:?}"));
     let simple = SimpleClient::connect(url).expect("connect");
     texts.note("simple", format!("{simple:?}"));
+}
+
+/// A token that was handed out over HTTP.
+fn negotiate(emulator: &Emulator) -> Vec<String> {
+    let mut socket = std::net::TcpStream::connect(("127.0.0.1", emulator.port())).expect("connect");
+    socket.write_all(b"GET /negotiate HTTP/1.1\r\n\r\n").expect("write");
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut socket, &mut answer).expect("an answer");
+    token_of(answer.trim_end_matches("\"}"))
 }
 
 /// The peer echoes what it was sent, in every refusal.

@@ -6,6 +6,8 @@ use std::time::Duration;
 use super::Emulator;
 use super::events::{EmulatedEvent, EventAnswer, Handler};
 use super::service::{Settings, random_id};
+use super::web::Negotiate;
+use crate::auth::ClientAccess;
 use crate::error::Result;
 use crate::secret::Secret;
 
@@ -55,6 +57,8 @@ pub struct EmulatorBuilder {
     pub(super) allow_anonymous: bool,
     pub(super) handler: Option<Arc<Handler>>,
     pub(super) record: usize,
+    pub(super) log_frames: bool,
+    pub(super) negotiate: Option<Negotiate>,
     pub(super) settings: Settings,
 }
 
@@ -68,6 +72,8 @@ impl EmulatorBuilder {
             allow_anonymous: false,
             handler: None,
             record: 10_000,
+            log_frames: false,
+            negotiate: None,
             settings: Settings::default(),
         }
     }
@@ -144,6 +150,21 @@ impl EmulatorBuilder {
     /// recording off. Default: 10,000.
     pub fn record_frames(mut self, last: usize) -> Self {
         self.record = last;
+        self
+    }
+
+    /// Logs every data frame that passes, level `debug`, as one line of at most some 240 characters;
+    /// payloads are in it, reconnection tokens are not. Default: off.
+    pub fn log_frames(mut self, on: bool) -> Self {
+        self.log_frames = on;
+        self
+    }
+
+    /// Hands out client access URLs, in the place of an app server: GET or POST of `/negotiate` is
+    /// answered by `{"url":"…"}`, with a new token for each request, and with headers by which pages
+    /// of any origin may read it. `?hub=` names another hub, `?user=` another user. Default: off.
+    pub fn negotiate(mut self, hub: impl Into<String>, access: ClientAccess) -> Self {
+        self.negotiate = Some(Negotiate { hub: hub.into(), access });
         self
     }
 

@@ -4,6 +4,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use log::Level;
 use socket2::SockRef;
 
 use super::admission::{self, Admission};
@@ -11,9 +12,11 @@ use super::faults::StallAt;
 use super::http;
 use super::inbound::Inbound;
 use super::live::Live;
+use super::notes;
 use super::outbox::Fate;
 use super::server::Shared;
 use super::server_session::Kind;
+use super::web;
 use super::writer::Writer;
 use crate::transport::{Link, LinkOptions, LinkReader, Role, Waker, Wire};
 
@@ -115,9 +118,14 @@ fn handshake(shared: &Arc<Shared>, socket: TcpStream, writer: &Writer) -> Option
     switches.stall(StallAt::Tls, || writer.is_over());
     let mut wire = shared.wire(socket, Instant::now() + HANDSHAKE)?;
     let (request, rest) = http::read(&mut wire, Instant::now() + HANDSHAKE).ok()??;
+    if let Some(answer) = request.as_ref().ok().and_then(|request| web::answer(shared, request)) {
+        web::send(&mut wire, &answer);
+        return None;
+    }
     shared.counters.up(&shared.counters.upgrades_attempted);
     switches.stall(StallAt::Upgrade, || writer.is_over());
 
+    let path = request.as_ref().map(|request| request.path.clone()).unwrap_or_default();
     let answer = request.and_then(|request| {
         let admission = admit(shared, &request)?;
         let protocol = match &admission {
@@ -139,6 +147,8 @@ fn handshake(shared: &Arc<Shared>, socket: TcpStream, writer: &Writer) -> Option
         Ok((admission, key, protocol)) => Some(Asked { wire, rest, admission, key, protocol }),
         Err(refusal) => {
             shared.counters.up(&shared.counters.upgrades_refused);
+            let http::Refusal { status, text, .. } = &refusal;
+            notes::write(Level::Info, format_args!("refused: {status} {path:?}: {text}"));
             let deadline = Instant::now() + HANDSHAKE;
             let _ = http::refuse(&mut wire, &refusal, deadline);
             None

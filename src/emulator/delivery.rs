@@ -1,5 +1,6 @@
 //! Messages on their way to sessions: numbering, replay buffers, limits.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,12 +65,16 @@ impl Service {
         let Some((group, _)) = &delivery.group else { return 0 };
         let members = self.hubs.get(hub).and_then(|h| h.groups.get(group));
         let to: Vec<Arc<str>> = members.into_iter().flatten().cloned().collect();
-        self.deliver_all(to.iter().filter(|id| except != Some(&***id)), delivery)
+        let count = self.deliver_all(to.iter().filter(|id| except != Some(&***id)), delivery);
+        self.note_sent(hub, format_args!("group {group:?}"), delivery, count);
+        count
     }
 
     pub(super) fn send_to_all(&mut self, hub: &str, delivery: &Delivery) -> usize {
         let to = self.members(hub);
-        self.deliver_all(to.iter(), delivery)
+        let count = self.deliver_all(to.iter(), delivery);
+        self.note_sent(hub, format_args!("all"), delivery, count);
+        count
     }
 
     pub(super) fn send_to_user(&mut self, hub: &str, user: &str, delivery: &Delivery) -> usize {
@@ -78,17 +83,27 @@ impl Service {
             self.sessions.get(&***id).is_some_and(|s| s.user.as_deref() == Some(user))
         });
         let to: Vec<&Arc<str>> = of_user.collect();
-        self.deliver_all(to.into_iter(), delivery)
+        let count = self.deliver_all(to.into_iter(), delivery);
+        self.note_sent(hub, format_args!("user {user:?}"), delivery, count);
+        count
     }
 
     pub(super) fn send_to_connection(&mut self, hub: &str, id: &str, delivery: &Delivery) -> usize {
         match self.sessions.get(id) {
             Some(s) if *s.hub == *hub => {
                 let id = Arc::clone(&s.id);
-                self.deliver_all([&id].into_iter(), delivery)
+                let count = self.deliver_all([&id].into_iter(), delivery);
+                self.note_sent(hub, format_args!("connection {id}"), delivery, count);
+                count
             }
             _ => 0,
         }
+    }
+
+    fn note_sent(&mut self, hub: &str, to: fmt::Arguments<'_>, delivery: &Delivery, count: usize) {
+        let size = delivery.payload.as_bytes().len();
+        self.notes
+            .debug(|| format!("sent to {to} of hub {hub:?}: {size} bytes, {count} receivers"));
     }
 
     pub(super) fn members(&self, hub: &str) -> Vec<Arc<str>> {

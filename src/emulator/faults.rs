@@ -98,6 +98,7 @@ pub(super) struct State {
     frozen: bool,
     stalled: [bool; 4],
     slow_read: Option<Duration>,
+    latency: Option<Duration>,
     pub(super) slow_write: Option<Pace>,
     refuse_upgrades: Option<Refuse>,
     refuse_recoveries: Option<Refuse>,
@@ -132,7 +133,8 @@ impl Switches {
     fn change(&self, f: impl FnOnce(&mut State)) {
         let mut state = lock(&self.state);
         f(&mut state);
-        let slow = state.slow_read.is_some() || state.slow_write.is_some();
+        let slow =
+            state.slow_read.is_some() || state.slow_write.is_some() || state.latency.is_some();
         self.active.store(state.frozen || slow, SeqCst);
         drop(state);
         self.changed.notify_all();
@@ -163,6 +165,19 @@ impl Switches {
         self.wait_while(|state| state.slow_read.is_some_and(|p| start.elapsed() < p), is_over);
     }
 
+    pub(super) fn has_latency(&self) -> bool {
+        self.active.load(SeqCst) && lock(&self.state).latency.is_some()
+    }
+
+    /// The delay before what was queued is written.
+    pub(super) fn delay(&self, is_over: impl Fn() -> bool) {
+        if !self.active.load(SeqCst) {
+            return;
+        }
+        let start = Instant::now();
+        self.wait_while(|state| state.latency.is_some_and(|d| start.elapsed() < d), is_over);
+    }
+
     /// How slowly frames are to be written, if they are.
     pub(super) fn pace(&self) -> Option<Pace> {
         if self.active.load(SeqCst) { lock(&self.state).slow_write } else { None }
@@ -171,7 +186,7 @@ impl Switches {
     pub(super) fn wait_while(&self, held: impl Fn(&State) -> bool, is_over: impl Fn() -> bool) {
         let mut state = lock(&self.state);
         while held(&state) && !self.is_stopping() && !is_over() {
-            let pauses = [state.slow_read, state.slow_write.map(|pace| pace.pause)];
+            let pauses = [state.slow_read, state.slow_write.map(|pace| pace.pause), state.latency];
             let shortest = pauses.into_iter().flatten().min();
             let limit = shortest.unwrap_or(Duration::from_secs(60));
             let limit = limit.clamp(Duration::from_millis(1), Duration::from_secs(60));
@@ -247,6 +262,12 @@ impl Faults {
     /// Waits that long before each read, so that a client's writes back up. `None` ends it.
     pub fn slow_read(&self, pause: Option<Duration>) {
         self.shared.switches.change(|s| s.slow_read = pause);
+    }
+
+    /// Writes everything that long after it was queued, or a little later, as from a service that
+    /// is further away than 127.0.0.1. Upgrades are not delayed. `None` ends it.
+    pub fn latency(&self, delay: Option<Duration>) {
+        self.shared.switches.change(|s| s.latency = delay);
     }
 
     /// Writes frames in pieces of `bytes` (1 at least) and waits that long behind each piece, so

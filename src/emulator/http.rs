@@ -14,6 +14,7 @@ const MAX_HEADERS: usize = 128;
 /// What matters of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Request {
+    pub(super) method: String,
     pub(super) path: String,
     pub(super) query: Vec<(String, String)>,
     pub(super) bearer: Option<String>,
@@ -79,7 +80,8 @@ fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, Refusal> {
         Err(e) => return Err(Refusal::new(400, format!("The request is not valid HTTP: {e}."))),
     };
     let target = head.path.unwrap_or_default();
-    let mut request = Request::default();
+    let method = head.method.unwrap_or_default().to_owned();
+    let mut request = Request { method, ..Request::default() };
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     request.path = percent_decode(path);
     request.query = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();

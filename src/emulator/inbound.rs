@@ -10,6 +10,7 @@
 //! one, or loses it, forgets what is held, as a socket forgets what nobody read); at most one event
 //! of a session is with the handler; its answer goes the way of the session's current transport.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +41,8 @@ enum What {
     Violation {
         code: u16,
         reason: &'static str,
+        /// What the Close does not say: for the log.
+        why: Cow<'static, str>,
     },
     Close {
         code: Option<u16>,
@@ -61,7 +64,7 @@ impl Inbound {
                 Ok(message) => What::Message(message),
                 Err(malformed) => {
                     let (code, reason) = complaint(protocol, malformed.wrong_frame_kind);
-                    What::Violation { code, reason }
+                    What::Violation { code, reason, why: malformed.why }
                 }
             },
         };
@@ -75,7 +78,7 @@ impl Inbound {
             (1007, Some(protocol)) => complaint(protocol, false).1,
             _ => "The client frame is invalid.",
         };
-        Self { what: What::Violation { code, reason }, size: 0 }
+        Self { what: What::Violation { code, reason, why: reason.into() }, size: 0 }
     }
 
     /// A Close frame of the client.
@@ -189,12 +192,15 @@ impl Service {
         let started = match what {
             What::Message(message) => self.message(from, message),
             What::Raw(frame) => self.raw(from, frame),
-            What::Violation { code, reason } => {
+            What::Violation { code, reason, why } => {
                 self.counters.count().malformed += 1;
+                self.notes.info(|| format!("malformed: {}, {why}", from.id));
                 self.close(from.id, code, reason);
                 return None;
             }
             What::Close { code } => {
+                let code_text = || code.map_or("without a code".into(), |code| code.to_string());
+                self.notes.info(|| format!("closed by the client: {}, {}", from.id, code_text()));
                 self.transport_ended(from, code == Some(1000));
                 return None;
             }

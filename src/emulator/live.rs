@@ -173,7 +173,7 @@ impl Live {
     /// Writes what is queued, on the reader's thread; what does not go out soon is left behind.
     fn pump(&self, limit: Duration) {
         let switches = &self.shared.switches;
-        if switches.is_frozen() || switches.pace().is_some() {
+        if switches.is_frozen() || switches.pace().is_some() || switches.has_latency() {
             return self.writer.wake();
         }
         while let Some(batch) = self.writer.take(BATCH) {
@@ -185,6 +185,7 @@ impl Live {
 
     fn append(&self, batch: Vec<Out>, limit: Duration) -> bool {
         let over = || self.writer.is_over();
+        self.shared.switches.delay(over);
         self.shared.switches.thaw(over);
         let mut last = None;
         for out in batch {

@@ -24,9 +24,14 @@
 //! What is there: simple clients in both modes, all subprotocols of this build
 //! ([`Protocol::ALL`](crate::Protocol::ALL)), groups, events, acks, metadata, recovery;
 //! [`Faults`]; counters ([`Stats`]); a recording of frames; a clock that only you move forward,
-//! by which `ttlSeconds` limits how long a message waits for a lost connection. What is missing:
-//! invocations, streams and group state are refused (`NotSupported`, `BadRequest`); no REST, no webhooks: call
-//! the methods here, and give a closure as event handler.
+//! by which `ttlSeconds` limits how long a message waits for a lost connection; `/negotiate`, if
+//! asked for ([`EmulatorBuilder::negotiate`]). What is missing:
+//! invocations, streams and group state are refused (`NotSupported`, `BadRequest`); no REST (requests
+//! under `/api/` get HTTP 501), no webhooks: call the methods here, and give a closure as event handler.
+//!
+//! It logs by the [`log`] facade, target `webpubsub::emulator`: who connects, is refused and why, is
+//! closed and why, overflows, ends (level `info`), and groups, publications, events and failed calls
+//! (`debug`). No line holds a payload, unless [`EmulatorBuilder::log_frames`] asks for frames.
 //!
 //! Invariants: the service's logic (`service`, `inbound`, `receive`, `delivery`, `server_session`) has no socket and no clock; no lock
 //! is held across a system call or the event handler; see `server` for the lock order.
@@ -45,6 +50,7 @@ mod grants;
 mod http;
 mod inbound;
 mod live;
+mod notes;
 mod outbox;
 mod receive;
 mod record;
@@ -57,6 +63,7 @@ mod stats;
 mod tests;
 #[cfg(test)]
 pub(crate) mod virtual_service;
+mod web;
 mod writer;
 
 pub use builder::{EmulatorBuilder, Limits};
@@ -72,7 +79,7 @@ use std::time::Duration;
 use delivery::Delivery;
 use server::Server;
 
-use crate::auth::{ClientAccess, ConnectionString, Role};
+use crate::auth::{ClientAccess, Role};
 use crate::error::Result;
 use crate::message::{Metadata, Payload};
 use crate::secret::Secret;
@@ -111,15 +118,13 @@ impl Emulator {
     /// `http://127.0.0.1:PORT`, or `https` with TLS.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        let scheme = if self.is_tls() { "https" } else { "http" };
-        format!("{scheme}://127.0.0.1:{}", self.port())
+        self.server.shared.endpoint()
     }
 
     /// Endpoint and access key, for a client that mints its own tokens.
     #[must_use]
     pub fn connection_string(&self) -> String {
-        let key = self.server.shared.tokens.key.expose();
-        format!("Endpoint={};AccessKey={key};Version=1.0;", self.endpoint())
+        self.server.shared.connection_string()
     }
 
     /// A client access URL: no user id, all roles for groups, valid for an hour of the emulator's
@@ -139,9 +144,7 @@ impl Emulator {
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if a value breaks a rule.
     pub fn url_for(&self, hub: &str, access: &ClientAccess) -> Result<String> {
-        let service = ConnectionString::parse(&self.connection_string())?;
-        let now = self.server.shared.clock.unix_seconds();
-        Ok(service.client_access_url_at(hub, access, now)?.into())
+        self.server.shared.url_for(hub, access)
     }
 
     /// Just the token of such a URL, as the service's `:generateToken` gives it.
@@ -178,10 +181,6 @@ impl Emulator {
         return self.server.shared.certificate.as_ref().map(|c| c.client_pem.clone());
         #[cfg(not(feature = "_tls"))]
         None
-    }
-
-    fn is_tls(&self) -> bool {
-        self.root_certificate_pem().is_some()
     }
 
     // --- the app server's side ---------------------------------------------------------------

@@ -159,6 +159,8 @@ impl Service {
     /// To the event handler, or on to what happens without one.
     fn hand_out(&mut self, from: From<'_>, event: EmulatedEvent, ack_id: Option<u64>) -> Started {
         self.counters.count().events += 1;
+        let size = event.payload.as_bytes().len();
+        self.notes.debug(|| format!("event: {}, {:?}, {size} bytes", from.id, event.event));
         if self.settings.has_handler {
             self.sessions.get_mut(from.id)?.running = Some(Running { ack_id });
             return Some(Box::new(event));
@@ -192,6 +194,7 @@ impl Service {
     }
 
     fn event_failed(&mut self, from: From<'_>, ack_id: Option<u64>, why: &str) {
+        self.notes.debug(|| format!("event failed: {}, {why}", from.id));
         let simple = self.sessions.get(from.id).is_some_and(|s| s.kind.protocol().is_none());
         if simple {
             self.close(from.id, 1011, why);
@@ -245,6 +248,10 @@ impl Service {
                 self.counters.count().failed_acks += 1;
             }
         }
+        if let Err(NamedError { name, message }) = &outcome {
+            let text = message.as_deref().unwrap_or_default();
+            self.notes.debug(|| format!("call failed: {}, {name}: {text:?}", from.id));
+        }
         self.ack(from, ack_id, outcome);
     }
 
@@ -254,6 +261,7 @@ impl Service {
         self.counters.count().acks += 1;
         let message = Downstream::Ack { ack_id, success: outcome.is_ok(), error: outcome.err() };
         if self.plan.take_lost_ack() {
+            self.notes.debug(|| format!("fault: the ack {ack_id} of {} is lost", from.id));
             return;
         }
         if self.plan.take_drop_before_ack() {
@@ -286,6 +294,7 @@ impl Service {
     /// The fault "cut here": what is queued still leaves, and nothing more is taken from the
     /// client.
     fn cut_behind_queue(&mut self, from: From<'_>) {
+        self.notes.debug(|| format!("fault: {} is cut", from.id));
         if let Some(outbox) = self.detach(from.now, from.id) {
             outbox.push(Out::Cut);
             self.touch_outbox(&outbox);

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::notes;
 use super::outbox::lock;
 use crate::protocol::Frame;
 
@@ -73,13 +74,15 @@ struct Kept {
 
 pub(super) struct Recorder {
     limit: usize,
+    logs: bool,
     on: AtomicBool,
     kept: Mutex<Kept>,
 }
 
 impl Recorder {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { limit, on: AtomicBool::new(limit > 0), kept: Mutex::default() }
+    /// Keeps the last `limit` frames, and logs all of them or none.
+    pub(super) fn new(limit: usize, logs: bool) -> Self {
+        Self { limit, logs, on: AtomicBool::new(limit > 0 || logs), kept: Mutex::default() }
     }
 
     pub(super) fn is_on(&self) -> bool {
@@ -93,7 +96,10 @@ impl Recorder {
         frame: &Frame,
         at: Duration,
     ) {
-        if !self.is_on() {
+        if self.logs {
+            notes::frame(connection_id, direction, frame);
+        }
+        if self.limit == 0 {
             return;
         }
         // A copy, because a slice of the frame would keep its whole read buffer alive.
@@ -139,14 +145,14 @@ mod tests {
 
     #[test]
     fn keeps_the_last_frames_only() {
-        let recorder = Recorder::new(2);
+        let recorder = Recorder::new(2, false);
         for text in ["a", "b", "c"] {
             let frame = Frame::Text(text.into());
             recorder.add(&"c1".into(), Direction::Up, &frame, Duration::ZERO);
         }
         let texts: Vec<_> = recorder.frames().into_iter().map(|f| f.text).collect();
         assert_eq!(texts, ["b", "c"]);
-        let off = Recorder::new(0);
+        let off = Recorder::new(0, false);
         off.add(&"c1".into(), Direction::Up, &Frame::Text("a".into()), Duration::ZERO);
         assert!(off.frames().is_empty());
     }

@@ -15,17 +15,24 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "_tls")]
+use log::Level;
+
 use super::admission::TokenCheck;
 use super::builder::EmulatorBuilder;
 use super::clock::Clock;
 use super::connection;
 use super::events::Handler;
 use super::faults::Switches;
+#[cfg(feature = "_tls")]
+use super::notes;
 use super::outbox::{Fate, lock};
 use super::record::Recorder;
 use super::service::Service;
 use super::stats::{Counters, Stats};
+use super::web::Negotiate;
 use super::writer::Writer;
+use crate::auth::{ClientAccess, ConnectionString};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::Wire;
 
@@ -37,6 +44,7 @@ pub(super) struct Shared {
     pub(super) recorder: Recorder,
     pub(super) handler: Option<Arc<Handler>>,
     pub(super) tokens: TokenCheck,
+    pub(super) negotiate: Option<Negotiate>,
     pub(super) message_size: usize,
     connections: Mutex<Connections>,
     #[cfg(feature = "_tls")]
@@ -83,13 +91,14 @@ impl Server {
             switches: Switches::default(),
             clock: Clock::new(),
             counters: Counters::default(),
-            recorder: Recorder::new(builder.record),
+            recorder: Recorder::new(builder.record, builder.log_frames),
             handler: builder.handler,
             tokens: TokenCheck {
                 key: builder.access_key,
                 allow_anonymous: builder.allow_anonymous,
                 address,
             },
+            negotiate: builder.negotiate,
             connections: Mutex::default(),
             #[cfg(feature = "_tls")]
             certificate,
@@ -148,6 +157,24 @@ impl Shared {
         self.tokens.address
     }
 
+    pub(super) fn endpoint(&self) -> String {
+        #[cfg(feature = "_tls")]
+        let scheme = if self.certificate.is_some() { "https" } else { "http" };
+        #[cfg(not(feature = "_tls"))]
+        let scheme = "http";
+        format!("{scheme}://127.0.0.1:{}", self.address().port())
+    }
+
+    pub(super) fn connection_string(&self) -> String {
+        let key = self.tokens.key.expose();
+        format!("Endpoint={};AccessKey={key};Version=1.0;", self.endpoint())
+    }
+
+    pub(super) fn url_for(&self, hub: &str, access: &ClientAccess) -> Result<String> {
+        let service = ConnectionString::parse(&self.connection_string())?;
+        Ok(service.client_access_url_at(hub, access, self.clock.unix_seconds())?.into())
+    }
+
     fn start_connection(self: &Arc<Self>, socket: TcpStream, link: u64) {
         let writer = Writer::new(link);
         let (shared, of_thread) = (Arc::clone(self), Arc::clone(&writer));
@@ -167,7 +194,11 @@ impl Shared {
     pub(super) fn wire(&self, socket: TcpStream, deadline: Instant) -> Option<Wire> {
         #[cfg(feature = "_tls")]
         if let Some(certificate) = &self.certificate {
-            return certificate.accept(socket, deadline).ok();
+            let wire = certificate.accept(socket, deadline).inspect_err(|e| {
+                let why = "does the client trust the root certificate?";
+                notes::write(Level::Info, format_args!("the TLS handshake failed ({why}): {e}"));
+            });
+            return wire.ok();
         }
         let _ = deadline;
         Some(Wire::plain(socket))
@@ -186,7 +217,9 @@ impl Shared {
         let result = f(&mut service, now);
         let touched = service.take_touched();
         let changed = service.counters.take_changed();
+        let notes = service.notes.take();
         drop(service);
+        notes.log();
         if changed {
             self.counters.notify();
         }

@@ -21,6 +21,7 @@ use super::executions::Executions;
 use super::faults::Plan;
 use super::grants::Grants;
 use super::inbound::Held;
+use super::notes::Notes;
 use super::outbox::{Fate, Out, Outbox};
 use super::server_session::{AckMemory, ConnectionInfo, Kind, Replay, ServerSession};
 use super::stats::Tally;
@@ -51,6 +52,7 @@ pub(super) struct Service {
     pub(super) settings: Settings,
     pub(super) plan: Plan,
     pub(super) counters: Tally,
+    pub(super) notes: Notes,
     pub(super) sessions: BTreeMap<Arc<str>, ServerSession>,
     pub(super) hubs: BTreeMap<Arc<str>, Hub>,
     /// Sessions without a transport, by the time of their loss.
@@ -78,6 +80,7 @@ impl Service {
             settings,
             plan: Plan::default(),
             counters: Tally::default(),
+            notes: Notes::default(),
             sessions: BTreeMap::new(),
             hubs: BTreeMap::new(),
             lost: VecDeque::new(),
@@ -102,6 +105,7 @@ impl Service {
             let (at, id) = (*at, Arc::clone(id));
             self.lost.pop_front();
             if self.sessions.get(&id).is_some_and(|s| s.lost_at == Some(at)) {
+                self.notes.info(|| format!("not recovered in time: {id}"));
                 self.end_session(&id);
             }
         }
@@ -130,6 +134,10 @@ impl Service {
             messages: 0,
         };
         send_connected(&mut session, &mut self.rng);
+        self.notes.info(|| {
+            let user = session.user.as_ref().map_or("none".into(), |user| format!("{user:?}"));
+            format!("connected: {id}, hub {:?}, user {user}, {}", session.hub, session.kind)
+        });
         self.hubs.entry(handshake.hub).or_default().members.insert(Arc::clone(&id));
         self.touched.extend(session.outbox.as_ref().map(|outbox| outbox.link));
         self.sessions.insert(Arc::clone(&id), session);
@@ -160,6 +168,7 @@ impl Service {
                 && s.tokens.iter().any(|t| t.expose() == token)
         });
         let Some(session) = session else {
+            self.notes.info(|| format!("recovery refused: {id:?}, Close 1008 {NOT_RECOVERED}"));
             outbox.push(Out::Close { code: 1008, reason: NOT_RECOVERED.into() });
             self.touched.push(outbox.link);
             self.counters.count().recoveries_refused += 1;
@@ -177,6 +186,7 @@ impl Service {
         }
         let frames = session.replay.frames(self.plan.duplicate_replay, now);
         self.counters.count().replayed += frames.len() as u64;
+        self.notes.info(|| format!("recovered: {id}, {} messages replayed", frames.len()));
         for frame in frames {
             outbox.push_message(frame);
         }
@@ -192,6 +202,7 @@ impl Service {
         session.forget_held();
         let outbox = session.outbox.take()?;
         session.held_acks.clear();
+        self.notes.info(|| format!("link lost: {id}"));
         if session.kind.is_reliable() {
             session.lost_at = Some(now);
             let id = Arc::clone(&session.id);
@@ -205,6 +216,7 @@ impl Service {
 
     /// Sends a Close of the service, which ends the session, and gives up the transport.
     pub(super) fn close(&mut self, id: &str, code: u16, reason: &str) {
+        self.notes.info(|| format!("closed by the service: {id}, {code} {reason:?}"));
         if let Some(session) = self.sessions.get(id)
             && let Some(outbox) = &session.outbox
         {
@@ -223,11 +235,13 @@ impl Service {
             self.touched.push(outbox.link);
         }
         self.counters.count().overflows += 1;
+        self.notes.info(|| format!("overflow: {id}, too much is unread or unacknowledged"));
         self.end_session(id);
     }
 
     pub(super) fn end_session(&mut self, id: &str) {
         let Some(mut session) = self.sessions.remove(id) else { return };
+        self.notes.info(|| format!("session over: {id}"));
         session.forget_held();
         self.touched.extend(session.outbox.as_ref().map(|outbox| outbox.link));
         if let Some(hub) = self.hubs.get_mut(&session.hub) {
@@ -262,6 +276,7 @@ impl Service {
                 Some((name, _)) => Arc::clone(name),
                 None => group.into(),
             };
+            self.notes.debug(|| format!("joined: {id}, group {name:?}"));
             session.groups.insert(Arc::clone(&name));
             hub.groups.entry(name).or_default().insert(Arc::clone(&session.id));
             self.counters.mark_changed();
@@ -274,6 +289,7 @@ impl Service {
         if session.groups.remove(group)
             && let Some(hub) = self.hubs.get_mut(&session.hub)
         {
+            self.notes.debug(|| format!("left: {id}, group {group:?}"));
             remove_member(&mut hub.groups, group, id);
             self.counters.mark_changed();
         }
