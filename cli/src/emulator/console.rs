@@ -1,0 +1,199 @@
+//! Carries out commands, those of standard input above all.
+
+use std::io::{self, BufRead as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use webpubsub::emulator::{ConnectionInfo, Emulator, Faults};
+
+use super::command::{Call, Command, Fault, help};
+use super::report::print_line;
+
+pub(super) struct Console {
+    emulator: Arc<Emulator>,
+    hub: String,
+    json: bool,
+    /// Which `freeze` is the present one; the end of an earlier one changes nothing.
+    freeze: Arc<AtomicU64>,
+}
+
+/// What a command has to say.
+pub(super) struct Outcome {
+    text: String,
+    /// For `list` in JSON.
+    connections: Option<Value>,
+}
+
+impl From<String> for Outcome {
+    fn from(text: String) -> Self {
+        Self { text, connections: None }
+    }
+}
+
+impl Console {
+    pub(super) fn new(emulator: Arc<Emulator>, hub: String, json: bool) -> Self {
+        Self { emulator, hub, json, freeze: Arc::default() }
+    }
+
+    /// Reads commands on a thread of its own, to the end of the input.
+    pub(super) fn read_standard_input(self) -> io::Result<()> {
+        thread::Builder::new().name("commands".into()).spawn(move || {
+            for line in io::stdin().lock().split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line);
+                if !line.trim().is_empty() {
+                    self.answer(line.trim());
+                }
+            }
+        })?;
+        Ok(())
+    }
+
+    fn answer(&self, line: &str) {
+        let done = line.parse().map(|command| self.carry_out(&command));
+        print_line(&match (done, self.json) {
+            (Ok(done), true) => {
+                let mut answer = json!({ "command": line, "ok": true, "text": done.text });
+                if let Some(connections) = done.connections {
+                    answer["connections"] = connections;
+                }
+                answer.to_string()
+            }
+            (Ok(done), false) => done.text,
+            (Err(why), true) => json!({ "command": line, "ok": false, "error": why }).to_string(),
+            (Err(why), false) => format!("not done: {why}"),
+        });
+    }
+
+    fn carry_out(&self, command: &Command) -> Outcome {
+        let text = match command {
+            Command::Fault(fault) => self.fault(fault),
+            Command::Call(call) => self.call(call),
+            Command::List => return self.list(),
+            Command::Help => help(),
+        };
+        text.into()
+    }
+
+    pub(super) fn fault(&self, fault: &Fault) -> String {
+        let faults = self.emulator.faults();
+        let done = match fault {
+            Fault::Cut { connection: None } => {
+                faults.drop_connections();
+                "all connections are cut".into()
+            }
+            Fault::Cut { connection: Some(id) } => match faults.drop_connection(id) {
+                true => format!("{id} is cut"),
+                false => format!("{id} has no connection"),
+            },
+            Fault::CutBeforeAck { times } => {
+                faults.drop_before_next_ack(*times);
+                format!("cut before the ack of {}", some(*times, "call"))
+            }
+            Fault::Freeze { during } => {
+                self.freeze(&faults, *during);
+                format!("frozen for {during:?}")
+            }
+            Fault::NoRecovery { times } => {
+                faults.recovery_closes_1008(*times);
+                match *times {
+                    u64::MAX => "no recovery succeeds".into(),
+                    times => format!("no recovery for {}", some(times, "attempt")),
+                }
+            }
+            Fault::Http { status, times } => {
+                faults.refuse_next_upgrades(*times, *status, None);
+                format!("HTTP {status} for {}", some((*times).into(), "upgrade"))
+            }
+            Fault::Close { code, reason } => {
+                faults.close_connections(*code, reason);
+                format!("Close {code} is sent to all")
+            }
+            Fault::Latency { delay } => {
+                faults.latency(*delay);
+                delay.map_or("no latency".into(), |delay| format!("a latency of {delay:?}"))
+            }
+            Fault::Clear => {
+                self.freeze.fetch_add(1, SeqCst);
+                faults.clear();
+                "no faults".into()
+            }
+        };
+        log::info!(target: "wps", "fault: {done}");
+        done
+    }
+
+    fn freeze(&self, faults: &Faults, during: Duration) {
+        let present = self.freeze.fetch_add(1, SeqCst) + 1;
+        let freeze = Arc::clone(&self.freeze);
+        faults.freeze(true);
+        let thaw = {
+            let faults = faults.clone();
+            move || {
+                thread::sleep(during);
+                if freeze.load(SeqCst) == present {
+                    faults.freeze(false);
+                    log::info!(target: "wps", "no longer frozen");
+                }
+            }
+        };
+        // Without a thread that ends it, it must not go on.
+        if thread::Builder::new().name("freeze".into()).spawn(thaw).is_err() {
+            faults.freeze(false);
+        }
+    }
+
+    fn call(&self, call: &Call) -> String {
+        let (emulator, hub) = (&self.emulator, self.hub.as_str());
+        let sent = match call {
+            Call::ToAll { text } => emulator.send_to_all(hub, text.as_str()),
+            Call::ToGroup { group, text } => emulator.send_to_group(hub, group, text.as_str()),
+            Call::ToUser { user, text } => emulator.send_to_user(hub, user, text.as_str()),
+            Call::ToConnection { connection, text } => {
+                usize::from(emulator.send_to_connection(hub, connection, text.as_str()))
+            }
+            Call::Close { connection, reason } => {
+                return match emulator.close_connection(hub, connection, Some(reason)) {
+                    true => format!("{connection} is closed"),
+                    false => format!("there is no connection {connection}"),
+                };
+            }
+        };
+        format!("sent to {}", some(sent as u64, "connection"))
+    }
+
+    fn list(&self) -> Outcome {
+        let connections = self.emulator.connections(&self.hub);
+        let mut lines =
+            vec![format!("{} in hub {}", some(connections.len() as u64, "session"), self.hub)];
+        lines.extend(connections.iter().map(line));
+        let connections = connections.iter().map(|c| {
+            json!({
+                "id": c.id,
+                "userId": c.user_id,
+                "groups": c.groups,
+                "isOpen": c.is_open,
+                "unacked": c.unacked,
+            })
+        });
+        Outcome { text: lines.join("\n"), connections: Some(connections.collect()) }
+    }
+}
+
+fn line(connection: &ConnectionInfo) -> String {
+    let ConnectionInfo { id, user_id, groups, is_open, unacked, .. } = connection;
+    let user = user_id.as_deref().map_or("no user".into(), |user| format!("user {user}"));
+    let groups = match groups.as_slice() {
+        [] => "no groups".into(),
+        groups => format!("groups {}", groups.join(", ")),
+    };
+    let state = if *is_open { "open" } else { "lost, waits for recovery" };
+    format!("{id}  {user}, {groups}, {state}, {unacked} unacknowledged")
+}
+
+/// A number of things, such as `1 call` and `2 calls`.
+fn some(number: u64, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
