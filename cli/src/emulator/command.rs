@@ -132,8 +132,7 @@ fn parse_fault(name: &str, first: &str, second: &str) -> Result<Fault, String> {
             }
             Fault::Close { code, reason }
         }
-        "latency" if first == "off" => Fault::Latency { delay: None },
-        "latency" => Fault::Latency { delay: Some(parse_latency(first)?) },
+        "latency" => Fault::Latency { delay: parse_latency(first)? },
         _ => Fault::Clear,
     })
 }
@@ -192,12 +191,18 @@ fn parse_time(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A time, or a number of milliseconds.
-pub(super) fn parse_latency(text: &str) -> Result<Duration, String> {
-    match text.bytes().all(|b| b.is_ascii_digit()) {
-        true => parse_time(&format!("{text}ms")),
-        false => parse_time(text),
+/// A time, or a number of milliseconds. `off` and 0 are none.
+fn parse_latency(text: &str) -> Result<Option<Duration>, String> {
+    match text {
+        "off" | "0" => Ok(None),
+        _ if text.bytes().all(|b| b.is_ascii_digit()) => parse_time(&format!("{text}ms")).map(Some),
+        _ => parse_time(text).map(Some),
     }
+}
+
+/// The value of the flag `--latency`.
+pub(super) fn latency(text: &str) -> Result<Fault, String> {
+    Ok(Fault::Latency { delay: parse_latency(text)? })
 }
 
 #[cfg(test)]
@@ -228,6 +233,7 @@ mod tests {
             ("latency 20ms", fault(Fault::Latency { delay: Some(second / 50) })),
             ("latency 20", fault(Fault::Latency { delay: Some(second / 50) })),
             ("latency off", fault(Fault::Latency { delay: None })),
+            ("latency 0", fault(Fault::Latency { delay: None })),
             ("clear", fault(Fault::Clear)),
             ("send-to-all a b", Command::Call(Call::ToAll { text: "a b".into() })),
             (

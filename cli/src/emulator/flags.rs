@@ -1,22 +1,13 @@
 //! The flags of `wps emulator`.
 
-use std::time::Duration;
-
 use clap::{Args, ValueEnum};
 use webpubsub::Role;
 
-use super::command::{Command, Fault, parse_latency};
+use super::command::{Command, Fault, help, latency};
 
-/// Runs an emulator of the service on 127.0.0.1, until Ctrl-C or SIGTERM.
-///
-/// Prints how it is reached on standard output, and what happens on standard error. Reads faults and
-/// app-server calls from standard input, one a line; `help` lists them. The end of standard input
-/// changes nothing. (In the background of a terminal give it `</dev/null`, because there reading
-/// stops a program.)
-///
-/// GET or POST of /negotiate is answered by {"url":"…"}, with a new token each time; `?hub=` and
-/// `?user=` replace those of the flags.
+/// How the emulator is started.
 #[derive(Debug, Args)]
+#[command(after_long_help = format!("Commands on standard input:\n{}", help()))]
 pub(crate) struct Flags {
     /// The TCP port; 0 takes a free one
     #[arg(long, default_value_t = 0)]
@@ -56,8 +47,8 @@ pub(crate) struct Flags {
     pub(super) anonymous: bool,
 
     /// A delay before what the service writes, in milliseconds or as 20ms, 1s
-    #[arg(long, value_name = "MS", value_parser = parse_latency)]
-    latency: Option<Duration>,
+    #[arg(long, value_name = "MS", value_parser = latency)]
+    latency: Option<Fault>,
 
     /// A command to begin with, such as "http 503 2"; repeatable
     #[arg(long = "fault", value_name = "COMMAND", value_parser = fault)]
@@ -97,9 +88,8 @@ pub(super) enum LogLevel {
 
 impl Flags {
     /// What is carried out before the address is printed.
-    pub(super) fn faults(&self) -> impl Iterator<Item = Fault> {
-        let latency = self.latency.map(|delay| Fault::Latency { delay: Some(delay) });
-        latency.into_iter().chain(self.faults.iter().cloned())
+    pub(super) fn faults(&self) -> impl Iterator<Item = &Fault> {
+        self.latency.iter().chain(&self.faults)
     }
 }
 

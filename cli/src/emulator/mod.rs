@@ -51,7 +51,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), Failure> {
         .map_err(|e| Failure::new("the root certificate cannot be written", e))?;
     let console = Console::new(Arc::clone(&emulator), flags.hub.clone(), flags.json);
     for fault in flags.faults() {
-        console.fault(&fault);
+        console.fault(fault);
     }
     let report = Report {
         emulator: &emulator,
