@@ -77,6 +77,10 @@ fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, Refusal> {
     let length = match head.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(None),
+        // The first byte of a TLS handshake: a `wss` URL and an emulator without TLS.
+        Err(_) if bytes.first() == Some(&0x16) => {
+            return Err(Refusal::new(400, "The client speaks TLS, which is not switched on."));
+        }
         Err(e) => return Err(Refusal::new(400, format!("The request is not valid HTTP: {e}."))),
     };
     let target = head.path.unwrap_or_default();
@@ -196,7 +200,8 @@ mod tests {
     #[test]
     fn incomplete_or_foreign_requests_are_told_apart() {
         assert_eq!(parse(&HEAD.as_bytes()[..40]), Ok(None));
-        assert_eq!(parse(b"\x16\x03\x01 hello\r\n\r\n").unwrap_err().status, 400);
+        let tls = parse(b"\x16\x03\x01 hello\r\n\r\n").unwrap_err();
+        assert!(tls.status == 400 && tls.text.contains("TLS"), "{tls:?}");
         let post = HEAD.replace("GET", "POST");
         assert_eq!(parse(post.as_bytes()).unwrap().unwrap().0.key, None);
     }
