@@ -1,8 +1,7 @@
 //! Carries out commands, those of standard input above all.
 
 use std::io::{self, BufRead as _};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -16,8 +15,9 @@ pub(super) struct Console {
     emulator: Arc<Emulator>,
     hub: String,
     json: bool,
-    /// Which `freeze` is the present one; the end of an earlier one changes nothing.
-    freeze: Arc<AtomicU64>,
+    /// Which `freeze` is the present one; the end of an earlier one changes nothing. Held while the
+    /// fault changes, so that both change together.
+    freeze: Arc<Mutex<u64>>,
 }
 
 /// What a command has to say.
@@ -52,7 +52,7 @@ impl Console {
     }
 
     fn answer(&self, line: &str) {
-        let done = line.parse().map(|command| self.carry_out(&command));
+        let done = line.parse().and_then(|command| self.carry_out(&command));
         print_line(&match (done, self.json) {
             (Ok(done), true) => {
                 let mut answer = json!({ "command": line, "ok": true, "text": done.text });
@@ -67,14 +67,13 @@ impl Console {
         });
     }
 
-    fn carry_out(&self, command: &Command) -> Outcome {
-        let text = match command {
-            Command::Fault(fault) => self.fault(fault),
-            Command::Call(call) => self.call(call),
-            Command::List => return self.list(),
-            Command::Help => help(),
-        };
-        text.into()
+    fn carry_out(&self, command: &Command) -> Result<Outcome, String> {
+        Ok(match command {
+            Command::Fault(fault) => self.fault(fault).into(),
+            Command::Call(call) => self.call(call).map_err(|e| format!("{e:#}"))?.into(),
+            Command::List => self.list(),
+            Command::Help => help().into(),
+        })
     }
 
     pub(super) fn fault(&self, fault: &Fault) -> String {
@@ -116,7 +115,8 @@ impl Console {
                 delay.map_or("no latency".into(), |delay| format!("a latency of {delay:?}"))
             }
             Fault::Clear => {
-                self.freeze.fetch_add(1, SeqCst);
+                let mut present = lock(&self.freeze);
+                *present += 1;
                 faults.clear();
                 "no faults".into()
             }
@@ -126,14 +126,15 @@ impl Console {
     }
 
     fn freeze(&self, faults: &Faults, during: Duration) {
-        let present = self.freeze.fetch_add(1, SeqCst) + 1;
-        let freeze = Arc::clone(&self.freeze);
+        let mut present = lock(&self.freeze);
+        *present += 1;
         faults.freeze(true);
         let thaw = {
-            let faults = faults.clone();
+            let (this, freeze, faults) = (*present, Arc::clone(&self.freeze), faults.clone());
             move || {
                 thread::sleep(during);
-                if freeze.load(SeqCst) == present {
+                let present = lock(&freeze);
+                if *present == this {
                     faults.freeze(false);
                     log::info!(target: "wps", "no longer frozen");
                 }
@@ -145,7 +146,7 @@ impl Console {
         }
     }
 
-    fn call(&self, call: &Call) -> String {
+    fn call(&self, call: &Call) -> webpubsub::Result<String> {
         let (emulator, hub) = (&self.emulator, self.hub.as_str());
         let sent = match call {
             Call::ToAll { text } => emulator.send_to_all(hub, text.as_str()),
@@ -155,13 +156,13 @@ impl Console {
                 usize::from(emulator.send_to_connection(hub, connection, text.as_str()))
             }
             Call::Close { connection, reason } => {
-                return match emulator.close_connection(hub, connection, Some(reason)) {
+                return Ok(match emulator.close_connection(hub, connection, Some(reason)) {
                     true => format!("{connection} is closed"),
                     false => format!("there is no connection {connection}"),
-                };
+                });
             }
         };
-        format!("sent to {}", some(sent as u64, "connection"))
+        Ok(format!("sent to {}", some(sent as u64, "connection")))
     }
 
     fn list(&self) -> Outcome {
@@ -180,6 +181,10 @@ impl Console {
         });
         Outcome { text: lines.join("\n"), connections: Some(connections.collect()) }
     }
+}
+
+fn lock(freeze: &Mutex<u64>) -> MutexGuard<'_, u64> {
+    freeze.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn line(connection: &ConnectionInfo) -> String {
