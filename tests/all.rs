@@ -51,3 +51,4 @@ mod sources;
 mod stop;
 mod support;
 mod tls;
+mod wire_cases;
