@@ -76,6 +76,9 @@ impl Live {
                 Ok(Incoming::Text(text)) => self.take(id, protocol, Frame::Text(text)),
                 Ok(Incoming::Binary(bytes)) => self.take(id, protocol, Frame::Binary(bytes)),
                 Ok(Incoming::Ping) => {
+                    // The Pong goes out in its turn: behind earlier answers, ahead of later ones.
+                    self.pump(READER_LIMIT);
+                    self.link.flush_now();
                     self.shared.counters.up(&self.shared.counters.websocket_pings);
                 }
                 Ok(Incoming::Pong) => {}

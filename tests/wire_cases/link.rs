@@ -37,6 +37,9 @@ enum Speaks {
 pub(super) struct Link {
     /// `None` once it was cut.
     stream: Option<TcpStream>,
+    /// Frames that go out together, once an answer is waited for: so the service finds each behind
+    /// the one before.
+    unsent: Vec<u8>,
     speaks: Speaks,
     /// What has been read and is not a whole frame yet.
     unread: Vec<u8>,
@@ -73,6 +76,7 @@ impl Link {
         let answer = if upgraded { format!("101 {subprotocol}") } else { format!("HTTP {status}") };
         Ok(Self {
             stream: Some(stream),
+            unsent: Vec::new(),
             speaks,
             unread: Vec::new(),
             parts: None,
@@ -103,10 +107,7 @@ impl Link {
             frame.splice(start..start, mask);
         }
         self.sent_close |= first == FIN | 8;
-        if let Some(stream) = &mut self.stream {
-            // A connection that is gone says so when it is read.
-            let _ = stream.write_all(&frame);
-        }
+        self.unsent.extend(frame);
     }
 
     pub(super) fn text(&mut self, text: &[u8]) {
@@ -206,6 +207,9 @@ impl Link {
     /// False at the end of the connection.
     fn read_more(&mut self, limit: Duration) -> bool {
         let Some(stream) = &mut self.stream else { return false };
+        // A connection that is gone says so when it is read.
+        let _ = stream.write_all(&self.unsent);
+        self.unsent.clear();
         let mut buffer = [0; 16 * 1024];
         stream.set_read_timeout(Some(limit)).expect("a timeout that is not zero");
         match stream.read(&mut buffer) {
