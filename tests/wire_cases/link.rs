@@ -13,9 +13,9 @@ use crate::support::{WATCHDOG, header, peer};
 const MARKER: u64 = 4_000_000_007;
 /// The same for a simple client, as the payload of a Ping frame.
 const MARKER_PING: &[u8] = b"all answered?";
-/// So long the end of TCP is waited for once a Close has come. It is no part of an answer.
+/// How long to wait for the end of TCP once a Close has come. It is no part of an answer.
 const END: Duration = Duration::from_secs(1);
-/// So long a simple client listens on behind the Pong, which may overtake messages.
+/// How long a simple client listens on behind the Pong, which may overtake messages of others.
 const OVERTAKEN: Duration = Duration::from_millis(30);
 const FIN: u8 = 0x80;
 
@@ -152,11 +152,14 @@ impl Link {
         Ok(())
     }
 
-    /// The same at the end of a case of which so many answers are expected.
-    pub(super) fn settle_finally(&mut self, expected: usize) -> Result<(), String> {
+    /// The same at the end of a case.
+    pub(super) fn settle_finally(
+        &mut self,
+        is_complete: impl Fn(&[String]) -> bool,
+    ) -> Result<(), String> {
         self.settle()?;
-        // Only a service whose answers overtake each other makes us wait here.
-        self.read_until(2 * END, |link| link.heard.len() >= expected);
+        // Waits only if an answer is missing: then the case differs, or a Pong overtook a message.
+        self.read_until(2 * END, |link| is_complete(&link.heard));
         if self.speaks == Speaks::Simple {
             self.read_until(OVERTAKEN, |_| false);
         }

@@ -10,9 +10,10 @@ use super::notation::{self, expand};
 use super::script::{Answers, Case, Step};
 use super::token;
 
-/// For how long `listen` does so.
+/// How long `listen` takes, at most.
 const LISTEN: Duration = Duration::from_millis(300);
-/// So many frames are sent on a link before their answers are read: fewer than the service queues.
+/// At most this many frames are sent on a link before their answers are read: fewer than the
+/// service queues.
 const BURST: usize = 300;
 
 /// Where the service is.
@@ -36,25 +37,28 @@ impl Endpoint {
 
 /// Does all steps and returns what each link heard. An error if the service hangs.
 pub(super) fn play(case: &Case, endpoint: &Endpoint) -> Result<Answers, String> {
-    let mut player = Player { endpoint, links: Vec::new(), request: BTreeMap::new(), unsettled: 0 };
+    let mut player =
+        Player { endpoint, links: Vec::new(), last: 0, unsettled: 0, request: BTreeMap::new() };
     for step in &case.steps {
         player.step(step)?;
     }
     player.settle()?;
     for (name, link) in &mut player.links {
-        link.settle_finally(case.expected(name))?;
+        link.settle_finally(|heard| case.is_complete(name, heard))?;
     }
     Ok(player.links.into_iter().map(|(name, link)| (name, link.heard)).collect())
 }
 
 struct Player<'a> {
     endpoint: &'a Endpoint,
-    /// The last one used stands first.
+    /// By name, in the order in which they were opened.
     links: Vec<(String, Link)>,
+    /// The index of the link that was used last.
+    last: usize,
+    /// Frames sent on it since it was settled.
+    unsettled: usize,
     /// The lines that change the next upgrade request, by verb.
     request: BTreeMap<String, Vec<String>>,
-    /// Frames sent on the first link since it was settled.
-    unsettled: usize,
 }
 
 impl Player<'_> {
@@ -91,18 +95,21 @@ impl Player<'_> {
     /// published is on its way to the others.
     fn settle(&mut self) -> Result<(), String> {
         self.unsettled = 0;
+        if let Some((_, link)) = self.links.get_mut(self.last) {
+            link.settle()?;
+        }
         self.links.iter_mut().try_for_each(|(_, link)| link.settle())
     }
 
     fn link(&mut self, name: &str) -> Result<&mut Link, String> {
         let at = self.links.iter().position(|(known, _)| known == name);
-        let at = at.ok_or_else(|| format!("no link {name:?} has been opened"))?;
-        self.links[..=at].rotate_right(1);
-        Ok(&mut self.links[0].1)
+        self.last = at.ok_or_else(|| format!("no link {name:?} has been opened"))?;
+        Ok(&mut self.links[self.last].1)
     }
 
     fn send(&mut self, name: &str, verb: &str, rest: &str) -> Result<(), String> {
-        if self.unsettled == BURST || self.links.first().is_some_and(|(last, _)| last != name) {
+        let is_other = self.links.get(self.last).is_none_or(|(last, _)| last != name);
+        if is_other || self.unsettled == BURST {
             self.settle()?;
         }
         self.unsettled += 1;
@@ -135,7 +142,8 @@ impl Player<'_> {
         let request = Request { player: self, lines: &lines, claims };
         let request = request.bytes(kind.trim_end());
         let link = Link::open(&self.endpoint.authority, &request)?;
-        self.links.insert(0, (name.to_owned(), link));
+        self.last = self.links.len();
+        self.links.push((name.to_owned(), link));
         self.settle()
     }
 }
