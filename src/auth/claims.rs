@@ -98,8 +98,7 @@ impl Claims {
             iat: time(map.remove("iat"))?,
             sub: match map.remove("sub") {
                 None | Some(Value::Null) => None,
-                Some(Value::String(sub)) => Some(sub),
-                Some(_) => return Err(TokenError::Malformed),
+                Some(sub) => Some(text(sub)?),
             },
             roles: texts(map.remove("role"))?,
             groups: texts(map.remove("webpubsub.group"))?,
@@ -131,11 +130,16 @@ fn texts(claim: Option<Value>) -> Result<Vec<String>, TokenError> {
         Some(Value::Array(items)) => items,
         Some(one) => vec![one],
     };
-    let text = |item| match item {
-        Value::String(text) => Ok(text),
-        _ => Err(TokenError::Malformed),
-    };
     items.into_iter().map(text).collect()
+}
+
+/// One text. A number counts as the text it is written as, as at the service.
+fn text(value: Value) -> Result<String, TokenError> {
+    match value {
+        Value::String(text) => Ok(text),
+        Value::Number(number) => Ok(number.to_string()),
+        _ => Err(TokenError::Malformed),
+    }
 }
 
 /// A claim that is a time. RFC 7519 allows fractions; they are cut off.
@@ -201,6 +205,16 @@ mod tests {
     }
 
     #[test]
+    fn numbers_count_as_text() {
+        let claims = read(JWT, r#"{"sub":7,"role":[1,"a"],"webpubsub.group":2.5}"#).unwrap();
+        assert_eq!(claims.sub.as_deref(), Some("7"));
+        assert_eq!(
+            (claims.roles, claims.groups),
+            (vec!["1".into(), "a".into()], vec!["2.5".into()])
+        );
+    }
+
+    #[test]
     fn header_must_say_hs256_and_may_leave_out_typ() {
         for (header, expected) in [
             (r#"{"alg":"HS256"}"#, Ok(())),
@@ -225,8 +239,8 @@ mod tests {
             "1",
             r#"{"exp":"soon"}"#,
             r#"{"exp":-1}"#,
-            r#"{"sub":1}"#,
-            r#"{"role":[1]}"#,
+            r#"{"sub":true}"#,
+            r#"{"role":[[]]}"#,
             r#"{"role":{}}"#,
             r#"{"aud":true}"#,
         ] {
