@@ -9,7 +9,7 @@ use super::options::{Options, ProxyOption};
 use super::queue::Overflow;
 use super::request::rule;
 use super::simple::SimpleClient;
-use super::source::UrlSource;
+use super::source::{Raw, UrlSource};
 use crate::error::{Error, Result};
 use crate::protocol::{Protocol, rules};
 use crate::secret::Secret;
@@ -94,7 +94,7 @@ impl ClientBuilder {
     pub fn connect(self) -> Result<Client> {
         let mut options = self.options;
         options.session.recoverable = self.protocol.is_reliable();
-        options.connect(Some(self.protocol), None).map(Client::from_shared)
+        options.connect(Some(self.protocol), Raw::default()).map(Client::from_shared)
     }
 }
 
@@ -103,7 +103,7 @@ impl ClientBuilder {
 #[must_use = "nothing happens until `connect`"]
 pub struct SimpleClientBuilder {
     options: Options,
-    group: Option<String>,
+    raw: Raw,
 }
 
 impl SimpleClientBuilder {
@@ -112,13 +112,20 @@ impl SimpleClientBuilder {
         options.session.simple = true;
         options.session.recoverable = false;
         options.session.auto_reconnect = false;
-        Self { options, group: None }
+        Self { options, raw: Raw::default() }
     }
 
     /// Publish what is sent to this group, instead of sending it to the app server as the event
     /// `message`. The token needs the role to send to the group.
     pub fn publish_to(mut self, group: impl Into<String>) -> Self {
-        self.group = Some(group.into());
+        self.raw.group = Some(group.into());
+        self
+    }
+
+    /// Do not receive what this client publishes itself. Default: a member of the group receives
+    /// it. It has a meaning together with [`publish_to`](Self::publish_to) only.
+    pub fn no_echo(mut self) -> Self {
+        self.raw.no_echo = true;
         self
     }
 
@@ -134,10 +141,10 @@ impl SimpleClientBuilder {
     /// `Config` if a setting or the URL is wrong (nothing was sent then), else as
     /// [`SimpleClient::connect`].
     pub fn connect(self) -> Result<SimpleClient> {
-        if let Some(group) = &self.group {
+        if let Some(group) = &self.raw.group {
             rule("group name", rules::group(group)).map_err(|e| Error::config(e.to_string()))?;
         }
-        self.options.connect(None, self.group).map(SimpleClient::from_shared)
+        self.options.connect(None, self.raw).map(SimpleClient::from_shared)
     }
 }
 

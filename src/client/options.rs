@@ -12,7 +12,7 @@ use super::dialer::{Dials, Setup};
 use super::queue::{Limits, Queue};
 use super::reader::Reader;
 use super::shared::{Shared, internal};
-use super::source::{Kind, Shape, UrlSource};
+use super::source::{Kind, Raw, Shape, UrlSource};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::Protocol;
 use crate::secret::Secret;
@@ -189,24 +189,16 @@ impl Options {
     }
 
     /// Checks everything, starts the thread and waits for the first connection.
-    pub(super) fn connect(
-        self,
-        protocol: Option<Protocol>,
-        raw_group: Option<String>,
-    ) -> Result<Arc<Shared>> {
+    pub(super) fn connect(self, protocol: Option<Protocol>, raw: Raw) -> Result<Arc<Shared>> {
         self.check()?;
-        self.bounded().connect_checked(protocol, raw_group)
+        self.bounded().connect_checked(protocol, raw)
     }
 
-    fn connect_checked(
-        self,
-        protocol: Option<Protocol>,
-        raw_group: Option<String>,
-    ) -> Result<Arc<Shared>> {
+    fn connect_checked(self, protocol: Option<Protocol>, raw: Raw) -> Result<Arc<Shared>> {
         let shape = Shape {
             subprotocol: protocol.map(Protocol::name),
             token_in_header: self.token_in_header,
-            raw_group,
+            raw,
         };
         // Nothing is started before the configuration is known to be good.
         match &self.source.0 {

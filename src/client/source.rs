@@ -100,8 +100,16 @@ pub(super) struct Shape {
     pub(super) subprotocol: Option<&'static str>,
     /// Send the token as `Authorization: Bearer` instead of in the query.
     pub(super) token_in_header: bool,
-    /// The simple client publishes what it sends to this group.
-    pub(super) raw_group: Option<String>,
+    pub(super) raw: Raw,
+}
+
+/// What only the simple client has.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Raw {
+    /// It publishes what it sends to this group.
+    pub(super) group: Option<String>,
+    /// And gets nothing of that itself.
+    pub(super) no_echo: bool,
 }
 
 impl Shape {
@@ -109,11 +117,15 @@ impl Shape {
     pub(super) fn new_connection(&self, url: &str) -> Result<Target> {
         let url = parse(url)?;
         let mut query = Query::of(&url);
-        if let Some(group) = &self.raw_group {
+        if let Some(group) = &self.raw.group {
             query.remove("webpubsub_mode");
             query.remove("group");
             query.add("webpubsub_mode", "sendToGroup");
             query.add("group", group);
+        }
+        if self.raw.no_echo {
+            query.remove("noEcho");
+            query.add("noEcho", "true");
         }
         let token = if self.token_in_header { query.remove("access_token") } else { None };
         if token.as_deref().is_some_and(|t| !t.bytes().all(|b| b.is_ascii_graphic())) {
@@ -220,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_token_cannot_smuggle_a_header() {
-        let shape = Shape { subprotocol: None, token_in_header: true, raw_group: None };
+        let shape = Shape { subprotocol: None, token_in_header: true, raw: Raw::default() };
         let url = "ws://h/client/hubs/a?access_token=abc%0d%0aX-Injected:%20yes";
         let e = shape.new_connection(url).expect_err("not a token");
         assert_eq!(e.kind(), ErrorKind::Config);
@@ -229,7 +241,7 @@ mod tests {
     #[test]
     fn bad_urls_are_refused_without_being_repeated() {
         for bad in ["", "not a url SECRET", "wss://h?access_token=SECRET", "wss:///x"] {
-            let shape = Shape { subprotocol: None, token_in_header: false, raw_group: None };
+            let shape = Shape { subprotocol: None, token_in_header: false, raw: Raw::default() };
             let e = shape.new_connection(bad).expect_err(bad);
             assert_eq!(e.kind(), ErrorKind::Config);
             assert!(!format!("{e:?} {e}").contains("SECRET"));
