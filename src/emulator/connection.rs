@@ -18,7 +18,7 @@ use super::server::Shared;
 use super::server_session::Kind;
 use super::web;
 use super::writer::Writer;
-use crate::transport::{Link, LinkOptions, LinkReader, Role, Waker, Wire};
+use crate::transport::{Link, LinkOptions, LinkReader, Role, Waker, Wire, has_ended};
 
 /// Each step of the handshake may take so long.
 const HANDSHAKE: Duration = Duration::from_secs(30);
@@ -40,6 +40,11 @@ pub(super) fn serve(shared: &Arc<Shared>, socket: TcpStream, writer: &Arc<Writer
         return;
     }
     let Some(asked) = handshake(shared, socket, writer) else { return };
+    // Stalls take their time. Whoever has left by now gets no session, above all not one that lives
+    // on another transport.
+    if writer.is_over() || has_ended(&handle) {
+        return;
+    }
     // The session has its transport before the client hears of the upgrade: whoever has seen that
     // can count on it, and an attempt given up earlier cannot take the session away later.
     shared.counters.up(&shared.counters.currently_open);
@@ -111,11 +116,10 @@ struct Asked {
     protocol: Option<String>,
 }
 
-/// TLS, the upgrade request and its checks. `None` if it was refused, or nothing came.
+/// TLS, the upgrade request and its checks. `None` if it was refused or aborted, or nothing came.
 fn handshake(shared: &Arc<Shared>, socket: TcpStream, writer: &Writer) -> Option<Asked> {
-    let switches = &shared.switches;
-    switches.stall(StallAt::Accept, || writer.is_over());
-    switches.stall(StallAt::Tls, || writer.is_over());
+    stall(shared, StallAt::Accept, writer)?;
+    stall(shared, StallAt::Tls, writer)?;
     let mut wire = shared.wire(socket, Instant::now() + HANDSHAKE)?;
     let (request, rest) = http::read(&mut wire, Instant::now() + HANDSHAKE).ok()??;
     if let Some(answer) = request.as_ref().ok().and_then(|request| web::answer(shared, request)) {
@@ -123,7 +127,7 @@ fn handshake(shared: &Arc<Shared>, socket: TcpStream, writer: &Writer) -> Option
         return None;
     }
     shared.counters.up(&shared.counters.upgrades_attempted);
-    switches.stall(StallAt::Upgrade, || writer.is_over());
+    stall(shared, StallAt::Upgrade, writer)?;
 
     let path = request.as_ref().map(|request| request.path.clone()).unwrap_or_default();
     let answer = request.and_then(|request| {
@@ -154,6 +158,12 @@ fn handshake(shared: &Arc<Shared>, socket: TcpStream, writer: &Writer) -> Option
             None
         }
     }
+}
+
+/// Waits while new connections are stalled at this step. `None` if this one is aborted meanwhile.
+fn stall(shared: &Shared, at: StallAt, writer: &Writer) -> Option<()> {
+    shared.switches.stall(at, || writer.is_over());
+    (!writer.is_over()).then_some(())
 }
 
 fn admit(shared: &Shared, request: &http::Request) -> Result<Admission, http::Refusal> {

@@ -38,7 +38,7 @@ pub(crate) use target::Target;
 pub use tls::TlsBackend;
 pub(crate) use tls::{Root, TlsOptions};
 #[cfg(feature = "emulator")]
-pub(crate) use wait::wait_to_read;
+pub(crate) use wait::{has_ended, wait_to_read};
 pub(crate) use wait::{Waker, wait};
 #[cfg(feature = "emulator")]
 pub(crate) use wire::Wire;

@@ -98,6 +98,19 @@ pub(crate) fn wait_to_read(socket: &TcpStream, limit: Option<Duration>) -> io::R
     poll_until(&mut one, limit.and_then(|limit| Instant::now().checked_add(limit)))
 }
 
+/// Whether the peer has ended the stream or reset the connection, without reading. (Where the
+/// system cannot report the first, not while there is data that is not read yet.)
+#[cfg(feature = "emulator")]
+pub(crate) fn has_ended(socket: &TcpStream) -> bool {
+    let mut one = [PollFd::new(socket, flags(Interest { read: true, write: false }))];
+    if poll_until(&mut one, Some(Instant::now())).is_err() {
+        return true;
+    }
+    let ready = ready_for(one[0].revents());
+    // With something to read this does not block.
+    ready.ended || (ready.read && !matches!(socket.peek(&mut [0]), Ok(1)))
+}
+
 fn flags(interest: Interest) -> PollFlags {
     let mut flags = STREAM_ENDED;
     flags.set(PollFlags::IN, interest.read);
@@ -276,6 +289,26 @@ mod tests {
         assert_eq!(ready, Ready::default());
         drop(theirs);
         assert!(wait(Some((&ours, NOTHING)), &waker, far()).expect("wait").ended);
+    }
+
+    #[cfg(feature = "emulator")]
+    #[test]
+    fn an_end_and_a_reset_are_seen_without_waiting() {
+        let (ours, mut theirs) = pair();
+        assert!(!has_ended(&ours));
+        theirs.write_all(b"x").expect("write");
+        wait_to_read(&ours, Some(Duration::from_secs(60))).expect("wait");
+        assert!(!has_ended(&ours));
+        io::Read::read(&mut &ours, &mut [0]).expect("read");
+        theirs.shutdown(std::net::Shutdown::Write).expect("shut down");
+        wait_to_read(&ours, Some(Duration::from_secs(60))).expect("wait");
+        assert!(has_ended(&ours));
+
+        let (ours, theirs) = pair();
+        socket2::SockRef::from(&theirs).set_linger(Some(Duration::ZERO)).expect("linger");
+        drop(theirs);
+        wait_to_read(&ours, Some(Duration::from_secs(60))).expect("wait");
+        assert!(has_ended(&ours));
     }
 
     #[test]
