@@ -56,6 +56,7 @@ pub struct EmulatorBuilder {
     pub(super) access_key: Secret,
     pub(super) allow_anonymous: bool,
     pub(super) handler: Option<Arc<Handler>>,
+    pub(super) pong_every: Option<Duration>,
     pub(super) record: usize,
     pub(super) log_frames: bool,
     pub(super) negotiate: Option<Negotiate>,
@@ -71,6 +72,7 @@ impl EmulatorBuilder {
             access_key: Secret::new(random_id(&mut rand::rng(), 32)),
             allow_anonymous: false,
             handler: None,
+            pong_every: None,
             record: 10_000,
             log_frames: false,
             negotiate: None,
@@ -121,6 +123,13 @@ impl EmulatorBuilder {
         handler: impl Fn(&EmulatedEvent) -> EventAnswer + Send + Sync + 'static,
     ) -> Self {
         self.handler = Some(Arc::new(handler));
+        self
+    }
+
+    /// Sends an empty WebSocket Pong that nobody asked for on each connection, again and again
+    /// after this time. The service's own emulator does so each 120 s. Default: off.
+    pub fn unsolicited_pong(mut self, every: Duration) -> Self {
+        self.pong_every = Some(every.max(Duration::from_millis(1)));
         self
     }
 

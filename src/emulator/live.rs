@@ -164,9 +164,18 @@ impl Live {
 
     /// The writer thread.
     fn write(&self) {
+        let every = self.shared.pong_every;
+        let next = || every.and_then(|every| Instant::now().checked_add(every));
+        let mut pong_at = next();
         loop {
-            match self.writer.wait(BATCH) {
+            match self.writer.wait(BATCH, pong_at) {
                 Work::End => return self.writer.wake(),
+                Work::Pong => {
+                    pong_at = next();
+                    self.shared.switches.thaw(|| self.writer.is_over());
+                    self.link.append(Op::Pong, &[]);
+                    self.flush(Duration::MAX)
+                }
                 Work::Owed => self.flush(Duration::MAX),
                 Work::Batch(batch) => self.append(batch, Duration::MAX),
             };

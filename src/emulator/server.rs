@@ -43,6 +43,7 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
     pub(super) recorder: Recorder,
     pub(super) handler: Option<Arc<Handler>>,
+    pub(super) pong_every: Option<Duration>,
     pub(super) tokens: TokenCheck,
     pub(super) negotiate: Option<Negotiate>,
     pub(super) message_size: usize,
@@ -93,6 +94,7 @@ impl Server {
             counters: Counters::default(),
             recorder: Recorder::new(builder.record, builder.log_frames),
             handler: builder.handler,
+            pong_every: builder.pong_every,
             tokens: TokenCheck {
                 key: builder.access_key,
                 allow_anonymous: builder.allow_anonymous,

@@ -45,6 +45,8 @@ pub(super) struct Writer {
 pub(super) enum Work {
     Batch(Vec<Out>),
     Owed,
+    /// It is time for an unsolicited Pong.
+    Pong,
     End,
 }
 
@@ -162,8 +164,9 @@ impl Writer {
         state.reader_waits = false;
     }
 
-    /// The writer thread's wait: until there is a batch, something owed, or the end.
-    pub(super) fn wait(&self, max_bytes: usize) -> Work {
+    /// The writer thread's wait: until there is a batch, something owed, or the end; until then,
+    /// too, if a Pong is due at some time. Except at the end [`Writer::wrote`] must be called then.
+    pub(super) fn wait(&self, max_bytes: usize, pong_at: Option<Instant>) -> Work {
         let mut state = lock(&self.state);
         loop {
             if self.has_ended(&state) {
@@ -177,8 +180,17 @@ impl Writer {
                 return Work::Batch(batch);
             }
             let mut limit = Duration::from_secs(60);
+            if let Some(at) = pong_at {
+                let left = at.saturating_duration_since(Instant::now());
+                if left.is_zero() && state.writing == Writing::Nobody {
+                    state.writing = Writing::Somebody;
+                    return Work::Pong;
+                }
+                // The reader is writing, and does not wake this thread when it is through.
+                limit = limit.min(left.max(Duration::from_millis(5)));
+            }
             if let Some(deadline) = state.deadline {
-                limit = deadline.saturating_duration_since(Instant::now());
+                limit = limit.min(deadline.saturating_duration_since(Instant::now()));
                 if limit.is_zero() {
                     self.outbox.abort(Fate::Cut);
                     continue;
@@ -227,9 +239,23 @@ mod tests {
         assert!(writer.take(1).is_none());
         writer.wrote(true);
         assert!(writer.take(1).is_none(), "what is owed goes first");
-        assert!(matches!(writer.wait(1), Work::Owed));
+        assert!(matches!(writer.wait(1, None), Work::Owed));
         writer.wrote(false);
-        assert!(matches!(writer.wait(1), Work::Batch(b) if b == [Out::Frame(text("b"))]));
+        assert!(matches!(writer.wait(1, None), Work::Batch(b) if b == [Out::Frame(text("b"))]));
+    }
+
+    #[test]
+    fn a_due_pong_comes_behind_what_is_queued_and_is_a_write() {
+        let writer = Writer::new(1);
+        let due = Some(Instant::now());
+        writer.outbox.push_message(text("a"));
+        assert!(matches!(writer.wait(1, due), Work::Batch(_)));
+        writer.wrote(false);
+        assert!(matches!(writer.wait(1, due), Work::Pong));
+        writer.outbox.push_message(text("b"));
+        assert!(writer.take(1).is_none(), "one writer at a time");
+        writer.wrote(false);
+        assert!(writer.take(1).is_some());
     }
 
     #[test]
@@ -239,7 +265,7 @@ mod tests {
         writer.outbox.pause_input(true);
         writer.end_now(Fate::Reset);
         assert!(writer.take(1).is_none());
-        assert!(matches!(writer.wait(1), Work::End));
+        assert!(matches!(writer.wait(1, None), Work::End));
         writer.wait_for_input(1);
         assert!(writer.is_over());
     }

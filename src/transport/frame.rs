@@ -9,6 +9,9 @@ pub(crate) enum Op {
     Text,
     Binary,
     Ping,
+    /// Unsolicited; the answer to a ping is tungstenite's.
+    #[cfg(feature = "emulator")]
+    Pong,
     Close,
 }
 
@@ -18,6 +21,8 @@ impl Op {
             Self::Text => OpCode::Data(Data::Text),
             Self::Binary => OpCode::Data(Data::Binary),
             Self::Ping => OpCode::Control(Control::Ping),
+            #[cfg(feature = "emulator")]
+            Self::Pong => OpCode::Control(Control::Pong),
             Self::Close => OpCode::Control(Control::Close),
         }
     }
