@@ -7,7 +7,7 @@ use super::grants::Grants;
 use super::http::{Refusal, Request};
 use super::server_session::Kind;
 use super::service::Handshake;
-use crate::auth::claims;
+use crate::auth::claims::{self, Claims};
 use crate::protocol::Protocol;
 use crate::secret::Secret;
 
@@ -67,33 +67,36 @@ pub(super) fn admit(
         let (connection_id, token) = (id.to_owned(), token.to_owned());
         return Ok(Admission::Recovery { hub, connection_id, token });
     }
-    let kind = match negotiate(&request.protocols) {
-        Some((protocol, _)) => Kind::PubSub(protocol),
-        None => simple_kind(request)?,
-    };
-    let token = request.parameter("access_token").or(request.bearer.as_deref());
-    let handshake = match token.filter(|token| !token.is_empty()) {
-        Some(token) => from_token(tokens, request, hub, kind, token, now_unix)?,
-        None if tokens.allow_anonymous => {
-            Handshake { hub, user: None, kind, grants: Grants::default(), groups: Vec::new() }
+    // As at the service the token comes first: who has none learns nothing about the parameters.
+    let in_query = request.parameter("access_token").filter(|token| !token.is_empty());
+    let token = in_query.or(request.bearer.as_deref()).filter(|token| !token.is_empty());
+    let (user, roles, groups) = match token {
+        Some(token) => {
+            let claims = check_token(tokens, request, &hub, token, now_unix)?;
+            (claims.sub, claims.roles, claims.groups)
         }
+        None if tokens.allow_anonymous => (None, Vec::new(), Vec::new()),
         None => return Err(Refusal::new(401, "An access token is required.")),
     };
+    // A mode that is not known is refused for PubSub clients too.
+    let simple = simple_kind(request)?;
+    let kind = negotiate(&request.protocols).map_or(simple, |(p, _)| Kind::PubSub(p));
+    let (user, grants) = (user.map(Into::into), Grants::new(&roles));
+    let handshake = Handshake { hub, user, kind, grants, groups };
     Ok(Admission::New(Box::new(handshake)))
 }
 
-fn from_token(
+fn check_token(
     tokens: &TokenCheck,
     request: &Request,
-    hub: Arc<str>,
-    kind: Kind,
+    hub: &str,
     token: &str,
     now_unix: u64,
-) -> Result<Handshake, Refusal> {
+) -> Result<Claims, Refusal> {
     let refused = |e| Refusal::new(401, format!("The access token is not valid: {e}."));
     let claims = claims::verify(&tokens.key, token).map_err(refused)?;
     let mut verdict = Ok(());
-    for audience in tokens.audiences(request, &hub) {
+    for audience in tokens.audiences(request, hub) {
         verdict = claims.check(&audience, now_unix, CLOCK_SKEW);
         if verdict != Err(claims::TokenError::Audience) {
             break;
@@ -103,13 +106,7 @@ fn from_token(
     if claims.groups.iter().any(|group| !is_group_name(group)) {
         return Err(Refusal::new(400, "A group name in the access token is not valid."));
     }
-    Ok(Handshake {
-        hub,
-        user: claims.sub.filter(|sub| !sub.is_empty()).map(Into::into),
-        kind,
-        grants: Grants::new(&claims.roles),
-        groups: claims.groups,
-    })
+    Ok(claims)
 }
 
 impl TokenCheck {
@@ -124,21 +121,24 @@ impl TokenCheck {
     }
 }
 
+/// What a simple client with these parameters is; of a repeated one the last counts.
 fn simple_kind(request: &Request) -> Result<Kind, Refusal> {
-    let mode = request.parameter("webpubsub_mode").unwrap_or("sendEvent");
-    if mode.eq_ignore_ascii_case("sendEvent") {
+    let mode = request.last_parameter("webpubsub_mode").unwrap_or_default();
+    if mode.is_empty() || mode.eq_ignore_ascii_case("sendEvent") {
         return Ok(Kind::SimpleEvents);
     }
     if !mode.eq_ignore_ascii_case("sendToGroup") {
         return Err(Refusal::new(400, "The value of webpubsub_mode is not known."));
     }
-    let mut groups = request.query.iter().filter(|(name, _)| name == "group");
-    match (groups.next(), groups.next()) {
-        (Some((_, group)), None) if is_group_name(group) => {
-            Ok(Kind::SimpleGroup(group.as_str().into()))
-        }
-        _ => Err(Refusal::new(400, "The mode sendToGroup needs exactly one valid group.")),
-    }
+    let group = request.last_parameter("group").filter(|group| is_group_name(group));
+    let group = group.ok_or_else(|| Refusal::new(400, "The mode sendToGroup needs a group."))?;
+    let no_echo = match request.last_parameter("noEcho") {
+        None => false,
+        Some(on) if on.eq_ignore_ascii_case("true") => true,
+        Some(off) if off.eq_ignore_ascii_case("false") => false,
+        Some(_) => return Err(Refusal::new(400, "The value of noEcho is not true or false.")),
+    };
+    Ok(Kind::SimpleGroup { group: group.into(), no_echo })
 }
 
 fn not_found() -> Refusal {
@@ -195,21 +195,58 @@ mod tests {
     }
 
     #[test]
-    fn simple_modes_are_checked() {
-        for (query, status) in [
-            (&[("webpubsub_mode", "x")][..], 400),
-            (&[("webpubsub_mode", "sendToGroup")], 400),
-            (&[("webpubsub_mode", "sendToGroup"), ("group", "a"), ("group", "b")], 400),
-            (&[("webpubsub_mode", "sendToGroup"), ("group", " ")], 400),
-            (&[], 401),
-            (&[("access_token", "nonsense")], 401),
+    fn the_token_is_checked_before_the_parameters() {
+        for query in [
+            &[][..],
+            &[("access_token", "nonsense")],
+            &[("webpubsub_mode", "x")],
+            &[("webpubsub_mode", "x"), ("access_token", "nonsense")],
         ] {
             let got = admit(&tokens(false), &request("", query), "h".into(), 0);
-            assert_eq!(got.unwrap_err().status, status, "{query:?}");
+            assert_eq!(got.unwrap_err().status, 401, "{query:?}");
         }
-        let group = [("webpubsub_mode", "sendToGroup"), ("group", "a")];
-        let got = admit(&tokens(true), &request("", &group), "h".into(), 0).unwrap();
-        assert!(matches!(got, Admission::New(n) if n.kind == Kind::SimpleGroup("a".into())));
+    }
+
+    #[test]
+    fn modes_are_checked_for_every_kind_of_client() {
+        const TO_GROUP: (&str, &str) = ("webpubsub_mode", "sendToGroup");
+        for query in [
+            &[("webpubsub_mode", "x")][..],
+            &[("webpubsub_mode", "sendEvent"), ("webpubsub_mode", "x")],
+            &[TO_GROUP],
+            &[TO_GROUP, ("group", " ")],
+            &[TO_GROUP, ("group", "a"), ("group", "")],
+            &[TO_GROUP, ("group", "a"), ("noEcho", "1")],
+            &[TO_GROUP, ("group", "a"), ("noEcho", "true"), ("noEcho", "")],
+        ] {
+            for protocols in [&[][..], &["json.webpubsub.azure.v1".to_owned()]] {
+                let asked = Request { protocols: protocols.to_vec(), ..request("", query) };
+                let got = admit(&tokens(true), &asked, "h".into(), 0);
+                assert_eq!(got.unwrap_err().status, 400, "{query:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn of_a_repeated_parameter_the_last_value_counts() {
+        let group = |no_echo| Kind::SimpleGroup { group: "b".into(), no_echo };
+        for (query, kind) in [
+            (&[("webpubsub_mode", "")][..], Kind::SimpleEvents),
+            (&[("webpubsub_mode", "x"), ("webpubsub_mode", "SENDEVENT")], Kind::SimpleEvents),
+            (&[("webpubsub_mode", "sendTOgroup"), ("group", "a"), ("group", "b")], group(false)),
+            (
+                &[
+                    ("webpubsub_mode", "sendToGroup"),
+                    ("group", "b"),
+                    ("noEcho", "FALSE"),
+                    ("noEcho", "True"),
+                ],
+                group(true),
+            ),
+        ] {
+            let got = admit(&tokens(true), &request("", query), "h".into(), 0).unwrap();
+            assert!(matches!(got, Admission::New(n) if n.kind == kind), "{query:?}");
+        }
     }
 
     #[test]

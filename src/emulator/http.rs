@@ -9,6 +9,8 @@ use crate::transport::Wire;
 
 /// A request head longer than this is refused. Tokens may be long.
 const MAX_HEAD: usize = 64 * 1024;
+/// A longer target is refused with 414, so that a long token has to go into the header.
+const MAX_TARGET: usize = 8 * 1024;
 const MAX_HEADERS: usize = 128;
 
 /// What matters of a request.
@@ -44,6 +46,11 @@ impl Request {
     pub(super) fn parameter(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
+
+    /// The last value of a query parameter.
+    pub(super) fn last_parameter(&self, name: &str) -> Option<&str> {
+        self.query.iter().rfind(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
 }
 
 /// A request (or why it is refused), and the bytes that followed its head.
@@ -62,7 +69,10 @@ pub(super) fn read(wire: &mut Wire, deadline: Instant) -> io::Result<Option<Read
             Ok(Some((request, head))) => return Ok(Some((Ok(request), seen.split_off(head)))),
             Ok(None) if seen.len() <= MAX_HEAD => {}
             Ok(None) => {
-                let refusal = Refusal::new(431, "The request head is too large.");
+                let refusal = match seen.contains(&b'\n') {
+                    true => Refusal::new(431, "The request head is too large."),
+                    false => too_long(),
+                };
                 return Ok(Some((Err(refusal), Vec::new())));
             }
             Err(refusal) => return Ok(Some((Err(refusal), Vec::new()))),
@@ -84,6 +94,9 @@ fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, Refusal> {
         Err(e) => return Err(Refusal::new(400, format!("The request is not valid HTTP: {e}."))),
     };
     let target = head.path.unwrap_or_default();
+    if target.len() > MAX_TARGET {
+        return Err(too_long());
+    }
     let method = head.method.unwrap_or_default().to_owned();
     let mut request = Request { method, ..Request::default() };
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
@@ -120,6 +133,10 @@ fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, Refusal> {
     Ok(Some((request, length)))
 }
 
+fn too_long() -> Refusal {
+    Refusal::new(414, "The request target is longer than 8 KiB.")
+}
+
 /// Accepts the upgrade.
 pub(super) fn accept(
     wire: &mut Wire,
@@ -147,6 +164,7 @@ pub(super) fn refuse(wire: &mut Wire, refusal: &Refusal, deadline: Instant) -> i
         401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
+        414 => "URI Too Long",
         429 => "Too Many Requests",
         500 => "Internal Server Error",
         502 => "Bad Gateway",
@@ -204,6 +222,15 @@ mod tests {
         assert!(tls.status == 400 && tls.text.contains("TLS"), "{tls:?}");
         let post = HEAD.replace("GET", "POST");
         assert_eq!(parse(post.as_bytes()).unwrap().unwrap().0.key, None);
+    }
+
+    #[test]
+    fn a_long_target_is_refused_and_a_long_header_is_not() {
+        let long = "x".repeat(MAX_TARGET);
+        let target = HEAD.replace("x.y", &long);
+        assert_eq!(parse(target.as_bytes()).unwrap_err().status, 414);
+        let header = HEAD.replace("bearer T", &format!("bearer {long}"));
+        assert_eq!(parse(header.as_bytes()).unwrap().unwrap().0.bearer, Some(long));
     }
 
     #[test]

@@ -76,14 +76,15 @@ impl Service {
         };
         let session = self.sessions.get(from.id)?;
         match &session.kind {
-            Kind::SimpleGroup(group) if session.grants.may_send(group) => {
+            Kind::SimpleGroup { group, no_echo } if session.grants.may_send(group) => {
+                let except = no_echo.then_some(&**from.id);
                 let (hub, group) = (Arc::clone(&session.hub), Arc::clone(group));
                 let delivery = Delivery::to_group(group, session.user.clone(), payload);
-                self.publish(&hub, &delivery, None);
+                self.publish(&hub, &delivery, except);
                 self.counters.count().publications += 1;
                 None
             }
-            Kind::SimpleGroup(_) => {
+            Kind::SimpleGroup { .. } => {
                 self.close(from.id, 1008, NOT_AUTHORIZED);
                 None
             }

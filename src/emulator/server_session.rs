@@ -19,8 +19,11 @@ use crate::secret::Secret;
 pub(super) enum Kind {
     /// Raw frames that become the event `message`.
     SimpleEvents,
-    /// Raw frames that are published to one group.
-    SimpleGroup(Arc<str>),
+    /// Raw frames that are published to one group, to the sender too unless `no_echo`.
+    SimpleGroup {
+        group: Arc<str>,
+        no_echo: bool,
+    },
     PubSub(Protocol),
 }
 

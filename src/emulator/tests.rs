@@ -117,7 +117,7 @@ fn upgrades_get_the_status_of_the_service() {
         ("/client/hubs/chat?access_token=a.b.c", 401),
         ("/client/hubs/1chat", 400),
         ("/client/", 400),
-        ("/client/hubs/chat?webpubsub_mode=other", 400),
+        ("/client/hubs/chat?webpubsub_mode=other", 401),
     ] {
         assert_eq!(dial(&format!("{root}{path}"), "").unwrap_err(), status, "{path}");
     }

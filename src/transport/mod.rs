@@ -37,9 +37,9 @@ pub(crate) use stop::{Helper, HelperError, Stop};
 pub(crate) use target::Target;
 pub use tls::TlsBackend;
 pub(crate) use tls::{Root, TlsOptions};
+pub(crate) use wait::{Waker, wait};
 #[cfg(feature = "emulator")]
 pub(crate) use wait::{has_ended, wait_to_read};
-pub(crate) use wait::{Waker, wait};
 #[cfg(feature = "emulator")]
 pub(crate) use wire::Wire;
 
