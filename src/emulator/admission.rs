@@ -22,10 +22,22 @@ pub(super) struct TokenCheck {
     pub(super) address: SocketAddr,
 }
 
+/// A new connection that may come in.
+#[derive(Debug)]
+pub(super) struct NewConnection {
+    pub(super) handshake: Handshake,
+    /// The roles of the token.
+    pub(super) roles: Vec<String>,
+    /// The subprotocol of the answer, as the client spelled it.
+    pub(super) subprotocol: Option<String>,
+    /// Its id, if that is settled already.
+    pub(super) id: Option<Arc<str>>,
+}
+
 /// What a request asks for.
 #[derive(Debug)]
 pub(super) enum Admission {
-    New(Box<Handshake>),
+    New(Box<NewConnection>),
     /// Whether it succeeds is told after the upgrade.
     Recovery {
         hub: Arc<str>,
@@ -80,10 +92,13 @@ pub(super) fn admit(
     };
     // A mode that is not known is refused for PubSub clients too.
     let simple = simple_kind(request)?;
-    let kind = negotiate(&request.protocols).map_or(simple, |(p, _)| Kind::PubSub(p));
+    let (kind, subprotocol) = match negotiate(&request.protocols) {
+        Some((protocol, name)) => (Kind::PubSub(protocol), Some(name.to_owned())),
+        None => (simple, None),
+    };
     let (user, grants) = (user.map(Into::into), Grants::new(&roles));
     let handshake = Handshake { hub, user, kind, grants, groups };
-    Ok(Admission::New(Box::new(handshake)))
+    Ok(Admission::New(Box::new(NewConnection { handshake, roles, subprotocol, id: None })))
 }
 
 fn check_token(
@@ -122,7 +137,7 @@ impl TokenCheck {
 }
 
 /// What a simple client with these parameters is; of a repeated one the last counts.
-fn simple_kind(request: &Request) -> Result<Kind, Refusal> {
+pub(super) fn simple_kind(request: &Request) -> Result<Kind, Refusal> {
     let mode = request.last_parameter("webpubsub_mode").unwrap_or_default();
     if mode.is_empty() || mode.eq_ignore_ascii_case("sendEvent") {
         return Ok(Kind::SimpleEvents);
@@ -245,7 +260,7 @@ mod tests {
             ),
         ] {
             let got = admit(&tokens(true), &request("", query), "h".into(), 0).unwrap();
-            assert!(matches!(got, Admission::New(n) if n.kind == kind), "{query:?}");
+            assert!(matches!(got, Admission::New(n) if n.handshake.kind == kind), "{query:?}");
         }
     }
 

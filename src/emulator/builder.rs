@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Emulator;
+use super::connect::{ConnectAnswer, ConnectHandler, ConnectRequest};
 use super::events::{EmulatedEvent, EventAnswer, Handler};
+use super::reports::Listeners;
+use super::server_session::ConnectionInfo;
 use super::service::{Settings, random_id};
 use super::web::Negotiate;
 use crate::auth::ClientAccess;
@@ -31,6 +34,9 @@ pub struct Limits {
     pub remembered_ack_ids: usize,
     /// For how long a reliable session waits for recovery. Default: 30 s.
     pub retention: Duration,
+    /// A `connect` handler that fails is tried again by the service for that long; then the client
+    /// gets HTTP 500. The emulator calls the closure once and waits. Default: 9 s.
+    pub connect_retry_time: Duration,
 }
 
 impl Default for Limits {
@@ -43,6 +49,7 @@ impl Default for Limits {
             message_size: 1 << 20,
             remembered_ack_ids: 1000,
             retention: Duration::from_secs(30),
+            connect_retry_time: Duration::from_secs(9),
         }
     }
 }
@@ -56,6 +63,8 @@ pub struct EmulatorBuilder {
     pub(super) access_key: Secret,
     pub(super) allow_anonymous: bool,
     pub(super) handler: Option<Arc<Handler>>,
+    pub(super) connect: Option<Arc<ConnectHandler>>,
+    pub(super) listeners: Listeners,
     pub(super) pong_every: Option<Duration>,
     pub(super) record: usize,
     pub(super) log_frames: bool,
@@ -72,6 +81,8 @@ impl EmulatorBuilder {
             access_key: Secret::new(random_id(&mut rand::rng(), 32)),
             allow_anonymous: false,
             handler: None,
+            connect: None,
+            listeners: Listeners::default(),
             pong_every: None,
             record: 10_000,
             log_frames: false,
@@ -123,6 +134,46 @@ impl EmulatorBuilder {
         handler: impl Fn(&EmulatedEvent) -> EventAnswer + Send + Sync + 'static,
     ) -> Self {
         self.handler = Some(Arc::new(handler));
+        self
+    }
+
+    /// The handler of the `connect` event, which decides who may connect and with what. The upgrade
+    /// waits for its answer, so it may sleep. It is asked about every new connection whose token is
+    /// good, simple clients included, and not about recoveries. It runs on the new connection's own
+    /// thread, under no lock, and may use the emulator. A panic counts as a refusal with 500.
+    /// Dropping the emulator waits for it to return.
+    ///
+    /// Default: none; whoever has a good token may connect.
+    pub fn connect(
+        mut self,
+        handler: impl Fn(&ConnectRequest) -> ConnectAnswer + Send + Sync + 'static,
+    ) -> Self {
+        self.connect = Some(Arc::new(handler));
+        self
+    }
+
+    /// Called for each new connection once its client can have got `connected`; recoveries do not
+    /// count.
+    ///
+    /// This closure and that of [`disconnected`](Self::disconnected) run on one thread of the
+    /// emulator, one call after the other, in the order in which things happened. So a slow one
+    /// delays later reports and no client. They run under no lock and may use the emulator.
+    /// Dropping it waits until everything up to then is reported. Default: none.
+    pub fn connected(mut self, listener: impl Fn(&ConnectionInfo) + Send + Sync + 'static) -> Self {
+        self.listeners.connected = Some(Arc::new(listener));
+        self
+    }
+
+    /// Called once for each connection whose session has ended, with the reason, behind its
+    /// [`connected`](Self::connected). A reliable session ends when its time for recovery is over,
+    /// not when its transport is lost. What happens to be open when the emulator is dropped and
+    /// could be recovered is not reported. The words of the reasons are the emulator's own.
+    /// Default: none.
+    pub fn disconnected(
+        mut self,
+        listener: impl Fn(&ConnectionInfo, &str) + Send + Sync + 'static,
+    ) -> Self {
+        self.listeners.disconnected = Some(Arc::new(listener));
         self
     }
 

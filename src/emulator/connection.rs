@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use log::Level;
 use socket2::SockRef;
 
-use super::admission::{self, Admission};
+use super::admission::{self, Admission, NewConnection};
+use super::connect;
 use super::faults::StallAt;
 use super::http;
 use super::inbound::Inbound;
@@ -40,8 +41,8 @@ pub(super) fn serve(shared: &Arc<Shared>, socket: TcpStream, writer: &Arc<Writer
         return;
     }
     let Some(asked) = handshake(shared, socket, writer) else { return };
-    // Stalls take their time. Whoever has left by now gets no session, above all not one that lives
-    // on another transport.
+    // Stalls and the `connect` handler take their time. Whoever has left by now gets no session,
+    // above all not one that lives on another transport.
     if writer.is_over() || has_ended(&handle) {
         return;
     }
@@ -84,9 +85,14 @@ fn open(
 /// so is in the outbox.
 fn enter(shared: &Shared, admission: Admission, writer: &Arc<Writer>) -> Option<(Arc<str>, Kind)> {
     shared.with(None, |service, now| match admission {
-        Admission::New(handshake) => {
-            let kind = handshake.kind.clone();
-            Some((service.connect(*handshake, Arc::clone(&writer.outbox)), kind))
+        Admission::New(new) => {
+            let NewConnection { handshake, id, .. } = *new;
+            let (kind, outbox) = (handshake.kind.clone(), Arc::clone(&writer.outbox));
+            let id = match id {
+                Some(id) => service.connect_as(id, handshake, outbox),
+                None => service.connect(handshake, outbox),
+            };
+            Some((id, kind))
         }
         Admission::Recovery { hub, connection_id, token } => {
             service.recover(&hub, &connection_id, &token, &writer.outbox, now)
@@ -131,9 +137,12 @@ fn handshake(shared: &Arc<Shared>, socket: TcpStream, writer: &Writer) -> Option
 
     let path = request.as_ref().map(|request| request.path.clone()).unwrap_or_default();
     let answer = request.and_then(|request| {
-        let admission = admit(shared, &request)?;
-        let protocol = match &admission {
-            Admission::New(_) => admission::negotiate(&request.protocols).map(|(_, name)| name),
+        let mut admission = admit(shared, &request)?;
+        let protocol = match &mut admission {
+            Admission::New(new) => {
+                connect::ask(shared, writer, &request, new)?;
+                new.subprotocol.as_deref()
+            }
             Admission::Recovery { connection_id, .. } => {
                 // A recovered connection keeps its subprotocol, whatever is asked for.
                 let kept = shared.with(None, |service, _| service.protocol_of(connection_id));
@@ -145,7 +154,8 @@ fn handshake(shared: &Arc<Shared>, socket: TcpStream, writer: &Writer) -> Option
                 }
             }
         };
-        Ok((admission, request.key.clone().unwrap_or_default(), protocol.map(str::to_owned)))
+        let protocol = protocol.map(str::to_owned);
+        Ok((admission, request.key.unwrap_or_default(), protocol))
     });
     match answer {
         Ok((admission, key, protocol)) => Some(Asked { wire, rest, admission, key, protocol }),

@@ -145,6 +145,20 @@ impl Switches {
         self.wait_while(|state| state.stalled[at as usize], is_over);
     }
 
+    /// Waits that long, or until the connection is over or the emulator ends.
+    pub(super) fn sleep(&self, limit: Duration, is_over: impl Fn() -> bool) {
+        let start = Instant::now();
+        let mut state = lock(&self.state);
+        while !self.is_stopping() && !is_over() {
+            let left = limit.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return;
+            }
+            let woken = self.changed.wait_timeout(state, left);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
     pub(super) fn is_frozen(&self) -> bool {
         self.active.load(SeqCst) && lock(&self.state).frozen
     }

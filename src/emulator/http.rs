@@ -19,6 +19,8 @@ pub(super) struct Request {
     pub(super) method: String,
     pub(super) path: String,
     pub(super) query: Vec<(String, String)>,
+    /// All headers, in order, the names in lower case.
+    pub(super) headers: Vec<(String, String)>,
     pub(super) bearer: Option<String>,
     pub(super) host: String,
     /// The subprotocols asked for, in order.
@@ -108,16 +110,17 @@ fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, Refusal> {
     for header in head.headers.iter() {
         let value = String::from_utf8_lossy(header.value).trim().to_owned();
         let has = |token: &str| value.split(',').any(|t| t.trim().eq_ignore_ascii_case(token));
-        match header.name.to_ascii_lowercase().as_str() {
+        let name = header.name.to_ascii_lowercase();
+        match name.as_str() {
             "upgrade" => upgrade |= has("websocket"),
             "connection" => connection |= has("upgrade"),
             "sec-websocket-version" => version |= value == "13",
-            "sec-websocket-key" => key = Some(value),
+            "sec-websocket-key" => key = Some(value.clone()),
             "sec-websocket-protocol" => {
                 let names = value.split(',').map(str::trim).filter(|n| !n.is_empty());
                 request.protocols.extend(names.map(Into::into));
             }
-            "host" => request.host = value,
+            "host" => request.host.clone_from(&value),
             "authorization" => {
                 request.bearer = value
                     .split_once(' ')
@@ -126,6 +129,7 @@ fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, Refusal> {
             }
             _ => {}
         }
+        request.headers.push((name, value));
     }
     if head.method == Some("GET") && upgrade && connection && version {
         request.key = key;
@@ -212,6 +216,7 @@ mod tests {
         assert_eq!(request.parameter("g"), Some(" a"));
         assert_eq!(request.bearer.as_deref(), Some("T"));
         assert_eq!(request.protocols, ["one", "two"]);
+        assert_eq!(request.headers[0], ("host".into(), "127.0.0.1:1".into()));
         assert_eq!(request.key.as_deref(), Some("k"));
     }
 

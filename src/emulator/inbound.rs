@@ -220,7 +220,7 @@ impl Service {
     /// recovery.
     fn transport_ended(&mut self, from: From<'_>, goodbye: bool) {
         if goodbye {
-            self.end_session(from.id);
+            self.end_session(from.id, "The client closed the connection.");
         } else {
             self.detach(from.now, from.id);
         }

@@ -46,6 +46,9 @@ pub(super) struct Live {
 
 impl Live {
     pub(super) fn run(self: &Arc<Self>, reader: LinkReader, entered: Option<&(Arc<str>, Kind)>) {
+        if let Some((id, _)) = entered {
+            self.opened(id);
+        }
         let Some(writer) = self.start_writer() else { return };
         match entered {
             Some((id, kind)) => self.read(reader, id, kind),
@@ -57,6 +60,17 @@ impl Live {
         }
         self.writer.end();
         let _ = writer.join();
+    }
+
+    /// Writes what waits, `connected` first. There is no other writer yet, so the client can have
+    /// got it when the program hears of the connection.
+    fn opened(&self, id: &str) {
+        if !self.is_held_back()
+            && let Some(batch) = self.writer.take(BATCH)
+        {
+            self.append(batch, READER_LIMIT);
+        }
+        self.shared.with(Some(&self.writer), |service, _| service.report_connected(id));
     }
 
     // --- reading -----------------------------------------------------------------------------
@@ -184,8 +198,7 @@ impl Live {
 
     /// Writes what is queued, on the reader's thread; what does not go out soon is left behind.
     fn pump(&self, limit: Duration) {
-        let switches = &self.shared.switches;
-        if switches.is_frozen() || switches.pace().is_some() || switches.has_latency() {
+        if self.is_held_back() {
             return self.writer.wake();
         }
         while let Some(batch) = self.writer.take(BATCH) {
@@ -193,6 +206,12 @@ impl Live {
                 return;
             }
         }
+    }
+
+    /// A fault keeps writers waiting, which the reader must not do.
+    fn is_held_back(&self) -> bool {
+        let switches = &self.shared.switches;
+        switches.is_frozen() || switches.pace().is_some() || switches.has_latency()
     }
 
     fn append(&self, batch: Vec<Out>, limit: Duration) -> bool {

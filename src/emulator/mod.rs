@@ -25,9 +25,9 @@
 //! ([`Protocol::ALL`](crate::Protocol::ALL)), groups, events, acks, metadata, recovery;
 //! [`Faults`]; counters ([`Stats`]); a recording of frames; a clock that only you move forward,
 //! by which `ttlSeconds` limits how long a message waits for a lost connection; `/negotiate`, if
-//! asked for ([`EmulatorBuilder::negotiate`]). What is missing:
-//! invocations, streams and group state are refused (`NotSupported`, `BadRequest`); no REST (requests
-//! under `/api/` get HTTP 501), no webhooks: call the methods here, and give a closure as event handler.
+//! asked for ([`EmulatorBuilder::negotiate`]). What is missing: invocations, streams and group state
+//! are refused (`NotSupported`, `BadRequest`); no REST (requests under `/api/` get HTTP 501), no
+//! webhooks: call the methods here, and give closures as event handlers.
 //!
 //! It logs by the [`log`] facade, target `webpubsub::emulator`: who connects, is refused and why, is
 //! closed and why, overflows, ends (level `info`), and groups, publications, events and failed calls
@@ -41,6 +41,7 @@ mod builder;
 #[cfg(feature = "_tls")]
 mod certificate;
 mod clock;
+mod connect;
 mod connection;
 mod delivery;
 mod events;
@@ -54,6 +55,7 @@ mod notes;
 mod outbox;
 mod receive;
 mod record;
+mod reports;
 mod server;
 mod server_session;
 mod service;
@@ -67,6 +69,7 @@ mod web;
 mod writer;
 
 pub use builder::{EmulatorBuilder, Limits};
+pub use connect::{ConnectAnswer, ConnectRequest};
 pub use events::{EmulatedEvent, EventAnswer};
 pub use faults::{Faults, StallAt};
 pub use record::{Direction, RecordedFrame};

@@ -1,12 +1,12 @@
 //! The sockets' side: the accept thread, the connections' threads, and what they share.
 //!
-//! Threads: one that accepts; per connection one that reads and one that writes. All of them have
-//! names that begin with `emulator-`.
+//! Threads: one that accepts; per connection one that reads and one that writes; one that reports
+//! connections to the program, if it wants that. All of them have names that begin with `emulator-`.
 //!
 //! Locks, in the order in which they may be taken: the service (`service`) or a writer's state, then an
-//! outbox; the recording and the counters' gate are leaves too. `connections` and the faults' switches are
-//! never held together with another lock. No lock is held across a system call or the event
-//! handler.
+//! outbox; the recording, the reports and the counters' gate are leaves too. `connections` and the faults' switches are
+//! never held together with another lock. No lock is held across a system call or a closure of the
+//! program.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -21,6 +21,7 @@ use log::Level;
 use super::admission::TokenCheck;
 use super::builder::EmulatorBuilder;
 use super::clock::Clock;
+use super::connect::ConnectHandler;
 use super::connection;
 use super::events::Handler;
 use super::faults::Switches;
@@ -28,6 +29,7 @@ use super::faults::Switches;
 use super::notes;
 use super::outbox::{Fate, lock};
 use super::record::Recorder;
+use super::reports::{Inbox, Reporter, Reports};
 use super::service::Service;
 use super::stats::{Counters, Stats};
 use super::web::Negotiate;
@@ -43,7 +45,10 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
     pub(super) recorder: Recorder,
     pub(super) handler: Option<Arc<Handler>>,
+    pub(super) connect: Option<Arc<ConnectHandler>>,
+    pub(super) connect_retry_time: Duration,
     pub(super) pong_every: Option<Duration>,
+    pub(super) reports: Inbox,
     pub(super) tokens: TokenCheck,
     pub(super) negotiate: Option<Negotiate>,
     pub(super) message_size: usize,
@@ -61,6 +66,8 @@ struct Connections {
 pub(super) struct Server {
     pub(super) shared: Arc<Shared>,
     accepting: Option<JoinHandle<()>>,
+    /// Dropped last, behind the ends of all connections.
+    _reporter: Option<Reporter>,
 }
 
 impl Server {
@@ -86,15 +93,22 @@ impl Server {
         let address = listener.local_addr().map_err(failed)?;
         let mut settings = builder.settings;
         settings.has_handler = builder.handler.is_some();
+        let (message_size, connect_retry_time) =
+            (settings.limits.message_size, settings.limits.connect_retry_time);
+        let mut service = Service::new(settings, rand::random());
+        service.reports = Reports::wanted(!builder.listeners.is_empty());
         let shared = Arc::new(Shared {
-            message_size: settings.limits.message_size,
-            service: Mutex::new(Service::new(settings, rand::random())),
+            message_size,
+            connect_retry_time,
+            service: Mutex::new(service),
             switches: Switches::default(),
             clock: Clock::new(),
             counters: Counters::default(),
             recorder: Recorder::new(builder.record, builder.log_frames),
             handler: builder.handler,
+            connect: builder.connect,
             pong_every: builder.pong_every,
+            reports: Inbox::default(),
             tokens: TokenCheck {
                 key: builder.access_key,
                 allow_anonymous: builder.allow_anonymous,
@@ -105,12 +119,16 @@ impl Server {
             #[cfg(feature = "_tls")]
             certificate,
         });
+        let reporter = match builder.listeners.is_empty() {
+            true => None,
+            false => Some(Reporter::start(&shared, builder.listeners).map_err(failed)?),
+        };
         let for_thread = Arc::clone(&shared);
         let accepting = thread::Builder::new()
             .name("emulator-accept".into())
             .spawn(move || accept(&for_thread, &listener))
             .map_err(failed)?;
-        Ok(Self { shared, accepting: Some(accepting) })
+        Ok(Self { shared, accepting: Some(accepting), _reporter: reporter })
     }
 }
 
@@ -220,8 +238,17 @@ impl Shared {
         let touched = service.take_touched();
         let changed = service.counters.take_changed();
         let notes = service.notes.take();
+        let reports = service.reports.take();
+        let reported = !reports.is_empty();
+        if reported {
+            // Under the lock, because their order is that of what happened.
+            self.reports.push(reports);
+        }
         drop(service);
         notes.log();
+        if reported {
+            self.reports.notify();
+        }
         if changed {
             self.counters.notify();
         }

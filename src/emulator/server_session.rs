@@ -63,11 +63,14 @@ pub(super) struct ServerSession {
     pub(super) held_acks: Vec<Frame>,
     /// How many messages were sent to it so far.
     pub(super) messages: u64,
+    /// Whether it has been reported as connected.
+    pub(super) reported: bool,
 }
 
 impl ServerSession {
     pub(super) fn info(&self) -> ConnectionInfo {
         ConnectionInfo {
+            hub: self.hub.to_string(),
             id: self.id.to_string(),
             user_id: self.user.as_deref().map(Into::into),
             groups: self.groups.iter().map(ToString::to_string).collect(),
@@ -77,10 +80,12 @@ impl ServerSession {
     }
 }
 
-/// What [`Emulator::connections`](super::Emulator::connections) tells of a connection.
+/// What [`Emulator::connections`](super::Emulator::connections) reports of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionInfo {
+    /// The hub, in lower case.
+    pub hub: String,
     /// The connection id.
     pub id: String,
     /// The user id.

@@ -23,6 +23,7 @@ use super::grants::Grants;
 use super::inbound::Held;
 use super::notes::Notes;
 use super::outbox::{Fate, Out, Outbox};
+use super::reports::{Report, Reports};
 use super::server_session::{AckMemory, ConnectionInfo, Kind, Replay, ServerSession};
 use super::stats::Tally;
 use crate::protocol::{Downstream, Frame, Protocol, encode_downstream};
@@ -31,6 +32,11 @@ use crate::secret::Secret;
 /// The reason of the Close that refuses a recovery.
 pub(super) const NOT_RECOVERED: &str = "The connection could not be recovered.";
 const CLOSED_BY_APP: &str = "Application server closed the connection.";
+/// Why sessions end, for the `disconnected` event, where no Close frame says it. The service's own
+/// texts are not known.
+const ENDED: &str = "The connection ended.";
+const NOT_RECOVERED_IN_TIME: &str = "The connection was lost and not recovered in time.";
+const TOO_SLOW: &str = "The client was too slow: a queue was full.";
 
 /// The options that the service itself looks at.
 #[derive(Debug, Clone, Default)]
@@ -59,6 +65,7 @@ pub(super) struct Service {
     lost: VecDeque<(Duration, Arc<str>)>,
     pub(super) touched: Vec<u64>,
     pub(super) executions: Executions,
+    pub(super) reports: Reports,
     /// Where ids and tokens come from, so that a run can be repeated.
     rng: StdRng,
 }
@@ -86,6 +93,7 @@ impl Service {
             lost: VecDeque::new(),
             touched: Vec::new(),
             executions: Executions::default(),
+            reports: Reports::default(),
             rng: StdRng::from_seed(seed),
         }
     }
@@ -105,17 +113,36 @@ impl Service {
             let (at, id) = (*at, Arc::clone(id));
             self.lost.pop_front();
             if self.sessions.get(&id).is_some_and(|s| s.lost_at == Some(at)) {
-                self.notes.info(|| format!("not recovered in time: {id}"));
-                self.end_session(&id);
+                self.end_session(&id, NOT_RECOVERED_IN_TIME);
             }
         }
     }
 
+    /// When the next of the sessions that wait for recovery may end.
+    pub(super) fn next_expiry(&self) -> Option<Duration> {
+        self.lost.front().map(|(at, _)| at.saturating_add(self.settings.limits.retention))
+    }
+
     // --- the life of a session ---------------------------------------------------------------
 
-    /// A new session; `connected` is its first message. Gives the connection id.
+    /// An id for a connection to come.
+    pub(super) fn new_id(&mut self) -> Arc<str> {
+        random_id(&mut self.rng, 16).into()
+    }
+
+    /// A new session; `connected` is its first message. Returns the connection id.
     pub(super) fn connect(&mut self, handshake: Handshake, outbox: Arc<Outbox>) -> Arc<str> {
-        let id: Arc<str> = random_id(&mut self.rng, 16).into();
+        let id = self.new_id();
+        self.connect_as(id, handshake, outbox)
+    }
+
+    /// The same with an id from [`Service::new_id`].
+    pub(super) fn connect_as(
+        &mut self,
+        id: Arc<str>,
+        handshake: Handshake,
+        outbox: Arc<Outbox>,
+    ) -> Arc<str> {
         let mut session = ServerSession {
             id: Arc::clone(&id),
             hub: Arc::clone(&handshake.hub),
@@ -132,6 +159,7 @@ impl Service {
             held: Held::default(),
             held_acks: Vec::new(),
             messages: 0,
+            reported: false,
         };
         send_connected(&mut session, &mut self.rng);
         self.notes.info(|| {
@@ -147,6 +175,15 @@ impl Service {
         self.counters.count().connections_opened += 1;
         self.counters.count().sessions += 1;
         id
+    }
+
+    /// The client can have got `connected`. Nothing happens if that was reported before.
+    pub(super) fn report_connected(&mut self, id: &str) {
+        if let Some(session) = self.sessions.get_mut(id)
+            && !std::mem::replace(&mut session.reported, true)
+        {
+            self.reports.push(|| Report::Connected(session.info()));
+        }
     }
 
     /// Gives a session that is still known to a new transport: replay first, then new messages.
@@ -207,15 +244,21 @@ impl Service {
             session.lost_at = Some(now);
             let id = Arc::clone(&session.id);
             self.lost.push_back((now, id));
+            self.reports.push(|| Report::Lost);
             self.counters.mark_changed();
         } else {
-            self.end_session(id);
+            self.end_session(id, ENDED);
         }
         Some(outbox)
     }
 
     /// Sends a Close of the service, which ends the session, and gives up the transport.
     pub(super) fn close(&mut self, id: &str, code: u16, reason: &str) {
+        self.close_because(id, code, reason, if reason.is_empty() { ENDED } else { reason });
+    }
+
+    /// The same; `why` is the reason of the `disconnected` event.
+    fn close_because(&mut self, id: &str, code: u16, reason: &str, why: &str) {
         self.notes.info(|| format!("closed by the service: {id}, {code} {reason:?}"));
         if let Some(session) = self.sessions.get(id)
             && let Some(outbox) = &session.outbox
@@ -223,7 +266,7 @@ impl Service {
             outbox.push(Out::Close { code, reason: reason.into() });
             self.touched.push(outbox.link);
         }
-        self.end_session(id);
+        self.end_session(id, why);
     }
 
     /// A queue is full: the service cuts the TCP connection without a word and forgets the session.
@@ -236,12 +279,17 @@ impl Service {
         }
         self.counters.count().overflows += 1;
         self.notes.info(|| format!("overflow: {id}, too much is unread or unacknowledged"));
-        self.end_session(id);
+        self.end_session(id, TOO_SLOW);
     }
 
-    pub(super) fn end_session(&mut self, id: &str) {
+    pub(super) fn end_session(&mut self, id: &str, why: &str) {
+        // A session may end before its client can know of it. Both events come even so, in order.
+        self.report_connected(id);
         let Some(mut session) = self.sessions.remove(id) else { return };
-        self.notes.info(|| format!("session over: {id}"));
+        self.notes.info(|| format!("session over: {id}, {why}"));
+        self.reports.push(|| {
+            Report::Disconnected(ConnectionInfo { is_open: false, ..session.info() }, why.into())
+        });
         session.forget_held();
         self.touched.extend(session.outbox.as_ref().map(|outbox| outbox.link));
         if let Some(hub) = self.hubs.get_mut(&session.hub) {
@@ -306,12 +354,14 @@ impl Service {
             _ => CLOSED_BY_APP.into(),
         };
         if let (Some(protocol), Some(outbox)) = (session.kind.protocol(), &session.outbox)
-            && let Ok(frame) =
-                encode_downstream(protocol, &Downstream::Disconnected { message: Some(text) })
+            && let Ok(frame) = encode_downstream(
+                protocol,
+                &Downstream::Disconnected { message: Some(text.clone()) },
+            )
         {
             outbox.push(Out::Frame(frame));
         }
-        self.close(id, 1000, "");
+        self.close_because(id, 1000, "", &text);
         true
     }
 

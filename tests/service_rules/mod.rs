@@ -1,4 +1,5 @@
 //! The rules of the service that its clients meet, one test each, against the emulator: raw frames,
 //! unless the rule is about the client.
 
+mod connect;
 mod handshake;
