@@ -63,7 +63,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SimpleEvents => f.write_str("simple client"),
-            Self::SimpleGroup(group) => write!(f, "simple client of group {group:?}"),
+            Self::SimpleGroup { group, .. } => write!(f, "simple client of group {group:?}"),
             Self::PubSub(protocol) => f.write_str(protocol.name()),
         }
     }
