@@ -69,7 +69,7 @@ impl ClientAccess {
     }
 
     /// Adds a group that the client is a member of once connected; no role is needed for that.
-    /// Default: none. A name is not blank and has at most 1024 characters.
+    /// Default: none. A name is not blank and has at most 1024 characters (UTF-16 units).
     pub fn group(mut self, group: impl Into<String>) -> Self {
         self.groups.push(group.into());
         self
@@ -193,9 +193,9 @@ mod tests {
                 new().lifetime(Duration::from_secs(u64::MAX)),
                 "lifetime of a client access is too long",
             ),
-            (new().group(" "), "group name of a client access must not be blank"),
-            (new().group("g".repeat(1025)), "has 1025 characters, at most 1024"),
-            (new().role(Role::send_to_group("")), "group name of a role must not be blank"),
+            (new().group(" "), "group name of a client access: a group name must not be empty"),
+            (new().group("g".repeat(1025)), "at most 1024 characters (UTF-16 units)"),
+            (new().role(Role::send_to_group("")), "group name of a role: a group name must not"),
             (new().role(Role::custom("")), "role must not be blank"),
         ] {
             let error = access.claims(String::new(), 1000).err().unwrap();

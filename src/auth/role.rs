@@ -7,10 +7,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
+use crate::protocol::rules;
 
-/// Group names and patterns may have this many characters.
-const MAX_CHARS: usize = 1024;
-/// A pattern may have this many `*` characters, those of `**` and escaped ones counted.
+/// A pattern may have this many `*` characters, both of `**` counted and escaped ones not.
 const MAX_STARS: usize = 5;
 
 const JOIN_LEAVE: &str = "webpubsub.joinLeaveGroup";
@@ -24,12 +23,12 @@ const SEND_PATTERN: &str = "webpubsub.sendToGroups.";
 ///
 /// The constructors check nothing; minting a URL does
 /// ([`ConnectionString::client_access_url`](crate::ConnectionString::client_access_url)), and so
-/// does [`str::parse`]. The rules: a group name is not blank and has at most 1024 characters; a
-/// pattern has 1 to 1024 characters, at most 5 of them `*`, and `\` stands only before `\`, `*` or
-/// `?`.
+/// does [`str::parse`]. The rules: a group name is not blank and has at most 1024 characters (UTF-16
+/// units); a pattern has 1 to 1024 of them, at most 5 times `*` without a `\` before it, and `\`
+/// stands only before `\`, `*` or `?`.
 ///
 /// In a pattern `?` is one character but not `.`, `*` any run of characters without `.`, `**` any
-/// run at all. Letter case matters.
+/// run at all; `\*`, `\?` and `\\` stand for the character itself. Letter case matters.
 ///
 /// `Display` gives the wire text, such as `webpubsub.sendToGroup.chat`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -127,41 +126,31 @@ impl FromStr for Role {
 
 /// `what` is the field's name in the error.
 pub(super) fn check_group(what: &str, group: &str) -> Result<()> {
-    if group.trim().is_empty() {
-        return Err(Error::config(format!("the {what} must not be blank")));
-    }
-    check_length(what, group)
+    rules::group(group).map_err(|why| Error::config(format!("invalid {what}: {why}")))
 }
 
 fn check_pattern(pattern: &str) -> Result<()> {
-    let what = "group pattern of a role";
+    let refused = |why: &str| Err(Error::config(format!("invalid group pattern of a role: {why}")));
     if pattern.is_empty() {
-        return Err(Error::config(format!("the {what} must not be empty")));
+        return refused("it must not be empty");
     }
-    check_length(what, pattern)?;
-    let stars = pattern.matches('*').count();
-    if stars > MAX_STARS {
-        return Err(Error::config(format!(
-            "the {what} has {stars} `*` characters, at most {MAX_STARS} are allowed"
-        )));
+    if rules::is_longer_than_a_group(pattern) {
+        return refused("it must have at most 1024 characters (UTF-16 units)");
     }
+    let mut stars = 0;
     let mut chars = pattern.chars();
     while let Some(c) = chars.next() {
-        if c == '\\' && !matches!(chars.next(), Some('\\' | '*' | '?')) {
-            return Err(Error::config(format!(
-                "the {what} has a `\\` that is not followed by `\\`, `*` or `?`"
-            )));
+        match c {
+            '*' => stars += 1,
+            '\\' if !matches!(chars.next(), Some('\\' | '*' | '?')) => {
+                return refused("a `\\` must be followed by `\\`, `*` or `?`");
+            }
+            _ => {}
         }
     }
-    Ok(())
-}
-
-fn check_length(what: &str, text: &str) -> Result<()> {
-    let chars = text.chars().count();
-    if chars > MAX_CHARS {
-        return Err(Error::config(format!(
-            "the {what} has {chars} characters, at most {MAX_CHARS} are allowed"
-        )));
+    if stars > MAX_STARS {
+        let why = format!("it has {stars} times `*` without `\\`, at most {MAX_STARS} are allowed");
+        return refused(&why);
     }
     Ok(())
 }
@@ -195,6 +184,7 @@ mod tests {
             Role::send_to_group("é".repeat(1024)),
             Role::send_to_groups("?".repeat(1024)),
             Role::send_to_groups("*.**.**"),
+            Role::send_to_groups(r"\*\*\*\*\*\*****.*"),
             Role::join_leave_groups(r"a\*b\?c\\"),
             Role::custom("anything else"),
         ] {
@@ -205,18 +195,23 @@ mod tests {
     #[test]
     fn bad_names_and_patterns_name_the_field_and_the_rule() {
         for (role, says) in [
-            (Role::send_to_group(""), "the group name of a role must not be blank"),
-            (Role::join_leave_group(" \t"), "the group name of a role must not be blank"),
-            (Role::send_to_group("g".repeat(1025)), "has 1025 characters, at most 1024"),
-            (Role::send_to_groups(""), "the group pattern of a role must not be empty"),
-            (Role::send_to_groups("?".repeat(1025)), "has 1025 characters, at most 1024"),
-            (Role::join_leave_groups("**.**.**"), "has 6 `*` characters, at most 5"),
-            (Role::join_leave_groups(r"\*\*\*\*\*\*"), "has 6 `*` characters, at most 5"),
-            (Role::send_to_groups(r"a\b"), r"a `\` that is not followed by `\`, `*` or `?`"),
-            (Role::send_to_groups(r"a\"), r"a `\` that is not followed by `\`, `*` or `?`"),
-            (Role::send_to_groups(r"a\\\"), r"a `\` that is not followed by `\`, `*` or `?`"),
+            (
+                Role::send_to_group(""),
+                "group name of a role: a group name must not be empty or blank",
+            ),
+            (Role::join_leave_group(" \t"), "a group name must not be empty or blank"),
+            (Role::send_to_group("g".repeat(1025)), "at most 1024 characters (UTF-16 units)"),
+            (Role::send_to_group("🚀".repeat(513)), "at most 1024 characters (UTF-16 units)"),
+            (Role::send_to_groups(""), "group pattern of a role: it must not be empty"),
+            (Role::send_to_groups("?".repeat(1025)), "at most 1024 characters (UTF-16 units)"),
+            (Role::send_to_groups("🚀".repeat(513)), "at most 1024 characters (UTF-16 units)"),
+            (Role::join_leave_groups("**.**.**"), r"has 6 times `*` without `\`, at most 5"),
+            (Role::join_leave_groups(r"\*******"), r"has 6 times `*` without `\`, at most 5"),
+            (Role::send_to_groups(r"a\b"), r"a `\` must be followed by `\`, `*` or `?`"),
+            (Role::send_to_groups(r"a\"), r"a `\` must be followed by `\`, `*` or `?`"),
+            (Role::send_to_groups(r"a\\\"), r"a `\` must be followed by `\`, `*` or `?`"),
             (Role::custom(" "), "a role must not be blank"),
-            (Role::custom("webpubsub.sendToGroup."), "must not be blank"),
+            (Role::custom("webpubsub.sendToGroup."), "must not be empty or blank"),
         ] {
             let error = role.check().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config);

@@ -8,7 +8,7 @@ use super::http::{Refusal, Request};
 use super::server_session::Kind;
 use super::service::Handshake;
 use crate::auth::claims::{self, Claims};
-use crate::protocol::Protocol;
+use crate::protocol::{Protocol, rules};
 use crate::secret::Secret;
 
 /// Clocks may differ by so many seconds.
@@ -166,9 +166,8 @@ fn is_hub_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "_,.[]`".contains(c))
 }
 
-/// Not blank, at most 1024 characters.
-pub(super) fn is_group_name(name: &str) -> bool {
-    !name.trim().is_empty() && name.chars().count() <= 1024
+fn is_group_name(name: &str) -> bool {
+    rules::group(name).is_ok()
 }
 
 #[cfg(test)]

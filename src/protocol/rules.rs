@@ -21,16 +21,25 @@ const MAX_METADATA: usize = 8192;
 /// `Ok`, or the rule that was broken.
 pub(crate) type Check = Result<(), Cow<'static, str>>;
 
-/// The name of a group: not blank, at most 1024 characters.
+/// The name of a group: not blank, at most 1024 UTF-16 units. The one rule for all: requests,
+/// tokens, the URL of a simple client, the app server's calls.
+///
+/// Blank is what has no character but white space (Unicode's `White_Space`), so a byte order mark,
+/// a zero-width space or a control character is a name.
 pub(crate) fn group(name: &str) -> Check {
     if name.chars().all(char::is_whitespace) {
         return Err("a group name must not be empty or blank".into());
     }
-    // Only a longer UTF-8 text can have more characters. The service counts UTF-16 units.
-    if name.len() > MAX_GROUP && name.encode_utf16().count() > MAX_GROUP {
+    if is_longer_than_a_group(name) {
         return Err("a group name must have at most 1024 characters (UTF-16 units)".into());
     }
     Ok(())
+}
+
+/// Whether a group name or pattern is too long. The service counts UTF-16 units.
+pub(crate) fn is_longer_than_a_group(text: &str) -> bool {
+    // Only a longer UTF-8 text can have more units.
+    text.len() > MAX_GROUP && text.encode_utf16().count() > MAX_GROUP
 }
 
 /// The name of an event: a letter, then up to 127 of letters, digits, `_`, `.` and `-`.
@@ -106,9 +115,13 @@ mod tests {
     fn group_names_are_not_blank_and_bounded() {
         assert!(group("größe/日本 🚀").is_ok());
         assert!(group("").is_err());
-        assert!(group(" \u{3000}\n").is_err());
+        assert!(group(" \u{3000}\n\u{a0}\u{85}").is_err());
+        for name in ["\u{feff}", "\u{200b}", "\u{1}", "\0", " a b ", "a/b*?"] {
+            assert!(group(name).is_ok(), "{name:?}");
+        }
         assert!(group(&"é".repeat(1024)).is_ok());
         assert!(group(&"é".repeat(1025)).is_err());
+        assert!(group(&"🚀".repeat(512)).is_ok());
         assert!(group(&"🚀".repeat(513)).is_err());
     }
 
