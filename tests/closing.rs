@@ -8,8 +8,8 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use webpubsub::emulator::Emulator;
-use webpubsub::{Client, ErrorKind, Event, Role};
+use webpubsub::emulator::{Emulator, Permission};
+use webpubsub::{Client, ErrorKind, Event};
 
 use crate::support::{Fake, WATCHDOG, eventually, hold, next_event, peer, within};
 
@@ -100,8 +100,8 @@ fn after_close(code: u16, by_reset: bool) -> Found {
         .connect()
         .expect("connect");
     let id = client.connection_id().expect("id");
-    for role in [Role::join_leave(), Role::send()] {
-        emulator.grant("hub", &id, &role);
+    for permission in [Permission::JoinLeaveGroup, Permission::SendToGroup] {
+        assert!(emulator.grant("hub", &id, permission, "g"));
     }
     client.join_group("g").expect("join");
     emulator.faults().hold_acks(true);

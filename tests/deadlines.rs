@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use webpubsub::emulator::{Emulator, StallAt};
-use webpubsub::{Client, ClientBuilder, Role};
+use webpubsub::emulator::{Emulator, Permission, StallAt};
+use webpubsub::{Client, ClientBuilder};
 
 use crate::support::{emulator, eventually};
 
@@ -45,7 +45,7 @@ fn many_deadlines_are_kept_beside_other_timers() {
     emulator.faults().hold_acks(true);
     // What has no room is looked after by a timer of its own.
     for _ in 0..50 {
-        emulator.send_to_group("hub", "full", "x");
+        emulator.send_to_group("hub", "full", "x").expect("sent");
     }
     // The machine may be busy, so the best of some.
     let late: Vec<_> = (0..3).map(|_| latest(&busy)).collect();
@@ -61,7 +61,8 @@ fn lives_on(
 ) {
     let builder = builder.backoff(ms(10), ms(50)).recovery_interval(ms(20));
     let client = builder.close_timeout(ms(500)).connect().expect("connect");
-    emulator.grant("hub", &client.connection_id().expect("id"), &Role::join_leave());
+    let id = client.connection_id().expect("id");
+    assert!(emulator.grant("hub", &id, Permission::JoinLeaveGroup, "g"));
     client.join_group("g").expect("join");
     hang();
     emulator.faults().drop_connections();

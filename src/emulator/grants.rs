@@ -1,22 +1,35 @@
-//! What a connection may do with groups, from its roles.
+//! What a connection may do with groups: by its roles, and by what the app server granted or revoked.
 //!
 //! Invariants: a role that is unknown, malformed or above a limit grants nothing and is no error,
-//! because the service drops such roles without a word; a check costs at most pattern length times
-//! group length, whatever the pattern.
+//! because the service drops such roles without a word; a group that was revoked is denied whatever
+//! the roles say, until it is granted again; a check costs at most pattern length times group length,
+//! whatever the pattern.
 
 use std::collections::HashSet;
+
+use crate::protocol::rules;
 
 /// Limits of the service, for joining and for sending each.
 const MAX_LITERALS: usize = 1000;
 const MAX_PATTERNS: usize = 9;
+/// Escaped ones do not count.
 const MAX_STARS: usize = 5;
-const MAX_CHARS: usize = 1024;
+
+/// A permission that the app server grants or revokes for one group at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Permission {
+    /// To join and leave the group.
+    JoinLeaveGroup,
+    /// To publish to the group.
+    SendToGroup,
+}
 
 /// The group permissions of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Grants {
-    join_leave: Permission,
-    send: Permission,
+    join_leave: Scope,
+    send: Scope,
 }
 
 impl Grants {
@@ -28,23 +41,48 @@ impl Grants {
     {
         let mut grants = Self::default();
         for role in roles {
-            grants.add(role.as_ref());
+            grants.add_role(role.as_ref());
         }
         grants
     }
 
-    /// Adds a role during the connection.
-    pub(crate) fn add(&mut self, role: &str) {
-        if let Some((permission, scope)) = self.locate(role) {
-            permission.add(scope);
+    fn add_role(&mut self, role: &str) {
+        let (scope, rest) = if let Some(rest) = role.strip_prefix("webpubsub.joinLeaveGroup") {
+            (&mut self.join_leave, rest)
+        } else if let Some(rest) = role.strip_prefix("webpubsub.sendToGroup") {
+            (&mut self.send, rest)
+        } else {
+            return;
+        };
+        if rest.is_empty() {
+            scope.any = true;
+        } else if let Some(group) = rest.strip_prefix('.') {
+            scope.add_literal(group);
+        } else if let Some(pattern) = rest.strip_prefix("s.") {
+            scope.add_pattern(pattern);
         }
     }
 
-    /// Takes a role away. Others that allow the same stay in force.
-    pub(crate) fn remove(&mut self, role: &str) {
-        if let Some((permission, scope)) = self.locate(role) {
-            permission.remove(scope);
+    /// Allows one group during the connection, whether it was revoked before or not. False: the
+    /// limit of single groups is reached.
+    pub(crate) fn grant(&mut self, permission: Permission, group: &str) -> bool {
+        let scope = self.scope(permission);
+        scope.denied.remove(group);
+        scope.allows(group) || scope.add_literal(group)
+    }
+
+    /// Denies one group, also under a role that covers it. False: the limit of single groups is
+    /// reached.
+    pub(crate) fn revoke(&mut self, permission: Permission, group: &str) -> bool {
+        let scope = self.scope(permission);
+        scope.literals.remove(group);
+        if scope.allows(group) {
+            if scope.denied.len() >= MAX_LITERALS {
+                return false;
+            }
+            scope.denied.insert(group.to_owned());
         }
+        true
     }
 
     /// May join and leave this group.
@@ -57,81 +95,53 @@ impl Grants {
         self.send.allows(group)
     }
 
-    fn locate<'a>(&mut self, role: &'a str) -> Option<(&mut Permission, Scope<'a>)> {
-        let (permission, rest) = if let Some(rest) = role.strip_prefix("webpubsub.joinLeaveGroup") {
-            (&mut self.join_leave, rest)
-        } else {
-            (&mut self.send, role.strip_prefix("webpubsub.sendToGroup")?)
-        };
-        let scope = if rest.is_empty() {
-            Scope::Any
-        } else if let Some(group) = rest.strip_prefix('.') {
-            Scope::Group(group)
-        } else {
-            Scope::Pattern(rest.strip_prefix("s.")?)
-        };
-        Some((permission, scope))
+    fn scope(&mut self, permission: Permission) -> &mut Scope {
+        match permission {
+            Permission::JoinLeaveGroup => &mut self.join_leave,
+            Permission::SendToGroup => &mut self.send,
+        }
     }
 }
 
-/// What follows the permission's name in a role.
-enum Scope<'a> {
-    Any,
-    Group(&'a str),
-    Pattern(&'a str),
-}
-
+/// The groups that one permission covers.
 #[derive(Debug, Default)]
-struct Permission {
+struct Scope {
     any: bool,
     /// Group names; those of patterns without a wildcard too.
     literals: HashSet<String>,
     patterns: Vec<Pattern>,
+    /// Revoked ones that the rest would allow.
+    denied: HashSet<String>,
 }
 
-impl Permission {
-    fn add(&mut self, scope: Scope<'_>) {
-        match scope {
-            Scope::Any => self.any = true,
-            Scope::Group(group) => self.add_literal(group.to_owned()),
-            Scope::Pattern(text) => match Pattern::parse(text) {
-                Some(Parsed::Literal(group)) => self.add_literal(group),
-                Some(Parsed::Wildcard(pattern)) => self.add_pattern(pattern),
-                None => {}
-            },
+impl Scope {
+    /// False if the group is not covered then.
+    fn add_literal(&mut self, group: &str) -> bool {
+        if rules::group(group).is_ok() && self.literals.len() < MAX_LITERALS {
+            self.literals.insert(group.to_owned());
         }
+        self.literals.contains(group)
     }
 
-    fn add_literal(&mut self, group: String) {
-        if !group.is_empty() && self.literals.len() < MAX_LITERALS {
-            self.literals.insert(group);
-        }
-    }
-
-    fn add_pattern(&mut self, pattern: Pattern) {
-        if self.patterns.len() < MAX_PATTERNS && !self.patterns.contains(&pattern) {
-            self.patterns.push(pattern);
-        }
-    }
-
-    fn remove(&mut self, scope: Scope<'_>) {
-        match scope {
-            Scope::Any => self.any = false,
-            Scope::Group(group) => {
-                self.literals.remove(group);
+    fn add_pattern(&mut self, text: &str) {
+        match Pattern::parse(text) {
+            Some(Parsed::Literal(group)) => {
+                self.add_literal(&group);
             }
-            Scope::Pattern(text) => match Pattern::parse(text) {
-                Some(Parsed::Literal(group)) => {
-                    self.literals.remove(&group);
+            Some(Parsed::Wildcard(pattern)) => {
+                if self.patterns.len() < MAX_PATTERNS && !self.patterns.contains(&pattern) {
+                    self.patterns.push(pattern);
                 }
-                Some(Parsed::Wildcard(pattern)) => self.patterns.retain(|p| *p != pattern),
-                None => {}
-            },
+            }
+            None => {}
         }
     }
 
     fn allows(&self, group: &str) -> bool {
-        self.any || self.literals.contains(group) || self.patterns.iter().any(|p| p.matches(group))
+        let covered = self.any
+            || self.literals.contains(group)
+            || self.patterns.iter().any(|p| p.matches(group));
+        covered && !self.denied.contains(group)
     }
 }
 
@@ -157,19 +167,29 @@ enum Parsed {
 
 impl Pattern {
     fn parse(text: &str) -> Option<Parsed> {
-        if text.chars().count() > MAX_CHARS || text.matches('*').count() > MAX_STARS {
+        if rules::is_longer_than_a_group(text) {
             return None;
         }
         let mut tokens = Vec::new();
+        let mut stars = 0;
         let mut chars = text.chars().peekable();
         while let Some(c) = chars.next() {
             tokens.push(match c {
                 '?' => Token::One,
-                '*' if chars.next_if_eq(&'*').is_some() => Token::DottedRun,
-                '*' => Token::Run,
+                '*' if chars.next_if_eq(&'*').is_some() => {
+                    stars += 2;
+                    Token::DottedRun
+                }
+                '*' => {
+                    stars += 1;
+                    Token::Run
+                }
                 '\\' => Token::Char(chars.next().filter(|c| matches!(c, '\\' | '*' | '?'))?),
                 c => Token::Char(c),
             });
+        }
+        if stars > MAX_STARS {
+            return None;
         }
         let literal = |token: &Token| match token {
             Token::Char(c) => Some(*c),
@@ -264,10 +284,15 @@ mod tests {
         assert!(matches("*.*.*.*.*", "a.b.c.d.e"));
         assert!(!matches("*.*.*.*.*.*", "a.b.c.d.e.f"));
         assert!(!matches("***.***", "a.b"));
+        assert!(matches(r"\******", "*a.b"), "an escaped star is none of the five");
+        assert!(!matches(r"\*******", "*a.b"));
+        assert!(matches(r"\*\*\*\*\*\*", "******"));
         assert!(!matches(r"a\b", "ab"));
         assert!(!matches(r"*\", "a"));
         assert!(matches(&"?".repeat(1024), &"a".repeat(1024)));
         assert!(!matches(&format!("**{}", "?".repeat(1023)), &"a".repeat(1023)));
+        assert!(matches(&format!("{}*", "🎉".repeat(511)), &"🎉".repeat(512)));
+        assert!(!matches(&format!("{}*", "🎉".repeat(512)), &"🎉".repeat(512)));
         let odd = Grants::new([
             "",
             "admin",
@@ -290,18 +315,43 @@ mod tests {
     }
 
     #[test]
-    fn roles_come_and_go_during_the_connection() {
-        let mut grants = Grants::new(["webpubsub.sendToGroups.a.*"]);
-        for role in ["webpubsub.sendToGroup.b", "webpubsub.sendToGroup", "webpubsub.sendToGroup"] {
-            grants.add(role);
+    fn a_revoked_group_is_denied_under_every_role_until_it_is_granted() {
+        for role in
+            ["webpubsub.sendToGroup", "webpubsub.sendToGroup.a", "webpubsub.sendToGroups.a*"]
+        {
+            let mut grants = Grants::new([role]);
+            for _ in 0..2 {
+                assert!(grants.revoke(Permission::SendToGroup, "a"));
+                assert!(!grants.may_send("a"), "{role}");
+            }
+            assert_eq!(grants.may_send("ab"), !role.ends_with('a'), "{role}");
+            assert!(grants.grant(Permission::SendToGroup, "a") && grants.may_send("a"), "{role}");
         }
-        assert!(grants.may_send("c"));
-        grants.remove("webpubsub.sendToGroup");
-        assert!(!grants.may_send("c") && grants.may_send("b") && grants.may_send("a.x"));
-        grants.remove("webpubsub.sendToGroup.b");
-        grants.remove("webpubsub.sendToGroups.a.*");
-        grants.remove("webpubsub.sendToGroups.a.*");
-        assert!(!grants.may_send("b") && !grants.may_send("a.x"));
+    }
+
+    #[test]
+    fn one_group_at_a_time_is_granted_and_revoked_by_its_literal_name() {
+        let mut grants = Grants::new(["webpubsub.sendToGroup.b"]);
+        assert!(grants.grant(Permission::JoinLeaveGroup, "a*"));
+        assert!(grants.may_join_leave("a*") && !grants.may_join_leave("ab"));
+        assert!(!grants.may_send("a*"), "the other permission is not touched");
+        assert!(grants.revoke(Permission::SendToGroup, "*") && grants.may_send("b"));
+        assert!(grants.revoke(Permission::JoinLeaveGroup, "a*"));
+        assert!(!grants.may_join_leave("a*"));
+    }
+
+    #[test]
+    fn single_groups_are_bounded_and_room_is_made_by_the_opposite_call() {
+        let (mut few, mut all) = (Grants::default(), Grants::new(["webpubsub.sendToGroup"]));
+        let send = Permission::SendToGroup;
+        for i in 0..1000 {
+            assert!(few.grant(send, &format!("g{i}")) && all.revoke(send, &format!("g{i}")));
+        }
+        assert!(!few.grant(send, "more") && !few.may_send("more"));
+        assert!(!all.revoke(send, "more") && all.may_send("more"));
+        assert!(few.grant(send, "g0") && all.revoke(send, "g0"));
+        assert!(few.revoke(send, "g0") && few.grant(send, "more") && few.may_send("more"));
+        assert!(all.grant(send, "g0") && all.revoke(send, "more") && !all.may_send("more"));
     }
 
     #[test]

@@ -72,6 +72,7 @@ pub use builder::{EmulatorBuilder, Limits};
 pub use connect::{ConnectAnswer, ConnectRequest};
 pub use events::{EmulatedEvent, EventAnswer};
 pub use faults::{Faults, StallAt};
+pub use grants::Permission;
 pub use record::{Direction, RecordedFrame};
 pub use server_session::ConnectionInfo;
 pub use stats::Stats;
@@ -85,6 +86,7 @@ use server::Server;
 use crate::auth::{ClientAccess, Role};
 use crate::error::Result;
 use crate::message::{Metadata, Payload};
+use crate::protocol::rules;
 use crate::secret::Secret;
 
 /// A running emulator of the service; see the [module](self).
@@ -247,31 +249,50 @@ impl Emulator {
 
     /// Adds a connection to a group; false if it does not exist or the name is not valid.
     pub fn add_to_group(&self, hub: &str, group: &str, connection_id: &str) -> bool {
-        admission::is_group_name(group)
+        rules::group(group).is_ok()
             && self.hub(hub, |service, hub| {
                 service.is_member(hub, connection_id) && service.join(connection_id, group)
             })
     }
 
-    /// Takes a connection out of a group; false if the connection does not exist.
+    /// Takes a connection out of a group; false if it does not exist or the name is not valid.
     pub fn remove_from_group(&self, hub: &str, group: &str, connection_id: &str) -> bool {
-        self.hub(hub, |service, hub| {
-            service.is_member(hub, connection_id) && service.leave(connection_id, group)
-        })
+        rules::group(group).is_ok()
+            && self.hub(hub, |service, hub| {
+                service.is_member(hub, connection_id) && service.leave(connection_id, group)
+            })
     }
 
-    /// Gives a connection a role; false if the connection does not exist.
-    pub fn grant(&self, hub: &str, connection_id: &str, role: &Role) -> bool {
-        self.hub(hub, |service, hub| {
-            service.change_grants(hub, connection_id, |grants| grants.add(role.as_str()))
-        })
+    /// Allows a connection one group, by its literal name. False if the connection does not exist,
+    /// the name is not valid, or 1000 single groups are allowed already.
+    pub fn grant(
+        &self,
+        hub: &str,
+        connection_id: &str,
+        permission: Permission,
+        group: &str,
+    ) -> bool {
+        rules::group(group).is_ok()
+            && self.hub(hub, |service, hub| {
+                service.change_grants(hub, connection_id, |grants| grants.grant(permission, group))
+            })
     }
 
-    /// Takes a role from a connection; false if the connection does not exist.
-    pub fn revoke(&self, hub: &str, connection_id: &str, role: &Role) -> bool {
-        self.hub(hub, |service, hub| {
-            service.change_grants(hub, connection_id, |grants| grants.remove(role.as_str()))
-        })
+    /// Denies a connection one group, by its literal name, until it is granted: also if a role of
+    /// the connection covers the group. A member stays a member and cannot leave any more. False if
+    /// the connection does not exist, the name is not valid, or 1000 single groups are denied
+    /// already.
+    pub fn revoke(
+        &self,
+        hub: &str,
+        connection_id: &str,
+        permission: Permission,
+        group: &str,
+    ) -> bool {
+        rules::group(group).is_ok()
+            && self.hub(hub, |service, hub| {
+                service.change_grants(hub, connection_id, |grants| grants.revoke(permission, group))
+            })
     }
 
     /// All sessions of a hub, those that wait for recovery included, by connection id.

@@ -373,10 +373,10 @@ impl Service {
         &mut self,
         hub: &str,
         id: &str,
-        change: impl FnOnce(&mut Grants),
+        change: impl FnOnce(&mut Grants) -> bool,
     ) -> bool {
         let session = self.sessions.get_mut(id).filter(|s| *s.hub == *hub);
-        session.map(|s| change(&mut s.grants)).is_some()
+        session.is_some_and(|s| change(&mut s.grants))
     }
 
     pub(super) fn protocol_of(&self, id: &str) -> Option<Protocol> {
