@@ -227,8 +227,8 @@ impl Service {
             self.cut_behind_queue(from);
             return false;
         }
-        let Some(session) = self.sessions.get_mut(from.id) else { return false };
-        if !session.acked.insert(ack_id) {
+        let Some(session) = self.sessions.get(from.id) else { return false };
+        if session.acked.contains(ack_id) {
             self.counters.count().duplicates += 1;
             let text = format!("Message with ack-id: {ack_id} has been processed");
             self.ack(from, Some(ack_id), Err(named("Duplicate", &text)));
@@ -241,11 +241,11 @@ impl Service {
     fn finish(&mut self, from: From<'_>, ack_id: Option<u64>, outcome: Result<(), NamedError>) {
         if let (Some(ack_id), Some(session)) = (ack_id, self.sessions.get_mut(from.id)) {
             if outcome.is_ok() {
+                session.acked.insert(ack_id);
                 let count = self.executions.count(&session.id, ack_id);
                 let most = &mut self.counters.count().max_executions;
                 *most = u64::from(count).max(*most);
             } else {
-                session.acked.forget(ack_id);
                 self.counters.count().failed_acks += 1;
             }
         }

@@ -2,7 +2,9 @@
 //!
 //! Invariants: sequence ids go up by one per numbered message and are never reused; the replay
 //! buffer holds exactly the numbered messages above the last acknowledged id; an ack id is in the
-//! memory from the moment its request is taken up, so a repeat never runs it a second time.
+//! memory from the moment its request has succeeded. A repeat cannot come in between, because a
+//! session does one thing at a time and everything waits behind an event that is with the event
+//! handler.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
@@ -104,7 +106,8 @@ pub(super) struct Running {
     pub(super) ack_id: Option<u64>,
 }
 
-/// The last so many ack ids that were carried out (or are being carried out).
+/// The ack ids of the last requests that succeeded. One that was refused is not in here: it may be
+/// sent again under its id, and pushes no other out.
 #[derive(Debug)]
 pub(super) struct AckMemory {
     limit: usize,
@@ -117,25 +120,20 @@ impl AckMemory {
         Self { limit, known: HashSet::new(), order: VecDeque::new() }
     }
 
-    /// Takes note of an id; false if it is known already.
-    pub(super) fn insert(&mut self, id: u64) -> bool {
+    pub(super) fn contains(&self, id: u64) -> bool {
+        self.known.contains(&id)
+    }
+
+    /// The request with this id has succeeded.
+    pub(super) fn insert(&mut self, id: u64) {
         if !self.known.insert(id) {
-            return false;
+            return;
         }
         self.order.push_back(id);
         if self.order.len() > self.limit
             && let Some(old) = self.order.pop_front()
         {
             self.known.remove(&old);
-        }
-        true
-    }
-
-    /// The request failed: its id may be used again.
-    pub(super) fn forget(&mut self, id: u64) {
-        self.known.remove(&id);
-        if let Some(at) = self.order.iter().rposition(|known| *known == id) {
-            self.order.remove(at);
         }
     }
 }
@@ -216,15 +214,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_last_ids_are_remembered_and_failed_ones_forgotten() {
+    fn only_the_last_ids_are_remembered() {
         let mut memory = AckMemory::new(3);
-        assert!(memory.insert(1) && memory.insert(2) && memory.insert(3));
-        assert!(!memory.insert(1));
-        assert!(memory.insert(4), "pushes 1 out");
-        assert!(memory.insert(1), "pushes 2 out");
-        memory.forget(4);
-        assert!(memory.insert(4));
-        assert!(!memory.insert(3));
+        for id in [1, 2, 3, 1, 4] {
+            memory.insert(id);
+        }
+        let known: Vec<u64> = (0..6).filter(|id| memory.contains(*id)).collect();
+        assert_eq!(known, [2, 3, 4], "1 was the first of four");
     }
 
     #[test]
