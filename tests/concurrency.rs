@@ -82,7 +82,7 @@ fn each_threads_order_is_the_order_on_the_wire() {
     let emulator = Emulator::builder()
         .limits(|l| {
             l.unacked_messages = usize::MAX;
-            l.outbound_messages = usize::MAX;
+            l.outbound_frames = usize::MAX;
             l.unacked_bytes = usize::MAX;
             l.outbound_bytes = usize::MAX;
         })

@@ -58,10 +58,10 @@ impl ClientBuilder {
     /// How many calls may be sent and unacked, 1 to 1000. Default: 256. Further ones wait in
     /// order.
     ///
-    /// The service recognises a repetition among its last 1000 ack ids. It also cuts a connection
-    /// of a plain subprotocol for which 1000 frames are unsent, and a call may bring two: its ack,
-    /// and the echo of a publication to a group of which the client is a member. Fire and forget
-    /// has no such limit.
+    /// The service recognises a repetition among the last 1000 ack ids that succeeded. It also ends
+    /// a session for which more than 1000 frames are unsent (1032 over a reliable subprotocol), and
+    /// a call may bring two: its ack, and the echo of a publication to a group of which the client is
+    /// a member. Fire and forget has no such limit.
     pub fn max_in_flight(mut self, calls: usize) -> Self {
         self.options.session.max_in_flight = calls;
         self

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Emulator;
 use super::connect::{ConnectAnswer, ConnectHandler, ConnectRequest};
 use super::events::{EmulatedEvent, EventAnswer, Handler};
+use super::outbox::Load;
 use super::reports::Listeners;
 use super::server_session::ConnectionInfo;
 use super::service::{Settings, random_id};
@@ -23,14 +24,16 @@ pub struct Limits {
     pub unacked_messages: usize,
     /// The same in bytes of encoded frames. Default: 16 MiB.
     pub unacked_bytes: usize,
-    /// Messages that may wait to be written to a client that is not reliable; one more ends the
-    /// session. Default: 1000.
-    pub outbound_messages: usize,
-    /// The same in bytes. Default: 16 MiB.
+    /// Frames (messages, acks, pongs) that may wait until they are written to a client; one more cuts
+    /// the connection without a Close, and the session is over. This is for clients that are not
+    /// reliable; for a reliable one it is [`unacked_messages`](Self::unacked_messages) and 32
+    /// more, 1032 by default. Default: 1000.
+    pub outbound_frames: usize,
+    /// The same in bytes, for clients that are not reliable. Default: 16 MiB.
     pub outbound_bytes: usize,
     /// The largest message taken from a client; a larger one gets Close 1009. Default: 1 MiB.
     pub message_size: usize,
-    /// So many of the last ack ids are known again (`Duplicate`). Default: 1000.
+    /// This many of the last ack ids that succeeded are known again (`Duplicate`). Default: 1000.
     pub remembered_ack_ids: usize,
     /// For how long a reliable session waits for recovery. Default: 30 s.
     pub retention: Duration,
@@ -44,12 +47,27 @@ impl Default for Limits {
         Self {
             unacked_messages: 1000,
             unacked_bytes: 16 << 20,
-            outbound_messages: 1000,
+            outbound_frames: 1000,
             outbound_bytes: 16 << 20,
             message_size: 1 << 20,
             remembered_ack_ids: 1000,
             retention: Duration::from_secs(30),
             connect_retry_time: Duration::from_secs(9),
+        }
+    }
+}
+
+impl Limits {
+    /// Beside the unacknowledged messages, which a recovery sends all at once, this many acks and
+    /// pongs may wait for a reliable client.
+    const CONTROL_FRAMES: usize = 32;
+
+    /// Whether this much may wait to be written to a client.
+    pub(super) fn allow(&self, reliable: bool, load: Load) -> bool {
+        if reliable {
+            load.frames <= self.unacked_messages.saturating_add(Self::CONTROL_FRAMES)
+        } else {
+            load.frames <= self.outbound_frames && load.bytes <= self.outbound_bytes
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::outbox::Out;
 use super::service::Service;
 use crate::message::{GroupMessage, Metadata, Payload, ServerMessage};
 use crate::protocol::{Downstream, Frame, Protocol, encode_downstream};
@@ -166,11 +167,9 @@ impl Service {
         }
         session.messages += 1;
         if let Some(outbox) = &session.outbox {
-            let (messages, bytes) = outbox.push_message(frame);
+            let load = outbox.push(Out::Frame(frame));
             self.touched.push(outbox.link);
-            if !reliable && (messages > limits.outbound_messages || bytes > limits.outbound_bytes) {
-                return false;
-            }
+            return limits.allow(reliable, load);
         }
         true
     }

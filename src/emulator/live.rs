@@ -18,10 +18,13 @@ use super::server::Shared;
 use super::server_session::Kind;
 use super::writer::{Work, Writer};
 use crate::protocol::{Frame, Protocol};
-use crate::transport::{Incoming, Link, LinkReader, Lost, Op, wait_to_read};
+use crate::transport::{Flushed, Incoming, Link, LinkReader, Lost, Op, wait_to_read};
 
 /// One batch of a writer.
 const BATCH: usize = 256 * 1024;
+/// While the socket has no room, this often the outbox hears which frames have left: until then they
+/// count against the limit of queued frames.
+const REPORT: Duration = Duration::from_millis(10);
 /// So long the reader tries to write its own answers.
 const READER_LIMIT: Duration = Duration::from_millis(20);
 /// A read that took less did not ask the socket: the client sends many messages at once, and the
@@ -182,7 +185,9 @@ impl Live {
         let next = || every.and_then(|every| Instant::now().checked_add(every));
         let mut pong_at = next();
         loop {
-            match self.writer.wait(BATCH, pong_at) {
+            // A slow writer takes one frame at a time, because each counts until it is written.
+            let slow = self.shared.switches.pace().is_some();
+            match self.writer.wait(if slow { 1 } else { BATCH }, pong_at) {
                 Work::End => return self.writer.wake(),
                 Work::Pong => {
                     pong_at = next();
@@ -256,7 +261,7 @@ impl Live {
         let (over, bytes) = (|| self.writer.is_over(), frame.as_bytes());
         // The writer thread alone has all the time.
         if limit < Duration::MAX || !shared.switches.write_slowly(&self.link, op, bytes, over) {
-            self.link.append(op, bytes);
+            self.link.append_call(op, bytes, true, None);
         }
         shared.counters.up(&shared.counters.frames_out);
         if let (true, Some(id)) = (shared.recorder.is_on(), &self.id) {
@@ -264,20 +269,31 @@ impl Live {
         }
     }
 
-    /// Writes what was appended, and says so to the outbox. False if something is left (owed to
-    /// the writer thread).
+    /// Writes what was appended, and tells the outbox what has left. False if something is left
+    /// (owed to the writer thread).
     fn flush(&self, limit: Duration) -> bool {
         let until = Instant::now().checked_add(limit);
         loop {
-            let slice = Instant::now() + Duration::from_millis(100);
-            self.link.flush(until.map_or(slice, |until| until.min(slice)));
-            if !self.link.has_rest() || self.writer.is_over() {
+            let slice = Instant::now() + REPORT;
+            let flushed = self.link.flush(until.map_or(slice, |until| until.min(slice)));
+            let unwritten = self.link.unwritten();
+            // The reader, which writes a pong, may have taken the rest over; it does not wait.
+            let done = match flushed {
+                Flushed::All | Flushed::Failed => true,
+                Flushed::ByOther => unwritten == 0,
+                Flushed::Rest => false,
+            };
+            if done || self.writer.is_over() {
                 self.writer.wrote(false);
                 return true;
             }
+            self.writer.outbox.keep_taken(unwritten);
             if until.is_some_and(|until| until <= Instant::now()) {
                 self.writer.wrote(true);
                 return false;
+            }
+            if flushed == Flushed::ByOther {
+                thread::yield_now();
             }
         }
     }

@@ -4,6 +4,9 @@
 //! (`writer` adds their waiting), or a test that drives the service in one thread. One outbox lives as
 //! long as one transport: a recovered session gets a new one.
 //!
+//! A frame counts as queued until it is written: whoever takes one must say so
+//! ([`Outbox::keep_taken`]), or take it as written at once ([`Outbox::take_written`]).
+//!
 //! Its lock only makes it shareable: it is a leaf, held for a few memory operations.
 
 use std::collections::VecDeque;
@@ -36,12 +39,20 @@ pub(crate) enum Fate {
     Reset,
 }
 
+/// What was queued on a transport and is not yet written: messages, acks, pongs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Load {
+    pub(super) frames: usize,
+    pub(super) bytes: usize,
+}
+
 #[derive(Default)]
 struct Queue {
     items: VecDeque<Out>,
-    /// Messages (not acks or pongs) in `items`, and their bytes.
-    messages: usize,
-    bytes: usize,
+    /// The sizes of the frames that were taken and are not yet written, in order.
+    taken: VecDeque<usize>,
+    /// Of `items` and `taken`.
+    load: Load,
     fate: Option<Fate>,
     input_paused: bool,
 }
@@ -57,18 +68,15 @@ impl Outbox {
         Arc::new(Self { link, queue: Mutex::default() })
     }
 
-    /// Queues a message that counts against the limits; gives the messages and bytes waiting.
-    pub(super) fn push_message(&self, frame: Frame) -> (usize, usize) {
+    /// Queues something. Returns what waits to be written then; a Close does not count.
+    pub(super) fn push(&self, out: Out) -> Load {
         let mut queue = lock(&self.queue);
-        queue.messages += 1;
-        queue.bytes += frame.as_bytes().len();
-        queue.items.push_back(Out::Frame(frame));
-        (queue.messages, queue.bytes)
-    }
-
-    /// Queues something that is not a message (ack, pong, close).
-    pub(super) fn push(&self, out: Out) {
-        lock(&self.queue).items.push_back(out);
+        if let Out::Frame(frame) = &out {
+            queue.load.frames += 1;
+            queue.load.bytes += frame.as_bytes().len();
+        }
+        queue.items.push_back(out);
+        queue.load
     }
 
     /// Decides that the transport ends at once, unless that is decided already.
@@ -93,11 +101,24 @@ impl Outbox {
         lock(&self.queue).items.len()
     }
 
-    /// Takes at least one item and about `max_bytes`; nothing if there is none, or from a
-    /// aborted transport.
+    /// Takes at least one item and about `max_bytes`; nothing if there is none, or from an
+    /// aborted transport. The frames go on counting until [`Outbox::keep_taken`].
     pub(super) fn take(&self, max_bytes: usize) -> Vec<Out> {
         let mut queue = lock(&self.queue);
         if queue.fate.is_some() { Vec::new() } else { queue.split(max_bytes) }
+    }
+
+    /// All frames that were taken are written, but for the last `unwritten` ones.
+    pub(super) fn keep_taken(&self, unwritten: usize) {
+        lock(&self.queue).keep_taken(unwritten);
+    }
+
+    /// The same as [`Outbox::take`], for whoever has written it thereby.
+    #[cfg(test)]
+    pub(super) fn take_written(&self, max_bytes: usize) -> Vec<Out> {
+        let taken = self.take(max_bytes);
+        self.keep_taken(0);
+        taken
     }
 }
 
@@ -116,14 +137,20 @@ impl Queue {
             };
         }
         let batch: Vec<Out> = self.items.drain(..count).collect();
-        if self.items.is_empty() {
-            (self.messages, self.bytes) = (0, 0);
-        } else {
-            // Acks are a little over-counted here, which the next emptying corrects.
-            self.messages = self.messages.saturating_sub(batch.len());
-            self.bytes = self.bytes.saturating_sub(size);
+        for out in &batch {
+            if let Out::Frame(frame) = out {
+                self.taken.push_back(frame.as_bytes().len());
+            }
         }
         batch
+    }
+
+    fn keep_taken(&mut self, unwritten: usize) {
+        let written = self.taken.len().saturating_sub(unwritten);
+        for size in self.taken.drain(..written) {
+            self.load.frames -= 1;
+            self.load.bytes -= size;
+        }
     }
 }
 
@@ -141,16 +168,27 @@ mod tests {
         Frame::Text(s.into())
     }
 
+    fn load(frames: usize, bytes: usize) -> Load {
+        Load { frames, bytes }
+    }
+
     #[test]
-    fn what_is_taken_leaves_the_count() {
+    fn a_frame_counts_until_it_is_written() {
         let outbox = Outbox::new(1);
-        outbox.push_message(text("a"));
-        assert_eq!(outbox.push_message(text("b")), (2, 2));
+        assert_eq!(outbox.push(Out::Frame(text("a"))), load(1, 1));
+        assert_eq!(outbox.push(Out::Frame(text("bb"))), load(2, 3));
         assert_eq!(outbox.take(1), [Out::Frame(text("a"))]);
-        assert_eq!(outbox.push_message(text("c")).0, 2);
+        assert_eq!(outbox.push(Out::Frame(text("ccc"))), load(3, 6), "one is taken, none written");
         assert_eq!(outbox.take(usize::MAX).len(), 2);
-        assert!(outbox.take(1).is_empty());
-        assert_eq!(outbox.push_message(text("d")), (1, 1));
+        outbox.keep_taken(2);
+        assert_eq!(outbox.push(Out::Frame(text("d"))), load(3, 6), "only the first is written");
+        outbox.keep_taken(2);
+        outbox.keep_taken(9);
+        assert_eq!(outbox.push(Out::Cut), load(3, 6));
+        outbox.keep_taken(0);
+        assert_eq!(outbox.push(Out::Frame(text("e"))), load(2, 2), "what is not taken counts on");
+        assert_eq!(outbox.take_written(usize::MAX).len(), 3);
+        assert_eq!(outbox.push(Out::Frame(text("f"))), load(1, 1));
     }
 
     #[test]

@@ -286,9 +286,8 @@ impl Service {
     fn reply(&mut self, from: From<'_>, message: &Downstream) {
         if let Some(session) = self.sessions.get(from.id)
             && let Some(frame) = session.encode(message)
-            && let Some(outbox) = &session.outbox
         {
-            outbox.push(Out::Frame(frame));
+            self.queue_frame(from.id, frame);
         }
     }
 
@@ -311,17 +310,19 @@ impl Service {
     /// Ends the fault of held acks.
     pub(super) fn release_acks(&mut self) {
         self.plan.hold_acks = false;
-        let mut touched = Vec::new();
+        let mut held = Vec::new();
         for session in self.sessions.values_mut() {
-            let held = std::mem::take(&mut session.held_acks);
-            if let (Some(outbox), false) = (&session.outbox, held.is_empty()) {
-                for frame in held {
-                    outbox.push(Out::Frame(frame));
-                }
-                touched.push(outbox.link);
+            let frames = std::mem::take(&mut session.held_acks);
+            if let (Some(outbox), false) = (&session.outbox, frames.is_empty()) {
+                self.touched.push(outbox.link);
+                held.push((Arc::clone(&session.id), frames));
             }
         }
-        self.touched.extend(touched);
+        for (id, frames) in held {
+            for frame in frames {
+                self.queue_frame(&id, frame);
+            }
+        }
     }
 }
 

@@ -197,15 +197,13 @@ impl Replay {
         }
     }
 
-    /// What is sent after a recovery; `twice` also repeats what was acknowledged.
-    pub(super) fn frames(&self, twice: bool, now: Duration) -> Vec<Frame> {
+    /// What is sent after a recovery. For a fault the first `again` of those that were acknowledged
+    /// lately, and of the others, are sent in front of that.
+    pub(super) fn frames(&self, again: usize, now: Duration) -> Vec<Frame> {
         let alive = |kept: &&Kept| kept.expires.is_none_or(|at| now < at);
         let kept = self.kept.iter().filter(alive).map(|kept| &kept.frame);
-        if !twice {
-            return kept.cloned().collect();
-        }
         let released = self.released.iter().map(|(_, frame)| frame);
-        released.chain(kept.clone()).chain(kept).cloned().collect()
+        released.chain(kept.clone()).take(again).chain(kept).cloned().collect()
     }
 }
 
@@ -232,9 +230,9 @@ mod tests {
         replay.release(2, false);
         assert_eq!((replay.len(), replay.bytes(), replay.next_id()), (1, 1, 4));
         replay.release(1, false);
-        assert_eq!(replay.frames(false, Duration::ZERO), [Frame::Text("c".into())]);
+        assert_eq!(replay.frames(0, Duration::ZERO), [Frame::Text("c".into())]);
         replay.release(u64::MAX, true);
         assert_eq!((replay.len(), replay.bytes()), (0, 0));
-        assert_eq!(replay.frames(true, Duration::ZERO), [Frame::Text("c".into())]);
+        assert_eq!(replay.frames(9, Duration::ZERO), [Frame::Text("c".into())]);
     }
 }

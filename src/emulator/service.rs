@@ -221,11 +221,14 @@ impl Service {
         if self.settings.connected_after_recovery {
             send_connected(session, &mut self.rng);
         }
-        let frames = session.replay.frames(self.plan.duplicate_replay, now);
+        // No more than leaves room for the acks: the fault is not to fill the outbound queue.
+        let room = self.settings.limits.unacked_messages.saturating_sub(session.replay.len());
+        let again = if self.plan.duplicate_replay { room } else { 0 };
+        let frames = session.replay.frames(again, now);
         self.counters.count().replayed += frames.len() as u64;
         self.notes.info(|| format!("recovered: {id}, {} messages replayed", frames.len()));
         for frame in frames {
-            outbox.push_message(frame);
+            outbox.push(Out::Frame(frame));
         }
         let found = (Arc::clone(&session.id), session.kind.clone());
         self.touched.push(outbox.link);
@@ -310,6 +313,17 @@ impl Service {
             .filter(|s| s.outbox.as_ref().is_some_and(|outbox| outbox.link == link))
     }
 
+    /// Queues a frame for a session's transport; without one it is lost. A client that does not take
+    /// what is queued loses its session.
+    pub(super) fn queue_frame(&mut self, id: &str, frame: Frame) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let Some(outbox) = &session.outbox else { return };
+        let load = outbox.push(Out::Frame(frame));
+        if !self.settings.limits.allow(session.kind.is_reliable(), load) {
+            self.overflow(id);
+        }
+    }
+
     pub(super) fn touch_outbox(&mut self, outbox: &Outbox) {
         self.touched.push(outbox.link);
     }
@@ -389,7 +403,7 @@ impl Service {
         open.map(|s| Arc::clone(&s.id)).collect()
     }
 
-    /// Queues a frame as it is, outside numbering and limits.
+    /// Queues a frame as it is, without a number. It counts as queued but ends no session itself.
     pub(super) fn push_raw(&mut self, id: &str, frame: Frame) {
         if let Some(session) = self.sessions.get(id)
             && let Some(outbox) = &session.outbox

@@ -60,9 +60,9 @@ impl Transport {
     }
 
     /// What the service sends, in order: at least one item and about `max_bytes`, if there is any.
-    /// What is not taken counts against the limits of a plain connection.
+    /// What is taken counts as written; what is not counts against the limits of the connection.
     pub(crate) fn take(&self, max_bytes: usize) -> Vec<Out> {
-        self.outbox.take(max_bytes)
+        self.outbox.take_written(max_bytes)
     }
 
     /// The service ends the TCP connection at once; nothing more can be taken.

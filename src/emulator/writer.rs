@@ -145,6 +145,9 @@ impl Writer {
     /// The batch has been written, or (`owed`) is left to the writer thread.
     pub(super) fn wrote(&self, owed: bool) {
         let mut state = lock(&self.state);
+        if !owed {
+            self.outbox.keep_taken(0);
+        }
         state.writing = if owed { Writing::Owed } else { Writing::Nobody };
         if state.waiters > 0 && (owed || state.reader_waits || self.outbox.len() > 0) {
             self.notify(&state);
@@ -233,14 +236,16 @@ mod tests {
     #[test]
     fn one_writer_at_a_time_and_order_kept() {
         let writer = Writer::new(1);
-        writer.outbox.push_message(text("a"));
-        writer.outbox.push_message(text("b"));
+        writer.outbox.push(Out::Frame(text("a")));
+        writer.outbox.push(Out::Frame(text("b")));
         assert_eq!(writer.take(1).unwrap(), [Out::Frame(text("a"))]);
         assert!(writer.take(1).is_none());
         writer.wrote(true);
         assert!(writer.take(1).is_none(), "what is owed goes first");
         assert!(matches!(writer.wait(1, None), Work::Owed));
+        assert_eq!(writer.outbox.push(Out::Cut).frames, 2, "what is owed counts as queued");
         writer.wrote(false);
+        assert_eq!(writer.outbox.push(Out::Cut).frames, 1);
         assert!(matches!(writer.wait(1, None), Work::Batch(b) if b == [Out::Frame(text("b"))]));
     }
 
@@ -248,11 +253,11 @@ mod tests {
     fn a_due_pong_comes_behind_what_is_queued_and_is_a_write() {
         let writer = Writer::new(1);
         let due = Some(Instant::now());
-        writer.outbox.push_message(text("a"));
+        writer.outbox.push(Out::Frame(text("a")));
         assert!(matches!(writer.wait(1, due), Work::Batch(_)));
         writer.wrote(false);
         assert!(matches!(writer.wait(1, due), Work::Pong));
-        writer.outbox.push_message(text("b"));
+        writer.outbox.push(Out::Frame(text("b")));
         assert!(writer.take(1).is_none(), "one writer at a time");
         writer.wrote(false);
         assert!(writer.take(1).is_some());

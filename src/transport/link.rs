@@ -352,7 +352,7 @@ impl Link {
         })
     }
 
-    #[cfg(any(test, feature = "emulator"))]
+    #[cfg(test)]
     pub(crate) fn has_rest(&self) -> bool {
         self.rest().is_some()
     }
@@ -361,6 +361,12 @@ impl Link {
     pub(crate) fn unsent(&self) -> u64 {
         let out = self.out.lock();
         out.unsent.len() as u64 + out.dropped
+    }
+
+    /// How many of the frames that nobody waits for are appended and have not left this process.
+    #[cfg(feature = "emulator")]
+    pub(crate) fn unwritten(&self) -> usize {
+        self.out.lock().unsent.len()
     }
 
     /// Waits until all that the program has sent before this call is written. False: it was not in

@@ -29,6 +29,8 @@ pub(crate) use dial::dial;
 pub(crate) use frame::Op;
 #[cfg(feature = "emulator")]
 pub(crate) use frame::encode_frame;
+#[cfg(feature = "emulator")]
+pub(crate) use link::Flushed;
 pub(crate) use link::{Link, LinkOptions, Role};
 pub(crate) use options::DialOptions;
 pub(crate) use proxy::{Proxy, ProxyChoice};

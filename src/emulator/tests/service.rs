@@ -10,7 +10,7 @@ use crate::emulator::delivery::Delivery;
 use crate::emulator::events::EventAnswer;
 use crate::emulator::grants::Grants;
 use crate::emulator::inbound::{Inbound, Started};
-use crate::emulator::outbox::{Out, Outbox};
+use crate::emulator::outbox::{Fate, Out, Outbox};
 use crate::emulator::server_session::Kind;
 use crate::emulator::service::{Handshake, Service, Settings};
 use crate::protocol::{Frame, Protocol};
@@ -90,7 +90,7 @@ impl Bench {
 
 impl Client {
     fn outs(&self) -> Vec<Out> {
-        self.outbox.take(usize::MAX)
+        self.outbox.take_written(usize::MAX)
     }
 
     fn sent(&self) -> Vec<Value> {
@@ -190,7 +190,7 @@ fn the_message_too_many_ends_the_session_also_while_it_is_away() {
 
 #[test]
 fn a_slow_client_without_recovery_is_bounded_too() {
-    let limits = Limits { outbound_messages: 2, ..Limits::default() };
+    let limits = Limits { outbound_frames: 2, ..Limits::default() };
     let mut bench = Bench::new(|m| m.limits = limits);
     let client = bench.connect(Kind::PubSub(Protocol::Json), "");
     bench.publish("a");
@@ -202,6 +202,79 @@ fn a_slow_client_without_recovery_is_bounded_too() {
     }
     bench.publish("e");
     assert!(!bench.lives(&client));
+}
+
+const PING: &str = r#"{"type":"ping"}"#;
+
+#[test]
+fn acks_and_pongs_are_queued_frames_like_messages() {
+    for (protocol, most) in [(Protocol::Json, 1000), (Protocol::ReliableJson, 1032)] {
+        let mut bench = Bench::new(|_| ());
+        let client = bench.connect(Kind::PubSub(protocol), "");
+        for i in 0..most / 4 {
+            bench.publish("a");
+            bench.up(&client, PING);
+            // An echo and its ack.
+            bench.up(&client, &SEND.replace('7', &i.to_string()));
+        }
+        assert!(bench.lives(&client), "{protocol:?}");
+        bench.up(&client, PING);
+        assert!(!bench.lives(&client), "{protocol:?}");
+        assert_eq!((client.outbox.fate(), client.outs()), (Some(Fate::Cut), vec![]));
+        assert_eq!(bench.service.counters.stats().overflows, 1);
+    }
+}
+
+#[test]
+fn what_is_taken_and_not_written_is_queued_still() {
+    let limits = Limits { outbound_frames: 2, ..Limits::default() };
+    let mut bench = Bench::new(|m| m.limits = limits);
+    let client = bench.connect(Kind::PubSub(Protocol::Json), "");
+    bench.up(&client, PING);
+    bench.up(&client, PING);
+    assert_eq!(client.outbox.take(usize::MAX).len(), 2);
+    client.outbox.keep_taken(1);
+    bench.up(&client, PING);
+    assert!(bench.lives(&client), "one of three is written");
+    bench.up(&client, PING);
+    assert!(!bench.lives(&client));
+}
+
+#[test]
+fn a_full_replay_leaves_room_for_32_acks_also_when_it_is_doubled() {
+    for doubled in [false, true] {
+        let mut bench = Bench::new(|_| ());
+        let mut client = bench.reliable();
+        bench.service.plan.duplicate_replay = doubled;
+        bench.lose(&client);
+        for _ in 0..1000 {
+            bench.publish("a");
+        }
+        assert!(bench.recover(&mut client));
+        for _ in 0..32 {
+            bench.up(&client, PING);
+        }
+        assert!(bench.lives(&client));
+        bench.up(&client, PING);
+        assert!(!bench.lives(&client));
+    }
+}
+
+#[test]
+fn a_refused_request_pushes_no_ack_id_out_of_the_memory() {
+    let limits = Limits { remembered_ack_ids: 2, ..Limits::default() };
+    let mut bench = Bench::new(|m| m.limits = limits);
+    let client = bench.connect(Kind::PubSub(Protocol::Json), "");
+    let send = |id: &str, group: &str| SEND.replace("\"g\"", group).replace('7', id);
+    for (id, group) in
+        [("1", "\"g\""), ("2", "\"g\""), ("3", "\"no\""), ("4", "\"no\""), ("1", "\"g\"")]
+    {
+        bench.up(&client, &send(id, group));
+    }
+    assert_eq!(bench.service.executions.get(&client.id, 1), 1);
+    bench.up(&client, &send("3", "\"g\""));
+    bench.up(&client, &send("1", "\"g\""));
+    assert_eq!(bench.service.executions.get(&client.id, 1), 2, "3 has pushed it out");
 }
 
 #[test]
