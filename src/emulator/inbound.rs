@@ -103,8 +103,10 @@ impl Held {
     /// At the service the rest stays in the socket of the blocked link, so a client gets rid of
     /// about as much as the systems' socket buffers take. From here on the service asks not to read,
     /// and the rest does the same here; without a bound a client that does not wait for acks could
-    /// fill the memory while a handler is slow.
-    const MESSAGES: usize = 1000;
+    /// fill the memory while a handler is slow. All of it is carried out at once when the handler is
+    /// done, and each message brings two frames at most, an echo and an ack: these must fit into the
+    /// outbound queue.
+    const MESSAGES: usize = 400;
     const BYTES: usize = 1 << 20;
 
     fn push(&mut self, inbound: Inbound) {

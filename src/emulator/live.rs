@@ -30,6 +30,9 @@ const READER_LIMIT: Duration = Duration::from_millis(20);
 /// A read that took less did not ask the socket: the client sends many messages at once, and the
 /// writer thread then answers many of them with one system call.
 const BUFFERED: Duration = Duration::from_nanos(600);
+/// From this many on the reader writes them itself, so that a client which reads is not cut because
+/// the writer thread does not get to run.
+const OWN_ANSWERS: usize = 128;
 /// With so many things unwritten a client is not read from.
 const UNREAD_ANSWERS: usize = 4096;
 /// So long a client may take to answer a Close.
@@ -108,7 +111,7 @@ impl Live {
                     return;
                 }
             }
-            if buffered {
+            if buffered && self.writer.outbox.len() < OWN_ANSWERS {
                 self.writer.wake();
             } else {
                 self.pump(READER_LIMIT);

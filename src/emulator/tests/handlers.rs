@@ -31,8 +31,8 @@ fn a_recovered_link_is_read_no_further_than_the_bound_and_then_read_on() {
     for _ in 0..1500 {
         send(&mut socket, &json!({"type": "ping"}));
     }
-    assert!(emulator.wait_until(WATCHDOG, |s| s.frames_in == 1001));
-    assert!(!emulator.wait_until(Duration::from_millis(50), |s| s.frames_in > 1001));
+    assert!(emulator.wait_until(WATCHDOG, |s| s.frames_in == 401));
+    assert!(!emulator.wait_until(Duration::from_millis(50), |s| s.frames_in > 401));
     answers.send(EventAnswer::Nothing).unwrap();
     assert_eq!(read(&mut socket)["ackId"], 1);
     for _ in 0..1500 {
@@ -47,7 +47,7 @@ fn a_recovered_link_is_read_no_further_than_the_bound_and_then_read_on() {
     for _ in 0..1500 {
         send(&mut socket, &json!({"type": "ping"}));
     }
-    assert!(emulator.wait_until(WATCHDOG, |s| s.frames_in == 2502));
+    assert!(emulator.wait_until(WATCHDOG, |s| s.frames_in == 1902));
     drop(answers);
     drop(emulator);
 }

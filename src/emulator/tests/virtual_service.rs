@@ -144,7 +144,7 @@ fn a_close_and_an_end_wait_behind_the_handler_too() {
 #[test]
 fn what_waits_behind_a_handler_is_bounded() {
     let big = || text(format!(r#"{{"type":"ping","x":"{}"}}"#, "x".repeat(100_000)));
-    for (frame, reads) in [(ping as fn() -> Frame, 1000), (big, 11)] {
+    for (frame, reads) in [(ping as fn() -> Frame, 400), (big, 11)] {
         let mut service = VirtualService::new(1, |_| ());
         let (transport, id, token) = connected(&mut service);
         service.receive(T0, &transport, event(1));
