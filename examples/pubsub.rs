@@ -55,7 +55,7 @@ fn main() -> webpubsub::Result<()> {
     }
     let played = service.is_some();
     if let Some(service) = service {
-        service.join().expect("the service's side does not panic");
+        service.join().expect("the service's side does not panic")?;
     }
     match end {
         Some(cause) if !played && !cause.is_closed() => Err(cause), // such as an expired token
@@ -84,19 +84,20 @@ fn print(event: &Event) {
 }
 
 /// What other clients and an app server would do; in between, a lost link that is recovered.
-fn play_the_others(emulator: &Emulator) {
+fn play_the_others(emulator: &Emulator) -> webpubsub::Result<()> {
     let pause = || thread::sleep(Duration::from_millis(300));
-    emulator.send_to_group(HUB, GROUP, "hello, group");
+    emulator.send_to_group(HUB, GROUP, "hello, group")?;
     pause();
     for connection in emulator.connections(HUB) {
         emulator.faults().drop_connection(&connection.id);
     }
-    emulator.send_to_group(HUB, GROUP, "sent while the link was down");
+    emulator.send_to_group(HUB, GROUP, "sent while the link was down")?;
     let _ = emulator.wait_until(Duration::from_secs(5), |s| s.recoveries_accepted > 0);
     pause();
-    emulator.send_to_all(HUB, "that was all");
+    emulator.send_to_all(HUB, "that was all")?;
     for connection in emulator.connections(HUB) {
         emulator.close_connection(HUB, &connection.id, Some("closed by the app server"));
     }
     let _ = emulator.wait_until(Duration::from_secs(5), |s| s.currently_open == 0);
+    Ok(())
 }

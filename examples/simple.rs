@@ -37,7 +37,7 @@ fn main() -> webpubsub::Result<()> {
 
     let end = print_events(&client);
     if let Some(service) = service {
-        service.join().expect("the service's side does not panic");
+        service.join().expect("the service's side does not panic")?;
     }
     match end {
         Some(cause) if !is_orderly(&cause) => Err(cause),
@@ -69,14 +69,15 @@ fn is_orderly(cause: &Error) -> bool {
 }
 
 /// What an app server would do.
-fn play_the_service(emulator: &Emulator) {
+fn play_the_service(emulator: &Emulator) -> webpubsub::Result<()> {
     for text in ["hello", "this comes from the service's side", "good bye"] {
-        emulator.send_to_all(HUB, text);
+        emulator.send_to_all(HUB, text)?;
         thread::sleep(Duration::from_millis(300));
     }
-    emulator.send_to_all(HUB, b"\x00\x01\x02");
+    emulator.send_to_all(HUB, b"\x00\x01\x02")?;
     for connection in emulator.connections(HUB) {
         emulator.close_connection(HUB, &connection.id, Some("that was all"));
     }
     let _ = emulator.wait_until(Duration::from_secs(5), |stats| stats.currently_open == 0);
+    Ok(())
 }

@@ -245,7 +245,7 @@ fn a_message_above_the_limit_ends_the_session_and_not_the_client() {
             .connect()
             .expect("connect");
         assert!(matches!(next_event(&client), Event::Connected(_)));
-        emulator.send_to_all("hub", "x".repeat(100_000));
+        emulator.send_to_all("hub", "x".repeat(100_000)).expect("sent");
         let Event::Disconnected(lost) = next_event(&client) else { panic!("no loss") };
         assert!(lost.cause.to_string().contains("max_message_size"), "{:?}", lost.cause);
         assert!(matches!(next_event(&client), Event::Reconnecting(_)));

@@ -168,7 +168,7 @@ fn j07_a_dense_stream_is_acknowledged_by_count() {
     // As fast as the window allows: the next batch goes when the last one has arrived.
     for batch in 1..=50u64 {
         for _ in 0..100 {
-            emulator.send_to_group("hub", "g", "x");
+            emulator.send_to_group("hub", "g", "x").expect("sent");
         }
         eventually("arrived and acknowledged", || {
             client.stats().messages_in >= batch * 100
@@ -234,7 +234,7 @@ fn j10_a_silent_peer_is_noticed_while_the_session_can_be_recovered() {
     expect!(&client, Event::Recovering(_));
     assert!(frozen.elapsed() < Duration::from_secs(5), "{:?}", frozen.elapsed());
     for i in 0..10 {
-        emulator.send_to_group("hub", "g", i.to_string());
+        emulator.send_to_group("hub", "g", i.to_string()).expect("sent");
     }
     emulator.faults().freeze(false);
     for i in 0..10 {
@@ -383,7 +383,7 @@ fn p12_acknowledging_goes_on_after_a_failed_send() {
     client.join_group("g").expect("join");
     for round in 0..5u32 {
         for i in 0..400u32 {
-            emulator.send_to_group("hub", "g", (round * 400 + i).to_string());
+            emulator.send_to_group("hub", "g", (round * 400 + i).to_string()).expect("sent");
         }
         // Cut while acknowledgements are under way.
         emulator.faults().drop_connections();
@@ -450,7 +450,7 @@ fn c04_a_message_that_breaks_our_limit_does_not_come_round_for_ever() {
     let emulator = emulator();
     let client = quick(&emulator).max_message_size(10_000).connect().expect("connect");
     expect!(&client, Event::Connected(_));
-    emulator.send_to_all("hub", "x".repeat(20_000));
+    emulator.send_to_all("hub", "x".repeat(20_000)).expect("sent");
     expect!(&client, Event::Disconnected(_));
     expect!(&client, Event::Reconnecting(_));
     expect!(&client, Event::Connected(_));
@@ -469,9 +469,9 @@ fn c05_server_and_group_messages_come_in_one_order_and_bounded() {
     client.join_group("g").expect("join");
     for i in 0..600 {
         if i % 2 == 0 {
-            emulator.send_to_group("hub", "g", i.to_string());
+            emulator.send_to_group("hub", "g", i.to_string()).expect("sent");
         } else {
-            emulator.send_to_all("hub", i.to_string());
+            emulator.send_to_all("hub", i.to_string()).expect("sent");
         }
     }
     eventually("full", || client.stats().queue_len >= 100);
@@ -545,12 +545,12 @@ fn v03_an_overflow_silences_nothing() {
         .expect("connect");
     client.join_group("g").expect("join");
     for i in 0..200 {
-        emulator.send_to_group("hub", "g", i.to_string());
+        emulator.send_to_group("hub", "g", i.to_string()).expect("sent");
     }
     eventually("all came", || client.stats().messages_in == 200);
     client.send_to_group("elsewhere", "x").expect("acks still come");
     let (mut messages, mut lagged) = (0, 0);
-    emulator.send_to_group("hub", "g", "last");
+    emulator.send_to_group("hub", "g", "last").expect("sent");
     loop {
         match next_event(&client) {
             Event::GroupMessage(m) if m.text().expect("text") == "last" => break,
@@ -560,7 +560,7 @@ fn v03_an_overflow_silences_nothing() {
         }
         if messages == 5 {
             // Now there is room, so the one that comes next is not dropped.
-            emulator.send_to_group("hub", "g", "last");
+            emulator.send_to_group("hub", "g", "last").expect("sent");
         }
     }
     assert!(lagged > 0 && client.stats().dropped >= lagged);
@@ -577,7 +577,7 @@ fn v06_after_a_recovery_no_group_is_joined_again_but_on_a_new_connection_they_ar
     emulator.faults().drop_connections();
     expect!(&client, Event::Recovering(_));
     expect!(&client, Event::Recovered(_));
-    emulator.send_to_group("hub", "a", "still a member");
+    emulator.send_to_group("hub", "a", "still a member").expect("sent");
     next_group_message(&client);
     assert_eq!(sent(&emulator, joins).len(), 2);
 
@@ -585,7 +585,7 @@ fn v06_after_a_recovery_no_group_is_joined_again_but_on_a_new_connection_they_ar
     expect!(&client, Event::Disconnected(_));
     expect!(&client, Event::Reconnecting(_));
     expect!(&client, Event::Connected(_));
-    eventually("a member again", || emulator.send_to_group("hub", "a", "x") == 1);
+    eventually("a member again", || emulator.send_to_group("hub", "a", "x").expect("sent") == 1);
     next_group_message(&client);
     let joins = sent(&emulator, joins);
     assert_eq!(joins.len(), 3);
@@ -626,7 +626,7 @@ fn nothing_is_acknowledged_on_a_new_connection_before_it_is_one() {
     let emulator = Emulator::builder().record_frames(1000).start().expect("emulator");
     let client = quick(&emulator).connect().expect("connect");
     client.join_group("g").expect("join");
-    emulator.send_to_group("hub", "g", "x");
+    emulator.send_to_group("hub", "g", "x").expect("sent");
     next_group_message(&client);
     // The message is not acknowledged yet; on the next connection it must not be.
     emulator.faults().stall(StallAt::Connected, true);

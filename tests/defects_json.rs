@@ -17,7 +17,7 @@ fn j03_a_frame_that_is_not_json_is_skipped_and_those_behind_it_arrive() {
     let client = client(&emulator);
     client.join_group("g").expect("join");
     emulator.faults().send_raw_text(None, "}{");
-    emulator.send_to_group("hub", "g", "behind");
+    emulator.send_to_group("hub", "g", "behind").expect("sent");
     assert_eq!(next_group_message(&client).text().expect("text"), "behind");
     assert_eq!(client.stats().malformed, 1);
 }

@@ -37,7 +37,7 @@ fn behind(emulator: &Emulator, builder: ClientBuilder) -> Client {
 
 fn send(emulator: &Emulator, group: &str, numbers: std::ops::Range<u64>) {
     for i in numbers {
-        emulator.send_to_group("hub", group, i.to_string());
+        emulator.send_to_group("hub", group, i.to_string()).expect("sent");
     }
 }
 

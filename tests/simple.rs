@@ -138,6 +138,6 @@ fn a_simple_client_reconnects_if_asked() {
         }
     }
     // A simple client is connected at the upgrade, perhaps a moment before the hub knows it.
-    eventually("known to the hub", || emulator.send_to_all("hub", "back") > 0);
+    eventually("known to the hub", || emulator.send_to_all("hub", "back").expect("sent") > 0);
     assert_eq!(next_payload(&client), Payload::from("back"));
 }

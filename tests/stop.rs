@@ -119,7 +119,7 @@ fn open_with_a_full_queue() {
             .connect()
             .expect("connect");
         for _ in 0..50 {
-            emulator.send_to_all("hub", "x");
+            emulator.send_to_all("hub", "x").expect("sent");
         }
         eventually("full", || client.stats().queue_len >= 1);
         client

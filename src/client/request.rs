@@ -78,7 +78,8 @@ impl<'a> Request<'a> {
     }
 
     /// Publications only: how long the service may keep the message, 0 to 300 seconds (preview;
-    /// not in the service's public documentation).
+    /// not in the service's public documentation). That a message which waits longer for a lost
+    /// receiver is dropped is an assumption.
     pub fn ttl_seconds(mut self, seconds: u32) -> Self {
         self.ttl_seconds = Some(seconds);
         self

@@ -20,7 +20,8 @@ use crate::secret::Secret;
 #[non_exhaustive]
 pub struct Limits {
     /// Numbered messages that a reliable session may have unacknowledged; the message that would
-    /// exceed it ends the session. Default: 1000.
+    /// exceed it ends the session. Messages whose `ttlSeconds` are over do not count (an
+    /// assumption: the service's own emulator only checks the number). Default: 1000.
     pub unacked_messages: usize,
     /// The same in bytes of encoded frames. Default: 16 MiB.
     pub unacked_bytes: usize,
@@ -31,7 +32,8 @@ pub struct Limits {
     pub outbound_frames: usize,
     /// The same in bytes, for clients that are not reliable. Default: 16 MiB.
     pub outbound_bytes: usize,
-    /// The largest message taken from a client; a larger one gets Close 1009. Default: 1 MiB.
+    /// The largest message taken from a client; a larger one gets Close 1009. Also the largest
+    /// payload that [`Emulator::send_to_all`] and its sisters take. Default: 1 MiB.
     pub message_size: usize,
     /// This many of the last ack ids that succeeded are known again (`Duplicate`). Default: 1000.
     pub remembered_ack_ids: usize,

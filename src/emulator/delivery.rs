@@ -16,7 +16,8 @@ pub(super) struct Delivery {
     pub(super) group: Option<(Arc<str>, Option<Arc<str>>)>,
     pub(super) payload: Payload,
     pub(super) metadata: Option<Box<Metadata>>,
-    /// When its `ttlSeconds` are over, by the emulator's clock.
+    /// When its `ttlSeconds` are over, by the emulator's clock. That it is dropped then is an
+    /// assumption for messages of clients.
     pub(super) expires: Option<Duration>,
 }
 
@@ -27,6 +28,14 @@ impl Delivery {
 
     pub(super) fn to_group(group: Arc<str>, user: Option<Arc<str>>, payload: Payload) -> Self {
         Self { group: Some((group, user)), payload, metadata: None, expires: None }
+    }
+
+    pub(super) fn payload_size(&self) -> usize {
+        match &self.payload {
+            Payload::Text(text) => text.len(),
+            Payload::Json(json) => json.as_str().len(),
+            Payload::Binary(bytes) | Payload::Protobuf(bytes) => bytes.len(),
+        }
     }
 
     fn frame(&self, protocol: Protocol, sequence_id: Option<u64>) -> Option<Frame> {
@@ -59,6 +68,7 @@ impl Service {
     /// To every member of the group, but for one if `except` says so. Gives how many.
     pub(super) fn publish(
         &mut self,
+        now: Duration,
         hub: &str,
         delivery: &Delivery,
         except: Option<&str>,
@@ -66,34 +76,47 @@ impl Service {
         let Some((group, _)) = &delivery.group else { return 0 };
         let members = self.hubs.get(hub).and_then(|h| h.groups.get(group));
         let to: Vec<Arc<str>> = members.into_iter().flatten().cloned().collect();
-        let count = self.deliver_all(to.iter().filter(|id| except != Some(&***id)), delivery);
+        let to = to.iter().filter(|id| except != Some(&***id));
+        let count = self.deliver_all(now, to, delivery);
         self.note_sent(hub, format_args!("group {group:?}"), delivery, count);
         count
     }
 
-    pub(super) fn send_to_all(&mut self, hub: &str, delivery: &Delivery) -> usize {
+    pub(super) fn send_to_all(&mut self, now: Duration, hub: &str, delivery: &Delivery) -> usize {
         let to = self.members(hub);
-        let count = self.deliver_all(to.iter(), delivery);
+        let count = self.deliver_all(now, to.iter(), delivery);
         self.note_sent(hub, format_args!("all"), delivery, count);
         count
     }
 
-    pub(super) fn send_to_user(&mut self, hub: &str, user: &str, delivery: &Delivery) -> usize {
+    pub(super) fn send_to_user(
+        &mut self,
+        now: Duration,
+        hub: &str,
+        user: &str,
+        delivery: &Delivery,
+    ) -> usize {
         let to = self.members(hub);
         let of_user = to.iter().filter(|id| {
             self.sessions.get(&***id).is_some_and(|s| s.user.as_deref() == Some(user))
         });
         let to: Vec<&Arc<str>> = of_user.collect();
-        let count = self.deliver_all(to.into_iter(), delivery);
+        let count = self.deliver_all(now, to.into_iter(), delivery);
         self.note_sent(hub, format_args!("user {user:?}"), delivery, count);
         count
     }
 
-    pub(super) fn send_to_connection(&mut self, hub: &str, id: &str, delivery: &Delivery) -> usize {
+    pub(super) fn send_to_connection(
+        &mut self,
+        now: Duration,
+        hub: &str,
+        id: &str,
+        delivery: &Delivery,
+    ) -> usize {
         match self.sessions.get(id) {
             Some(s) if *s.hub == *hub => {
                 let id = Arc::clone(&s.id);
-                let count = self.deliver_all([&id].into_iter(), delivery);
+                let count = self.deliver_all(now, [&id].into_iter(), delivery);
                 self.note_sent(hub, format_args!("connection {id}"), delivery, count);
                 count
             }
@@ -113,6 +136,7 @@ impl Service {
 
     fn deliver_all<'a>(
         &mut self,
+        now: Duration,
         to: impl Iterator<Item = &'a Arc<str>>,
         delivery: &Delivery,
     ) -> usize {
@@ -121,7 +145,7 @@ impl Service {
         let mut encoded: Vec<(Protocol, Frame)> = Vec::new();
         for id in to {
             count += 1;
-            if !self.deliver(id, delivery, &mut encoded) {
+            if !self.deliver(now, id, delivery, &mut encoded) {
                 self.overflow(id);
             }
         }
@@ -131,6 +155,7 @@ impl Service {
     /// False if a queue of the session is full.
     fn deliver(
         &mut self,
+        now: Duration,
         id: &str,
         delivery: &Delivery,
         encoded: &mut Vec<(Protocol, Frame)>,
@@ -156,6 +181,7 @@ impl Service {
         if reliable {
             let size = frame.as_bytes().len();
             let replay = &mut session.replay;
+            replay.drop_expired(now);
             if replay.len() >= limits.unacked_messages
                 || replay.bytes() + size > limits.unacked_bytes
             {

@@ -14,7 +14,7 @@
 //! let url = emulator.url("chat"); // with a token for any group
 //! assert!(url.starts_with("ws://127.0.0.1:"));
 //! // … connect the program under test with that URL, then:
-//! emulator.send_to_all("chat", "hello");
+//! emulator.send_to_all("chat", "hello")?;
 //! emulator.faults().drop_connections();
 //! assert_eq!(emulator.stats().currently_open, 0);
 //! # Ok(())
@@ -23,11 +23,12 @@
 //!
 //! What is there: simple clients in both modes, all subprotocols of this build
 //! ([`Protocol::ALL`](crate::Protocol::ALL)), groups, events, acks, metadata, recovery;
-//! [`Faults`]; counters ([`Stats`]); a recording of frames; a clock that only you move forward,
-//! by which `ttlSeconds` limits how long a message waits for a lost connection; `/negotiate`, if
-//! asked for ([`EmulatorBuilder::negotiate`]). What is missing: invocations, streams and group state
-//! are refused (`NotSupported`, `BadRequest`); no REST (requests under `/api/` get HTTP 501), no
-//! webhooks: call the methods here, and give closures as event handlers.
+//! [`Faults`]; counters ([`Stats`]); a recording of frames; a clock that you can move forward, by
+//! which a message whose `ttlSeconds` are over is neither sent again nor counted as unacknowledged
+//! (an assumption: the service's own emulator only checks the number); `/negotiate`, if asked for
+//! ([`EmulatorBuilder::negotiate`]). What is missing: invocations, streams and group state are refused
+//! (`NotSupported`, `BadRequest`); no REST (requests under `/api/` get HTTP 501), no webhooks: call the
+//! methods here, and give closures as event handlers.
 //!
 //! It logs by the [`log`] facade, target `webpubsub::emulator`: who connects, is refused and why, is
 //! closed and why, overflows, ends (level `info`), and groups, publications, events and failed calls
@@ -84,7 +85,7 @@ use delivery::Delivery;
 use server::Server;
 
 use crate::auth::{ClientAccess, Role};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::message::{Metadata, Payload};
 use crate::protocol::rules;
 use crate::secret::Secret;
@@ -190,27 +191,42 @@ impl Emulator {
 
     // --- the app server's side ---------------------------------------------------------------
 
-    /// Sends to every connection of the hub; gives how many. Like all `send_to_…` it does not
+    /// Sends to every connection of the hub; returns how many. Like all `send_to_…` it does not
     /// wait: a client that falls behind its limits loses its session, as at the service. To pace
     /// a burst, look at [`ConnectionInfo::unacked`] in [`Emulator::wait_until`].
-    pub fn send_to_all(&self, hub: &str, payload: impl Into<Payload>) -> usize {
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) if the payload is larger than
+    /// [`Limits::message_size`] (1 MiB). Nothing is sent then.
+    pub fn send_to_all(&self, hub: &str, payload: impl Into<Payload>) -> Result<usize> {
         let delivery = Delivery::from_server(payload.into());
-        self.hub(hub, |service, hub| service.send_to_all(hub, &delivery))
+        self.send(hub, &delivery, |service, hub, now| service.send_to_all(now, hub, &delivery))
     }
 
-    /// Publishes to a group, without a user; gives to how many.
-    pub fn send_to_group(&self, hub: &str, group: &str, payload: impl Into<Payload>) -> usize {
+    /// Publishes to a group, without a user; returns to how many.
+    ///
+    /// # Errors
+    /// As [`Emulator::send_to_all`], also for a group name that the service does not take.
+    pub fn send_to_group(
+        &self,
+        hub: &str,
+        group: &str,
+        payload: impl Into<Payload>,
+    ) -> Result<usize> {
         self.publish(hub, group, payload.into(), None)
     }
 
-    /// Publishes to a group, with metadata; gives to how many.
+    /// Publishes to a group, with metadata; returns to how many.
+    ///
+    /// # Errors
+    /// As [`Emulator::send_to_group`].
     pub fn send_to_group_with_metadata(
         &self,
         hub: &str,
         group: &str,
         payload: impl Into<Payload>,
         metadata: Metadata,
-    ) -> usize {
+    ) -> Result<usize> {
         self.publish(hub, group, payload.into(), Some(Box::new(metadata)))
     }
 
@@ -220,26 +236,57 @@ impl Emulator {
         group: &str,
         payload: Payload,
         metadata: Option<Box<Metadata>>,
-    ) -> usize {
+    ) -> Result<usize> {
+        rules::group(group).map_err(Error::invalid)?;
         let delivery = Delivery { metadata, ..Delivery::to_group(group.into(), None, payload) };
-        self.hub(hub, |service, hub| service.publish(hub, &delivery, None))
+        self.send(hub, &delivery, |service, hub, now| service.publish(now, hub, &delivery, None))
     }
 
-    /// Sends to every connection of a user; gives how many.
-    pub fn send_to_user(&self, hub: &str, user_id: &str, payload: impl Into<Payload>) -> usize {
+    /// Sends to every connection of a user; returns how many.
+    ///
+    /// # Errors
+    /// As [`Emulator::send_to_all`].
+    pub fn send_to_user(
+        &self,
+        hub: &str,
+        user_id: &str,
+        payload: impl Into<Payload>,
+    ) -> Result<usize> {
         let delivery = Delivery::from_server(payload.into());
-        self.hub(hub, |service, hub| service.send_to_user(hub, user_id, &delivery))
+        self.send(hub, &delivery, |service, hub, now| {
+            service.send_to_user(now, hub, user_id, &delivery)
+        })
     }
 
     /// Sends to one connection; false if it does not exist.
+    ///
+    /// # Errors
+    /// As [`Emulator::send_to_all`].
     pub fn send_to_connection(
         &self,
         hub: &str,
         connection_id: &str,
         payload: impl Into<Payload>,
-    ) -> bool {
+    ) -> Result<bool> {
         let delivery = Delivery::from_server(payload.into());
-        self.hub(hub, |service, hub| service.send_to_connection(hub, connection_id, &delivery)) > 0
+        let sent = self.send(hub, &delivery, |service, hub, now| {
+            service.send_to_connection(now, hub, connection_id, &delivery)
+        })?;
+        Ok(sent > 0)
+    }
+
+    fn send(
+        &self,
+        hub: &str,
+        delivery: &Delivery,
+        f: impl FnOnce(&mut service::Service, &str, Duration) -> usize,
+    ) -> Result<usize> {
+        let (size, most) = (delivery.payload_size(), self.server.shared.message_size);
+        if size > most {
+            let text = format!("the payload has {size} bytes; the service takes at most {most}");
+            return Err(Error::invalid(text));
+        }
+        Ok(self.hub_at(hub, f))
     }
 
     /// Closes a connection: `disconnected`, Close 1000, session over. False if it does not exist.
@@ -298,13 +345,21 @@ impl Emulator {
     /// All sessions of a hub, those that wait for recovery included, by connection id.
     #[must_use]
     pub fn connections(&self, hub: &str) -> Vec<ConnectionInfo> {
-        self.hub(hub, |service, hub| service.connections(hub))
+        self.hub_at(hub, |service, hub, now| service.connections(now, hub))
     }
 
     /// Hub names are the same in any letter case.
     fn hub<R>(&self, hub: &str, f: impl FnOnce(&mut service::Service, &str) -> R) -> R {
+        self.hub_at(hub, |service, hub, _| f(service, hub))
+    }
+
+    fn hub_at<R>(
+        &self,
+        hub: &str,
+        f: impl FnOnce(&mut service::Service, &str, Duration) -> R,
+    ) -> R {
         let hub = hub.to_ascii_lowercase();
-        self.server.shared.with(None, |service, _| f(service, &hub))
+        self.server.shared.with(None, |service, now| f(service, &hub, now))
     }
 
     // --- the laboratory ----------------------------------------------------------------------
@@ -346,8 +401,8 @@ impl Emulator {
         self.server.shared.recorder.clear();
     }
 
-    /// Moves the clock forward: lost sessions end after their 30 s, tokens expire. Sockets and
-    /// timers of clients are not concerned.
+    /// Moves the clock forward: lost sessions end after their 30 s; tokens expire, and messages with
+    /// `ttlSeconds`. Sockets and timers of clients are not concerned.
     pub fn advance_clock(&self, by: Duration) {
         self.server.shared.clock.advance(by);
         self.server.shared.with(None, |_, _| ());

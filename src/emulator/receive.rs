@@ -80,7 +80,7 @@ impl Service {
                 let except = no_echo.then_some(&**from.id);
                 let (hub, group) = (Arc::clone(&session.hub), Arc::clone(group));
                 let delivery = Delivery::to_group(group, session.user.clone(), payload);
-                self.publish(&hub, &delivery, except);
+                self.publish(from.now, &hub, &delivery, except);
                 self.counters.count().publications += 1;
                 None
             }
@@ -138,7 +138,7 @@ impl Service {
                     .filter(|ttl| *ttl > 0)
                     .map(|ttl| from.now + Duration::from_secs(ttl.into())),
             };
-            self.publish(&hub, &delivery, send.no_echo.then_some(&**from.id));
+            self.publish(from.now, &hub, &delivery, send.no_echo.then_some(&**from.id));
             self.counters.count().publications += 1;
             Ok(())
         } else {
@@ -187,7 +187,8 @@ impl Service {
             EventAnswer::Message(payload) => {
                 let hub = self.sessions.get(from.id).map(|s| Arc::clone(&s.hub));
                 if let Some(hub) = hub {
-                    self.send_to_connection(&hub, from.id, &Delivery::from_server(payload));
+                    let delivery = Delivery::from_server(payload);
+                    self.send_to_connection(from.now, &hub, from.id, &delivery);
                 }
                 self.finish(from, ack_id, Ok(()));
             }

@@ -1,10 +1,10 @@
 //! One logical connection: what survives the loss of its transport.
 //!
 //! Invariants: sequence ids go up by one per numbered message and are never reused; the replay
-//! buffer holds exactly the numbered messages above the last acknowledged id; an ack id is in the
-//! memory from the moment its request has succeeded. A repeat cannot come in between, because a
-//! session does one thing at a time and everything waits behind an event that is with the event
-//! handler.
+//! buffer holds exactly the numbered messages above the last acknowledged id, but for those whose
+//! time is over; an ack id is in the memory from the moment its request has succeeded. A repeat
+//! cannot come in between, because a session does one thing at a time and everything waits behind
+//! an event that is with the event handler.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
@@ -70,14 +70,14 @@ pub(super) struct ServerSession {
 }
 
 impl ServerSession {
-    pub(super) fn info(&self) -> ConnectionInfo {
+    pub(super) fn info(&self, now: Duration) -> ConnectionInfo {
         ConnectionInfo {
             hub: self.hub.to_string(),
             id: self.id.to_string(),
             user_id: self.user.as_deref().map(Into::into),
             groups: self.groups.iter().map(ToString::to_string).collect(),
             is_open: self.outbox.is_some(),
-            unacked: self.replay.len(),
+            unacked: self.replay.alive(now).count(),
         }
     }
 }
@@ -96,7 +96,7 @@ pub struct ConnectionInfo {
     pub groups: Vec<String>,
     /// Whether it has a transport now; otherwise it waits for recovery.
     pub is_open: bool,
-    /// Numbered messages that it has not acknowledged.
+    /// Numbered messages that it has not acknowledged, without those whose `ttlSeconds` are over.
     pub unacked: usize,
 }
 
@@ -142,8 +142,14 @@ impl AckMemory {
 struct Kept {
     id: u64,
     frame: Frame,
-    /// By the emulator's clock; past it the message is not sent again.
+    /// By the emulator's clock; from then on the message is not sent again and counts no longer.
     expires: Option<Duration>,
+}
+
+impl Kept {
+    fn is_alive(&self, now: Duration) -> bool {
+        self.expires.is_none_or(|at| now < at)
+    }
 }
 
 /// Numbered messages that the client has not acknowledged.
@@ -152,6 +158,8 @@ pub(super) struct Replay {
     next: u64,
     kept: VecDeque<Kept>,
     bytes: usize,
+    /// Nothing in `kept` expires before that.
+    next_expiry: Option<Duration>,
     /// Acknowledged ones, kept only while a fault wants them again.
     released: VecDeque<(u64, Frame)>,
 }
@@ -161,7 +169,13 @@ impl Replay {
     const KEEP_RELEASED: usize = 100;
 
     pub(super) fn new() -> Self {
-        Self { next: 1, kept: VecDeque::new(), bytes: 0, released: VecDeque::new() }
+        Self {
+            next: 1,
+            kept: VecDeque::new(),
+            bytes: 0,
+            next_expiry: None,
+            released: VecDeque::new(),
+        }
     }
 
     /// The number of the next message.
@@ -173,6 +187,21 @@ impl Replay {
         self.bytes += frame.as_bytes().len();
         self.kept.push_back(Kept { id: self.next, frame, expires });
         self.next += 1;
+        self.next_expiry = [self.next_expiry, expires].into_iter().flatten().min();
+    }
+
+    /// Forgets the messages whose time is over.
+    pub(super) fn drop_expired(&mut self, now: Duration) {
+        if self.next_expiry.is_none_or(|at| now < at) {
+            return;
+        }
+        self.kept.retain(|kept| kept.is_alive(now));
+        self.bytes = self.kept.iter().map(|kept| kept.frame.as_bytes().len()).sum();
+        self.next_expiry = self.kept.iter().filter_map(|kept| kept.expires).min();
+    }
+
+    fn alive(&self, now: Duration) -> impl Iterator<Item = &Kept> {
+        self.kept.iter().filter(move |kept| kept.is_alive(now))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -199,9 +228,8 @@ impl Replay {
 
     /// What is sent after a recovery. For a fault the first `again` of those that were acknowledged
     /// lately, and of the others, are sent in front of that.
-    pub(super) fn frames(&self, again: usize, now: Duration) -> Vec<Frame> {
-        let alive = |kept: &&Kept| kept.expires.is_none_or(|at| now < at);
-        let kept = self.kept.iter().filter(alive).map(|kept| &kept.frame);
+    pub(super) fn frames(&self, again: usize) -> Vec<Frame> {
+        let kept = self.kept.iter().map(|kept| &kept.frame);
         let released = self.released.iter().map(|(_, frame)| frame);
         released.chain(kept.clone()).take(again).chain(kept).cloned().collect()
     }
@@ -222,6 +250,23 @@ mod tests {
     }
 
     #[test]
+    fn expired_messages_leave_no_trace() {
+        let mut replay = Replay::new();
+        let second = Duration::from_secs;
+        for (text, expires) in [("a", None), ("bb", Some(5)), ("ccc", Some(3)), ("d", None)] {
+            replay.keep(Frame::Text(text.into()), expires.map(second));
+        }
+        replay.drop_expired(second(3));
+        assert_eq!((replay.len(), replay.bytes()), (3, 4));
+        assert_eq!(replay.alive(second(5)).count(), 2);
+        replay.drop_expired(second(5));
+        let left = ["a", "d"].map(|text| Frame::Text(text.into()));
+        assert_eq!((replay.frames(0), replay.bytes()), (left.to_vec(), 2));
+        replay.release(4, false);
+        assert_eq!((replay.len(), replay.bytes(), replay.next_id()), (0, 0, 5));
+    }
+
+    #[test]
     fn release_is_cumulative_and_may_be_too_high() {
         let mut replay = Replay::new();
         for text in ["a", "bb", "c"] {
@@ -230,9 +275,9 @@ mod tests {
         replay.release(2, false);
         assert_eq!((replay.len(), replay.bytes(), replay.next_id()), (1, 1, 4));
         replay.release(1, false);
-        assert_eq!(replay.frames(0, Duration::ZERO), [Frame::Text("c".into())]);
+        assert_eq!(replay.frames(0), [Frame::Text("c".into())]);
         replay.release(u64::MAX, true);
         assert_eq!((replay.len(), replay.bytes()), (0, 0));
-        assert_eq!(replay.frames(9, Duration::ZERO), [Frame::Text("c".into())]);
+        assert_eq!(replay.frames(9), [Frame::Text("c".into())]);
     }
 }

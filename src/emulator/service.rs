@@ -221,10 +221,11 @@ impl Service {
         if self.settings.connected_after_recovery {
             send_connected(session, &mut self.rng);
         }
+        session.replay.drop_expired(now);
         // No more than leaves room for the acks: the fault is not to fill the outbound queue.
         let room = self.settings.limits.unacked_messages.saturating_sub(session.replay.len());
         let again = if self.plan.duplicate_replay { room } else { 0 };
-        let frames = session.replay.frames(again, now);
+        let frames = session.replay.frames(again);
         self.counters.count().replayed += frames.len() as u64;
         self.notes.info(|| format!("recovered: {id}, {} messages replayed", frames.len()));
         for frame in frames {
@@ -413,9 +414,10 @@ impl Service {
         }
     }
 
-    pub(super) fn connections(&self, hub: &str) -> Vec<ConnectionInfo> {
+    pub(super) fn connections(&self, now: Duration, hub: &str) -> Vec<ConnectionInfo> {
         let members = self.members(hub);
-        members.iter().filter_map(|id| self.sessions.get(id)).map(ServerSession::info).collect()
+        let sessions = members.iter().filter_map(|id| self.sessions.get(id));
+        sessions.map(|session| session.info(now)).collect()
     }
 }
 

@@ -181,7 +181,7 @@ fn json_clients_publish_to_each_other() {
     assert_eq!((&got["data"], &got["metadata"]), (&json!({"x": 1}), &json!({"k": "v"})));
     send(&mut a, &json!({"type": "ping"}));
     assert_eq!(read(&mut a)["type"], "pong");
-    assert_eq!(emulator.send_to_group("chat", "g", "to all"), 2);
+    assert_eq!(emulator.send_to_group("chat", "g", "to all").unwrap(), 2);
     assert_eq!(read(&mut a)["data"], "to all");
     assert_eq!(read(&mut b)["sequenceId"], 2);
     assert!(emulator.frames().iter().any(|f| f.text.contains("to all")));
@@ -209,7 +209,7 @@ fn simple_clients_get_and_send_bare_payloads() {
     let (mut simple, _) = dial(&url, "").unwrap();
     simple.send(Message::text("hi")).unwrap();
     assert_eq!(simple.read().unwrap(), Message::text("message:hi"));
-    emulator.send_to_all("chat", json!({"a": 1}));
+    emulator.send_to_all("chat", json!({"a": 1})).unwrap();
     assert_eq!(simple.read().unwrap(), Message::text(r#"{"a":1}"#));
     simple.send(Message::text("fail")).unwrap();
     assert_eq!(read_close(&mut simple).0, 1011);
@@ -248,7 +248,7 @@ fn a_dropped_session_is_replayed_once_recovered() {
     let (mut socket, connected) = open(&emulator.url("chat"), RELIABLE);
     let id = connected["connectionId"].as_str().unwrap().to_owned();
     join(&mut socket, "g");
-    emulator.send_to_group("chat", "g", "one");
+    emulator.send_to_group("chat", "g", "one").unwrap();
     assert_eq!(read(&mut socket)["sequenceId"], 1);
     send(&mut socket, &json!({"type": "sequenceAck", "sequenceId": 1}));
     assert!(emulator.wait_until(WATCHDOG, |s| s.sequence_acks == 1));
@@ -258,7 +258,7 @@ fn a_dropped_session_is_replayed_once_recovered() {
     send(&mut socket, &publish);
     while socket.read().is_ok() {}
     assert!(!emulator.connections("chat")[0].is_open);
-    emulator.send_to_group("chat", "g", "three");
+    emulator.send_to_group("chat", "g", "three").unwrap();
 
     let url = recovery_url(&emulator, &connected);
     assert!(raw_upgrade(&url, JSON).contains(RELIABLE), "a session keeps its subprotocol");

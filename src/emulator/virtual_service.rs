@@ -163,9 +163,15 @@ impl VirtualService {
         self.service.sessions.get(id).is_some_and(|s| s.running.is_some())
     }
 
-    pub(crate) fn send_to_group(&mut self, group: &str, payload: impl Into<Payload>) -> usize {
+    pub(crate) fn send_to_group(
+        &mut self,
+        now: Duration,
+        group: &str,
+        payload: impl Into<Payload>,
+    ) -> usize {
+        self.service.expire(now);
         let delivery = Delivery::to_group(group.into(), None, payload.into());
-        self.service.publish(HUB, &delivery, None)
+        self.service.publish(now, HUB, &delivery, None)
     }
 
     /// A Close with that code, which ends the session or leaves it to be recovered, as at the

@@ -55,8 +55,8 @@ fn numbered_messages_come_again_after_a_recovery() {
     let emulator = Emulator::start().unwrap();
     let (mut socket, id, token) = open_protobuf(&emulator.url("chat"), RELIABLE_PROTOBUF);
     let token = token.unwrap();
-    emulator.send_to_all("chat", "one");
-    emulator.send_to_all("chat", "two");
+    emulator.send_to_all("chat", "one").unwrap();
+    emulator.send_to_all("chat", "two").unwrap();
     read_bytes(&mut socket);
     send_bytes(&mut socket, b"\x42\x02\x08\x01"); // sequence ack 1
     assert!(emulator.wait_until(WATCHDOG, |s| s.sequence_acks == 1));

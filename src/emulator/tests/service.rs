@@ -80,7 +80,7 @@ impl Bench {
 
     fn publish(&mut self, text: &str) {
         let delivery = Delivery::to_group("g".into(), None, text.into());
-        self.service.publish("h", &delivery, None);
+        self.service.publish(self.now, "h", &delivery, None);
     }
 
     fn lives(&self, client: &Client) -> bool {
@@ -257,6 +257,30 @@ fn a_full_replay_leaves_room_for_32_acks_also_when_it_is_doubled() {
         assert!(bench.lives(&client));
         bench.up(&client, PING);
         assert!(!bench.lives(&client));
+    }
+}
+
+#[test]
+fn a_message_whose_time_is_over_fills_no_window_and_is_not_replayed() {
+    let frame = Limits { unacked_messages: 2, ..Limits::default() };
+    let bytes = Limits { unacked_bytes: 250, ..Limits::default() };
+    for (limits, time, lives) in
+        [(&frame, 4, false), (&frame, 5, true), (&bytes, 4, false), (&bytes, 5, true)]
+    {
+        let mut bench = Bench::new(|m| m.limits = limits.clone());
+        let mut client = bench.reliable();
+        bench.lose(&client);
+        let sender = bench.connect(Kind::PubSub(Protocol::Json), "");
+        for _ in 0..2 {
+            bench.up(&sender, &SEND.replace("\"ackId\":7", "\"ttlSeconds\":5"));
+        }
+        bench.now = Duration::from_secs(time);
+        bench.publish("c");
+        assert_eq!(bench.lives(&client), lives, "after {time} s");
+        if lives {
+            assert!(bench.recover(&mut client));
+            assert_eq!(client.numbers(), [3]);
+        }
     }
 }
 

@@ -230,7 +230,7 @@ fn a_seed_decides_every_byte() {
         let mut log = String::new();
         for (transport, id, token) in &clients {
             service.receive(T0, transport, join("g", 1));
-            service.send_to_group("g", "to all so far");
+            service.send_to_group(T0, "g", "to all so far");
             service.end(T0, transport);
             let new = service.recover(T0, id, token);
             log += &format!("{id} {token} {:?}", new.take(usize::MAX));

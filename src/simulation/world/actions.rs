@@ -57,7 +57,7 @@ impl World {
         for _ in 0..count {
             self.published += 1;
             let text = text_of(0, self.published, size);
-            self.service.send_to_group(&group_name(group), text);
+            self.service.send_to_group(self.now, &group_name(group), text);
         }
     }
 
