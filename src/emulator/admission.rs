@@ -166,7 +166,7 @@ fn is_hub_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "_,.[]`".contains(c))
 }
 
-fn is_group_name(name: &str) -> bool {
+pub(super) fn is_group_name(name: &str) -> bool {
     rules::group(name).is_ok()
 }
 

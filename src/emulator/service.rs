@@ -182,7 +182,7 @@ impl Service {
         if let Some(session) = self.sessions.get_mut(id)
             && !std::mem::replace(&mut session.reported, true)
         {
-            self.reports.push(|| Report::Connected(session.info()));
+            self.reports.push(|| Report::Connected(session.info(Duration::ZERO)));
         }
     }
 
@@ -292,7 +292,10 @@ impl Service {
         let Some(mut session) = self.sessions.remove(id) else { return };
         self.notes.info(|| format!("session over: {id}, {why}"));
         self.reports.push(|| {
-            Report::Disconnected(ConnectionInfo { is_open: false, ..session.info() }, why.into())
+            Report::Disconnected(
+                ConnectionInfo { is_open: false, ..session.info(Duration::ZERO) },
+                why.into(),
+            )
         });
         session.forget_held();
         self.touched.extend(session.outbox.as_ref().map(|outbox| outbox.link));
