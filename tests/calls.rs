@@ -2,22 +2,22 @@
 
 use std::time::{Duration, Instant};
 
-use webpubsub::emulator::{Emulator, EventAnswer};
+use webpubsub::emulator::EventAnswer;
 use webpubsub::{Client, ClientAccess, ErrorKind, Event, Payload, Role};
 
 use crate::support::{
     WATCHDOG, client_over, emulator, eventually, next_event, next_group_message, protocols,
-    reliable_protocols, tells_sender, within,
+    protocols_and_forms, reliable_protocols, tells_sender, within,
 };
 
 #[test]
 fn publish_and_receive_every_kind_of_payload() {
-    let emulator = emulator();
-    for protocol in protocols() {
+    for (protocol, form) in protocols_and_forms() {
+        let emulator = form.start().expect("emulator");
         let client = client_over(&emulator, protocol);
         client.join_group("größe/日本 🚀").expect("join");
         let payloads = [
-            Payload::from("text \u{0} é 🚀 \"quoted\"\n"),
+            Payload::from("text \u{0} é 🚀 \"quoted\"\n <&'+`\\>"),
             Payload::from(""),
             Payload::from_json(&serde_json::json!({"a": [1, null, 9007199254740993u64]}))
                 .expect("json"),
@@ -37,21 +37,21 @@ fn publish_and_receive_every_kind_of_payload() {
 
 #[test]
 fn who_sent_it_is_told_and_no_echo_leaves_out_only_the_sender() {
-    for protocol in protocols() {
-        let emulator = emulator();
+    for (protocol, form) in protocols_and_forms() {
+        let emulator = form.start().expect("emulator");
         let access =
             |user: &str| ClientAccess::new().user_id(user).role(Role::send()).group("room");
         let connect = |user: &str| {
             let url = emulator.url_for("hub", &access(user)).expect("url");
             Client::builder(url).protocol(protocol).connect().expect("connect")
         };
-        let (anna, anna_too, ben) = (connect("anna"), connect("anna"), connect("ben"));
+        let (anna, anna_too, ben) = (connect("änna"), connect("änna"), connect("ben"));
         anna.to_group("room", "1").no_echo().wait().expect("send");
         anna.to_group("room", "2").metadata("k", "v").wait().expect("send");
         for other in [&anna_too, &ben] {
             let message = next_group_message(other);
             assert_eq!(message.text().expect("text"), "1");
-            let sender = tells_sender(protocol).then_some("anna");
+            let sender = tells_sender(protocol).then_some("änna");
             assert_eq!(message.from_user_id.as_deref(), sender);
             assert_eq!(next_group_message(other).metadata.expect("metadata")["k"], "v");
         }
@@ -77,8 +77,8 @@ fn leaving_ends_the_messages() {
 
 #[test]
 fn events_reach_the_handler_and_its_three_answers_come_back() {
-    for protocol in protocols() {
-        let emulator = Emulator::builder()
+    for (protocol, form) in protocols_and_forms() {
+        let emulator = form
             .event_handler(|event| match event.event.as_str() {
                 "echo" => EventAnswer::Message(event.payload.clone()),
                 "fail" => EventAnswer::Failure,
@@ -101,8 +101,8 @@ fn events_reach_the_handler_and_its_three_answers_come_back() {
 
 #[test]
 fn a_refusal_comes_at_once_with_the_services_words() {
-    for protocol in protocols() {
-        let emulator = emulator();
+    for (protocol, form) in protocols_and_forms() {
+        let emulator = form.start().expect("emulator");
         let access = ClientAccess::new().role(Role::join_leave_group("mine"));
         let client = Client::builder(emulator.url_for("hub", &access).expect("url"))
             .protocol(protocol)
@@ -330,19 +330,19 @@ fn close_flushes_what_was_accepted() {
 
 #[test]
 fn the_app_servers_close_is_told_with_its_reason() {
-    for protocol in protocols() {
-        let emulator = emulator();
+    for (protocol, form) in protocols_and_forms() {
+        let emulator = form.start().expect("emulator");
         let client = Client::builder(emulator.url("hub"))
             .protocol(protocol)
             .auto_reconnect(false)
             .connect()
             .expect("connect");
         let id = client.connection_id().expect("connected");
-        assert!(emulator.close_connection("hub", &id, Some("maintenance")));
+        assert!(emulator.close_connection("hub", &id, Some("maintenance: 'é'")));
         let mut rest = client.events().into_iter().skip(1);
         let Some(Event::Disconnected(lost)) = rest.next() else { panic!("no loss") };
         assert_eq!(lost.close_code, Some(1000));
-        assert!(lost.service_message.expect("text").contains("maintenance"));
+        assert!(lost.service_message.expect("text").contains("maintenance: 'é'"));
         assert!(matches!(rest.next(), Some(Event::Stopped(_))));
         assert!(rest.next().is_none());
         assert_eq!(client.join_group("g").expect_err("stopped").close_code(), Some(1000));

@@ -9,8 +9,8 @@ use webpubsub::{
 };
 
 use crate::support::{
-    WATCHDOG, client, client_over, emulator, eventually, next_event, next_group_message, protocols,
-    reliable_protocols, tells_sender,
+    WATCHDOG, client, client_over, emulator, eventually, forms, next_event, next_group_message,
+    protocols, protocols_and_forms, reliable_protocols, tells_sender,
 };
 
 /// Recovers and reconnects without long pauses.
@@ -27,7 +27,7 @@ fn quick(emulator: &Emulator, protocol: Protocol) -> ClientBuilder {
 fn payloads() -> Vec<Payload> {
     let any: &[u8] = b"\n\x1etype.googleapis.com/demo.Point\x12\x03\x08\x96\x01";
     vec![
-        Payload::from("é 漢 🚀 \u{0} \"quoted\"\n"),
+        Payload::from("é 漢 🚀 \u{0} \"quoted\"\n <&'+`\\>"),
         Payload::from(""),
         Payload::from(r#"{"looks":"like JSON"}"#),
         RawJson::new(r#"{ "n" : 9007199254740993 }"#).expect("JSON").into(),
@@ -100,40 +100,49 @@ impl Members {
 
 #[test]
 fn every_kind_of_client_understands_every_other_in_one_group() {
-    let emulator = emulator();
-    let members = Members::new(&emulator);
-    for (protocol, sender) in &members.pubsub {
-        for payload in payloads() {
-            sender.send_to_group("g", payload.clone()).expect("send");
-            members.all_get(&payload, protocol.name());
+    for form in forms() {
+        let emulator = form.start().expect("emulator");
+        let members = Members::new(&emulator);
+        for (protocol, sender) in &members.pubsub {
+            for payload in payloads() {
+                sender.send_to_group("g", payload.clone()).expect("send");
+                members.all_get(&payload, protocol.name());
+            }
         }
+        members.simple.send_text("raw").expect("send");
+        members.all_get(&Payload::from("raw"), "simple");
+        members.simple.send_binary(vec![0u8, 255]).expect("send");
+        members.all_get(&Payload::from(vec![0u8, 255]), "simple");
     }
-    members.simple.send_text("raw").expect("send");
-    members.all_get(&Payload::from("raw"), "simple");
-    members.simple.send_binary(vec![0u8, 255]).expect("send");
-    members.all_get(&Payload::from(vec![0u8, 255]), "simple");
 }
 
 #[test]
 fn metadata_goes_from_every_subprotocol_to_every_other() {
-    let emulator = emulator();
-    let members = Members::new(&emulator);
-    for (_, sender) in &members.pubsub {
-        sender.to_group("g", "x").metadata("k", "v").metadata("empty", "").wait().expect("send");
-        for (_, member) in &members.pubsub {
-            let metadata = next_group_message(member).metadata.expect("metadata");
-            assert_eq!((&*metadata["k"], &*metadata["empty"]), ("v", ""));
+    for form in forms() {
+        let emulator = form.start().expect("emulator");
+        let members = Members::new(&emulator);
+        for (_, sender) in &members.pubsub {
+            sender
+                .to_group("g", "x")
+                .metadata("k", "<v'>")
+                .metadata("empty", "")
+                .wait()
+                .expect("send");
+            for (_, member) in &members.pubsub {
+                let metadata = next_group_message(member).metadata.expect("metadata");
+                assert_eq!((&*metadata["k"], &*metadata["empty"]), ("<v'>", ""));
+            }
         }
     }
 }
 
 #[test]
 fn events_and_their_answers_keep_the_kind_of_their_payload() {
-    let emulator = Emulator::builder()
-        .event_handler(|event| EventAnswer::Message(event.payload.clone()))
-        .start()
-        .expect("emulator");
-    for protocol in protocols() {
+    for (protocol, form) in protocols_and_forms() {
+        let emulator = form
+            .event_handler(|event| EventAnswer::Message(event.payload.clone()))
+            .start()
+            .expect("emulator");
         let client = client_over(&emulator, protocol);
         assert!(matches!(next_event(&client), Event::Connected(_)));
         for payload in payloads() {

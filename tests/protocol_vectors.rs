@@ -64,6 +64,9 @@ fn vectors() {
         *checked.entry((subprotocol.to_owned(), direction.to_owned())).or_default() += 1;
         // A panic must not hide which frame it was, nor the frames after it.
         let outcome = catch_unwind(|| match (protocol, direction) {
+            (Some(protocol), "down") if protocol.is_text() => check_down(protocol, &vector)
+                .and_then(|()| check_down(protocol, &escaped(&vector)))
+                .map_err(|why| format!("{why} (perhaps in its escaped form)")),
             (Some(protocol), "down") => check_down(protocol, &vector),
             (Some(protocol), "up") => check_up(protocol, &vector),
             (None, _) => check_simple(&vector),
@@ -106,6 +109,36 @@ fn check_down(protocol: Protocol, vector: &Value) -> Result<(), String> {
         Ok(again) if again == message => Ok(()),
         other => Err(format!("written as {written:?} and read as {other:?}")),
     }
+}
+
+/// The same with all that strings hold written as `\uXXXX`, keys included. A service may write any
+/// part of them so.
+fn escaped(vector: &Value) -> Value {
+    let mut out = String::new();
+    let mut chars = field(vector, "frame").chars();
+    let mut inside = false;
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => {
+                inside = !inside;
+                out.push(c);
+            }
+            '\\' if inside => {
+                out.push(c);
+                let kind = chars.next();
+                let digits = if kind == Some('u') { 4 } else { 0 };
+                out.extend(kind.into_iter().chain(chars.by_ref().take(digits)));
+            }
+            c if inside => {
+                let units = c.encode_utf16(&mut [0; 2]).to_vec();
+                out.extend(units.iter().map(|unit| format!("\\u{unit:04X}")));
+            }
+            c => out.push(c),
+        }
+    }
+    let mut vector = vector.clone();
+    vector["frame"] = out.into();
+    vector
 }
 
 fn is_empty(meaning: &Value) -> bool {

@@ -13,6 +13,7 @@ use super::service::{Settings, random_id};
 use super::web::Negotiate;
 use crate::auth::ClientAccess;
 use crate::error::Result;
+use crate::protocol::JsonForm;
 use crate::secret::Secret;
 
 /// The service's limits, as the emulator keeps them.
@@ -216,6 +217,16 @@ impl EmulatorBuilder {
     /// token. The sources differ about the real service, so test with both. Default: `false`.
     pub fn connected_after_recovery(mut self, on: bool) -> Self {
         self.settings.connected_after_recovery = on;
+        self
+    }
+
+    /// Writes JSON frames as UTF-8, with no more escapes than JSON requires and `sequenceId` first,
+    /// which is easier to read. Default: off; they are written as the service writes them, with
+    /// everything but plain ASCII, and also `"`, `&`, `'`, `+`, `<`, `>` and the grave accent, as
+    /// `\uXXXX`, and with `sequenceId` last. Every JSON parser reads the same from both. JSON data is
+    /// passed on as its sender wrote it, either way.
+    pub fn plain_json(mut self, on: bool) -> Self {
+        self.settings.json = if on { JsonForm::Plain } else { JsonForm::Service };
         self
     }
 

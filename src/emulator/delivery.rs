@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::outbox::Out;
+use super::server_session::ServerSession;
 use super::service::Service;
 use crate::message::{GroupMessage, Metadata, Payload, ServerMessage};
-use crate::protocol::{Downstream, Frame, Protocol, encode_downstream};
+use crate::protocol::{Downstream, Frame, Protocol};
 
 /// A message on its way to receivers.
 #[derive(Debug, Clone)]
@@ -38,7 +39,7 @@ impl Delivery {
         }
     }
 
-    fn frame(&self, protocol: Protocol, sequence_id: Option<u64>) -> Option<Frame> {
+    fn frame(&self, session: &ServerSession, sequence_id: Option<u64>) -> Option<Frame> {
         let (payload, metadata) = (self.payload.clone(), self.metadata.clone());
         let message = match &self.group {
             None => Downstream::ServerMessage(ServerMessage { payload, sequence_id, metadata }),
@@ -51,7 +52,7 @@ impl Delivery {
                 stream: None,
             }),
         };
-        encode_downstream(protocol, &message).ok()
+        session.encode(&message)
     }
 
     /// What a simple client gets: the bare payload.
@@ -165,11 +166,11 @@ impl Service {
         let reliable = session.kind.is_reliable();
         let frame = match session.kind.protocol() {
             None => delivery.raw_frame(),
-            Some(protocol) if reliable => delivery.frame(protocol, Some(session.replay.next_id())),
+            Some(_) if reliable => delivery.frame(session, Some(session.replay.next_id())),
             Some(protocol) => match encoded.iter().find(|(p, _)| *p == protocol) {
                 Some((_, frame)) => Some(frame.clone()),
                 None => {
-                    let frame = delivery.frame(protocol, None);
+                    let frame = delivery.frame(session, None);
                     encoded.extend(frame.clone().map(|f| (protocol, f)));
                     frame
                 }

@@ -15,7 +15,7 @@ use super::service::Service;
 use crate::message::Payload;
 use crate::protocol::{
     Downstream, Frame, InvokeResponse, NamedError, SendContent, SendEvent, SendToGroup, Upstream,
-    encode_downstream,
+    encode_downstream_as,
 };
 
 const NOT_AUTHORIZED: &str = "The connection is not authorized for raw sendToGroup mode.";
@@ -328,8 +328,9 @@ impl Service {
 }
 
 impl ServerSession {
-    fn encode(&self, message: &Downstream) -> Option<Frame> {
-        encode_downstream(self.kind.protocol()?, message).ok()
+    /// None if the message has no form in the session's subprotocol.
+    pub(super) fn encode(&self, message: &Downstream) -> Option<Frame> {
+        encode_downstream_as(self.json, self.kind.protocol()?, message).ok()
     }
 
     fn emulated(&self, event: &str, payload: Payload) -> EmulatedEvent {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::grants::Grants;
 use super::inbound::Held;
 use super::outbox::Outbox;
-use crate::protocol::{Frame, Protocol};
+use crate::protocol::{Frame, JsonForm, Protocol};
 use crate::secret::Secret;
 
 /// What the client speaks.
@@ -48,6 +48,8 @@ pub(super) struct ServerSession {
     pub(super) hub: Arc<str>,
     pub(super) user: Option<Arc<str>>,
     pub(super) kind: Kind,
+    /// How its JSON frames are written.
+    pub(super) json: JsonForm,
     pub(super) grants: Grants,
     pub(super) groups: BTreeSet<Arc<str>>,
     /// Every token handed out is good, as a signed one would be.

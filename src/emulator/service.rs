@@ -26,7 +26,7 @@ use super::outbox::{Fate, Out, Outbox};
 use super::reports::{Report, Reports};
 use super::server_session::{AckMemory, ConnectionInfo, Kind, Replay, ServerSession};
 use super::stats::Tally;
-use crate::protocol::{Downstream, Frame, Protocol, encode_downstream};
+use crate::protocol::{Downstream, Frame, JsonForm, Protocol};
 use crate::secret::Secret;
 
 /// The reason of the Close that refuses a recovery.
@@ -45,6 +45,7 @@ pub(crate) struct Settings {
     pub(crate) connected_after_recovery: bool,
     pub(crate) missing_handler_fails: bool,
     pub(crate) has_handler: bool,
+    pub(crate) json: JsonForm,
 }
 
 #[derive(Debug, Default)]
@@ -148,6 +149,7 @@ impl Service {
             hub: Arc::clone(&handshake.hub),
             user: handshake.user,
             kind: handshake.kind,
+            json: self.settings.json,
             grants: handshake.grants,
             groups: BTreeSet::new(),
             tokens: Vec::new(),
@@ -371,11 +373,9 @@ impl Service {
             Some(reason) if !reason.is_empty() => format!("{CLOSED_BY_APP} Reason: {reason}"),
             _ => CLOSED_BY_APP.into(),
         };
-        if let (Some(protocol), Some(outbox)) = (session.kind.protocol(), &session.outbox)
-            && let Ok(frame) = encode_downstream(
-                protocol,
-                &Downstream::Disconnected { message: Some(text.clone()) },
-            )
+        let message = Downstream::Disconnected { message: Some(text.clone()) };
+        if let Some(outbox) = &session.outbox
+            && let Some(frame) = session.encode(&message)
         {
             outbox.push(Out::Frame(frame));
         }
@@ -439,7 +439,7 @@ fn send_connected(session: &mut ServerSession, rng: &mut StdRng) {
         user_id: session.user.as_deref().map(Into::into),
         reconnection_token,
     };
-    if let Ok(frame) = encode_downstream(protocol, &message) {
+    if let Some(frame) = session.encode(&message) {
         outbox.push(Out::Frame(frame));
     }
 }

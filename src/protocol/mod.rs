@@ -413,7 +413,19 @@ pub fn decode_upstream(protocol: Protocol, frame: &Frame) -> Result<Upstream<'st
     }
 }
 
-/// Writes what the service sends.
+/// How JSON frames of the service are written; both forms mean the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(not(feature = "emulator"), allow(dead_code))]
+pub(crate) enum JsonForm {
+    /// UTF-8 with no more escapes than JSON requires, `sequenceId` first.
+    Plain,
+    /// As the service writes it: escaped to plain ASCII, `sequenceId` last.
+    #[default]
+    Service,
+}
+
+/// Writes what the service sends. JSON is written with no more escapes than it requires, where the
+/// service writes plain ASCII; the meaning is the same.
 ///
 /// # Errors
 /// None in the JSON subprotocols. In the protobuf ones
@@ -421,8 +433,17 @@ pub fn decode_upstream(protocol: Protocol, frame: &Frame) -> Result<Upstream<'st
 /// messages of invocations, and a [`Payload::Protobuf`] that is not a serialized
 /// `google.protobuf.Any`.
 pub fn encode_downstream(protocol: Protocol, message: &Downstream) -> Result<Frame> {
+    encode_downstream_as(JsonForm::Plain, protocol, message)
+}
+
+/// The same, with JSON in the given form.
+pub(crate) fn encode_downstream_as(
+    form: JsonForm,
+    protocol: Protocol,
+    message: &Downstream,
+) -> Result<Frame> {
     match protocol {
-        Protocol::Json | Protocol::ReliableJson => Ok(json::encode_downstream(message)),
+        Protocol::Json | Protocol::ReliableJson => Ok(json::encode_downstream(form, message)),
         #[cfg(feature = "protobuf")]
         Protocol::Protobuf | Protocol::ReliableProtobuf => protobuf::encode_downstream(message),
     }

@@ -12,9 +12,14 @@ use super::*;
 use crate::error::ErrorKind;
 use messages::{downstream, upstream};
 
+/// What is read of it, which is the same in both forms of JSON.
 fn downstream_again(protocol: Protocol, message: &Downstream) -> Downstream {
-    let frame = encode_downstream(protocol, message).unwrap();
-    Decoder::new(protocol).decode(&frame).unwrap()
+    let [plain, service] = [JsonForm::Plain, JsonForm::Service].map(|form| {
+        let frame = encode_downstream_as(form, protocol, message).unwrap();
+        Decoder::new(protocol).decode(&frame).unwrap()
+    });
+    assert_eq!(plain, service);
+    service
 }
 
 fn upstream_again(protocol: Protocol, message: &Upstream<'_>) -> Upstream<'static> {

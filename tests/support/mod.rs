@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use webpubsub::emulator::Emulator;
+use webpubsub::emulator::{Emulator, EmulatorBuilder};
 use webpubsub::{Client, Event, GroupMessage, Protocol};
 
 pub(crate) mod log;
@@ -56,6 +56,23 @@ pub(crate) fn client(emulator: &Emulator) -> Client {
 /// All subprotocols of this build, for a loop; a failed test shows which one it was at.
 pub(crate) fn protocols() -> impl Iterator<Item = Protocol> {
     Protocol::ALL.iter().copied().inspect(|protocol| println!("over {}", protocol.name()))
+}
+
+/// The forms in which the emulator writes JSON, for tests in which text passes: escaped as the
+/// service does, and plain. All other tests run with the first, which is the default.
+pub(crate) fn forms() -> impl Iterator<Item = EmulatorBuilder> {
+    [false, true].into_iter().map(|plain| {
+        println!("{}", if plain { "plain JSON" } else { "JSON as the service writes it" });
+        Emulator::builder().plain_json(plain)
+    })
+}
+
+/// All subprotocols of this build, those of JSON with each of the [`forms`].
+pub(crate) fn protocols_and_forms() -> impl Iterator<Item = (Protocol, EmulatorBuilder)> {
+    protocols().flat_map(|protocol| {
+        let count = if protocol.is_text() { 2 } else { 1 };
+        forms().take(count).map(move |form| (protocol, form))
+    })
 }
 
 /// Those from whose sessions a lost link can be recovered, or the others.

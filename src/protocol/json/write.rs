@@ -4,7 +4,7 @@ use std::fmt::{Display, Write as _};
 
 use data_encoding::BASE64;
 
-use super::super::{Frame, NamedError};
+use super::super::{Frame, JsonForm, NamedError};
 use crate::message::{Metadata, Payload, Text};
 
 /// Room for the keys and the short values of any message.
@@ -13,14 +13,15 @@ const ENVELOPE: usize = 192;
 /// Writes the fields of an object in the order of the calls.
 pub(super) struct Writer {
     out: String,
+    form: JsonForm,
 }
 
 impl Writer {
     /// `variable` is about how many bytes the values of open length take.
-    pub(super) fn new(variable: usize) -> Self {
+    pub(super) fn new(form: JsonForm, variable: usize) -> Self {
         let mut out = String::with_capacity(ENVELOPE + variable);
         out.push('{');
-        Self { out }
+        Self { out, form }
     }
 
     pub(super) fn finish(mut self) -> Frame {
@@ -37,8 +38,23 @@ impl Writer {
 
     pub(super) fn str(&mut self, key: &str, value: &str) -> &mut Self {
         self.key(key);
-        quote(&mut self.out, value);
+        self.quote(value);
         self
+    }
+
+    /// A string, or `null` if there is none.
+    pub(super) fn str_or_null(&mut self, key: &str, value: Option<&str>) -> &mut Self {
+        match value {
+            Some(value) => self.str(key, value),
+            None => self.plain(key, "null"),
+        }
+    }
+
+    fn quote(&mut self, text: &str) {
+        match self.form {
+            JsonForm::Plain => quote(&mut self.out, text),
+            JsonForm::Service => quote_as_service(&mut self.out, text),
+        }
     }
 
     pub(super) fn opt_str(&mut self, key: &str, value: Option<&str>) -> &mut Self {
@@ -98,9 +114,9 @@ impl Writer {
         let mut before = '{';
         for (key, value) in map {
             self.out.push(before);
-            quote(&mut self.out, key);
+            self.quote(key);
             self.out.push(':');
-            quote(&mut self.out, value);
+            self.quote(value);
             before = ',';
         }
         self.out.push_str(if map.is_empty() { "{}" } else { "}" });
@@ -152,11 +168,12 @@ pub(super) fn map_size(map: Option<&Metadata>) -> usize {
     map.map_or(0, |map| map.iter().map(|(k, v)| k.len() + v.len() + 6).sum())
 }
 
-/// Appends a JSON string literal.
+/// Appends a JSON string literal with no more escapes than JSON requires.
 fn quote(out: &mut String, text: &str) {
+    let must = |b: u8| b < 0x20 || b == b'"' || b == b'\\';
     out.push('"');
     let mut rest = text;
-    while let Some(at) = first_escape(rest.as_bytes()) {
+    while let Some(at) = first(rest.as_bytes(), must) {
         out.push_str(&rest[..at]);
         match rest.as_bytes()[at] {
             b'"' => out.push_str("\\\""),
@@ -174,9 +191,43 @@ fn quote(out: &mut String, text: &str) {
     out.push('"');
 }
 
-/// Looks at whole blocks first: a fold without an early exit is compiled to vector instructions.
-fn first_escape(bytes: &[u8]) -> Option<usize> {
-    let must = |b: u8| b < 0x20 || b == b'"' || b == b'\\';
+/// Appends a JSON string literal as .NET writes it by default: what is not printable ASCII, and what
+/// HTML or JavaScript could take for its own, is escaped by its UTF-16 units.
+fn quote_as_service(out: &mut String, text: &str) {
+    let must = |b: u8| {
+        let html =
+            (b == b'"') | (b == b'&') | (b == b'\'') | (b == b'+') | (b == b'<') | (b == b'>');
+        (b < 0x20) | (b >= 0x7f) | html | (b == b'\\') | (b == b'`')
+    };
+    out.push('"');
+    let mut rest = text;
+    // All bytes of a character beyond ASCII are escaped, so the first of them is found.
+    while let Some(at) = first(rest.as_bytes(), must) {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let Some(escaped) = rest.chars().next() else { break };
+        match escaped {
+            '\\' => out.push_str("\\\\"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            other => {
+                for unit in other.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(out, "\\u{unit:04X}");
+                }
+            }
+        }
+        rest = &rest[escaped.len_utf8()..];
+    }
+    out.push_str(rest);
+    out.push('"');
+}
+
+/// The first byte that `must` be escaped. Looks at whole blocks first: a fold without an early exit
+/// is compiled to vector instructions.
+fn first(bytes: &[u8], must: impl Fn(u8) -> bool) -> Option<usize> {
     let mut start = 0;
     for block in bytes.chunks(32) {
         if block.iter().fold(false, |any, &b| any | must(b)) {

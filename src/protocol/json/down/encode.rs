@@ -1,18 +1,20 @@
 //! Writing what the service sends, for the emulator.
 
-use super::super::super::{Downstream, Frame, GroupStateItem, InvokeResponse};
+use super::super::super::{Downstream, Frame, GroupStateItem, InvokeResponse, JsonForm};
 use super::super::write::{Writer, map_size, payload_size};
 use crate::message::GroupMessage;
 use crate::secret::Secret;
 
 /// Writes a frame.
-pub(in super::super::super) fn encode(message: &Downstream) -> Frame {
-    let mut w = Writer::new(variable_size(message));
-    w.opt_plain("sequenceId", message.sequence_id());
+pub(in super::super::super) fn encode(form: JsonForm, message: &Downstream) -> Frame {
+    let mut w = Writer::new(form, variable_size(message));
+    if form == JsonForm::Plain {
+        w.opt_plain("sequenceId", message.sequence_id());
+    }
     match message {
         Downstream::Connected { connection_id, user_id, reconnection_token } => {
             w.str("type", "system").str("event", "connected");
-            w.opt_str("userId", user_id.as_deref()).str("connectionId", connection_id);
+            w.str_or_null("userId", user_id.as_deref()).str("connectionId", connection_id);
             w.opt_str("reconnectionToken", reconnection_token.as_ref().map(Secret::expose));
         }
         Downstream::Disconnected { message } => {
@@ -47,6 +49,9 @@ pub(in super::super::super) fn encode(message: &Downstream) -> Frame {
         Downstream::Unknown { what, .. } => unknown_again(&mut w, what),
         stream => stream_control(&mut w, stream),
     }
+    if form == JsonForm::Service {
+        w.opt_plain("sequenceId", message.sequence_id());
+    }
     w.finish()
 }
 
@@ -67,7 +72,7 @@ fn variable_size(message: &Downstream) -> usize {
 
 fn group_message(w: &mut Writer, m: &GroupMessage) {
     w.str("type", "message").str("from", "group").str("group", &m.group);
-    w.opt_str("fromUserId", m.from_user_id.as_deref());
+    w.str_or_null("fromUserId", m.from_user_id.as_deref());
     w.payload(&m.payload).map("metadata", m.metadata.as_deref());
     let Some(part) = &m.stream else { return };
     w.object("stream", |w| {

@@ -1,13 +1,13 @@
 //! Writing what a client sends.
 
-use super::super::super::{Frame, SendContent, SendToGroup, StreamEndError, Upstream};
+use super::super::super::{Frame, JsonForm, SendContent, SendToGroup, StreamEndError, Upstream};
 use super::super::down::response_fields;
 use super::super::write::{Writer, map_size, payload_size};
 use crate::message::Payload;
 
 /// Writes a frame.
 pub(in super::super::super) fn encode(message: &Upstream<'_>) -> Frame {
-    let mut w = Writer::new(variable_size(message));
+    let mut w = Writer::new(JsonForm::Plain, variable_size(message));
     match message {
         Upstream::JoinGroup { group, ack_id } => group_call(&mut w, "joinGroup", group, *ack_id),
         Upstream::LeaveGroup { group, ack_id } => group_call(&mut w, "leaveGroup", group, *ack_id),
