@@ -112,8 +112,8 @@
 //! plain subprotocol for which 1000 frames are unsent, acks and own echoes included. Fire and forget
 //! has no such limit: a flood of it to a group of which you are a member may cost the connection.)
 //! What the service would answer by
-//! closing the connection (an invalid name, a message above 1 MiB) is refused here first, with
-//! [`ErrorKind::InvalidRequest`].
+//! closing the connection (an invalid name, a message above 1 MiB, the bare JSON value `null`) is
+//! refused here first, with [`ErrorKind::InvalidRequest`].
 //!
 //! # Receiving
 //!

@@ -106,6 +106,8 @@ pub struct RawJson(Text);
 impl RawJson {
     /// Takes over JSON text.
     ///
+    /// Sending it has limits of its own, see [`Payload::Json`].
+    ///
     /// # Errors
     /// [`ErrorKind::Payload`] if it is not exactly one JSON value.
     pub fn new(text: impl Into<Text>) -> Result<Self> {
@@ -147,6 +149,11 @@ pub enum Payload {
     /// UTF-8 text.
     Text(Text),
     /// One JSON value, kept as raw text and parsed on demand.
+    ///
+    /// Two that can be received cannot be sent: a bare `null`, over which the service closes the
+    /// sender's connection, and over whose arrival some clients of other languages lose theirs; and
+    /// one that nests more than 63 objects and arrays in each other. The client refuses both with
+    /// [`ErrorKind::InvalidRequest`]. Nulls inside an object or array are well.
     Json(RawJson),
     /// Bytes (base64 inside the JSON subprotocols).
     Binary(Bytes),
@@ -156,6 +163,9 @@ pub enum Payload {
 
 impl Payload {
     /// Serializes a value to JSON.
+    ///
+    /// `None` and `()` become a bare `null`, which the client refuses to send (see
+    /// [`Payload::Json`]): put an [`Option`] into a struct or a map.
     ///
     /// # Errors
     /// [`ErrorKind::Payload`] if the value cannot be written as JSON.
@@ -254,6 +264,7 @@ impl From<RawJson> for Payload {
         Self::Json(j)
     }
 }
+/// Of `Value::Null` a payload that the client refuses to send; see [`Payload::Json`].
 impl From<serde_json::Value> for Payload {
     fn from(v: serde_json::Value) -> Self {
         Self::Json(RawJson::trusted(Text::from(v.to_string())))

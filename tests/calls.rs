@@ -135,6 +135,8 @@ fn what_would_break_the_connection_is_refused_locally() {
             client.join_group(" \t").expect_err("blank"),
             client.join_group(&long).expect_err("long"),
             client.send_to_group("g", big.as_str()).expect_err("too large"),
+            client.send_to_group("g", serde_json::Value::Null).expect_err("null"),
+            client.send_event("e", serde_json::Value::Null).expect_err("null"),
             client.send_event("1st", "x").expect_err("bad event name"),
             client.send_event("a b", "x").expect_err("bad event name"),
             client.to_group("g", "x").ttl_seconds(301).wait().expect_err("ttl"),

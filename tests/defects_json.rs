@@ -24,12 +24,14 @@ fn j03_a_frame_that_is_not_json_is_skipped_and_those_behind_it_arrive() {
 
 #[test]
 fn j11_null_as_data_is_delivered_and_acknowledged() {
-    let emulator = emulator();
+    let emulator = Emulator::builder().record_frames(100).start().expect("emulator");
     let client = client(&emulator);
     let text = r#"{"sequenceId":1,"type":"message","from":"group","group":"g","dataType":"json","data":null}"#;
     emulator.faults().send_raw_text(None, text);
     let message = next_group_message(&client);
     assert_eq!(message.json::<Option<u8>>().expect("json"), None);
+    eventually("acknowledged", || acknowledged(&emulator, 1));
+    assert_eq!(emulator.stats().connections_opened, 1, "the connection lives on");
 }
 
 #[test]

@@ -189,6 +189,11 @@ impl<'a> Request<'a> {
             }
             What::Event(name, _) => rule("event name", rules::event(name))?,
         }
+        if let What::Publish(_, Payload::Json(json)) | What::Event(_, Payload::Json(json)) =
+            &self.what
+        {
+            rule("payload", rules::json_data(json.as_str()))?;
+        }
         if let Some(metadata) = &self.metadata {
             rule("metadata", rules::metadata(metadata))?;
         }

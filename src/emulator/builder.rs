@@ -230,6 +230,14 @@ impl EmulatorBuilder {
         self
     }
 
+    /// Refuses JSON messages of `dataType` `protobuf` with Close 1007, as Microsoft's own emulator
+    /// of the service does. Default: off, because the official JavaScript and C# clients write them,
+    /// and what the service itself does is not known.
+    pub fn refuse_protobuf_over_json(mut self, on: bool) -> Self {
+        self.settings.refuse_protobuf_over_json = on;
+        self
+    }
+
     /// Changes limits: `.limits(|l| l.retention = Duration::from_secs(5))`. Default: the
     /// service's, see [`Limits`].
     pub fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {

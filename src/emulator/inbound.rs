@@ -19,7 +19,8 @@ use super::events::{EmulatedEvent, EventAnswer};
 use super::receive::From;
 use super::server_session::ServerSession;
 use super::service::Service;
-use crate::protocol::{Frame, Protocol, Upstream, decode_upstream};
+use crate::message::Payload;
+use crate::protocol::{Frame, Protocol, SendContent, Upstream, decode_upstream};
 
 /// An event for the event handler, which runs under no lock; then [`Service::answer`] is called.
 pub(crate) type Started = Option<Box<EmulatedEvent>>;
@@ -192,6 +193,11 @@ impl Service {
 
     fn carry_out(&mut self, from: From<'_>, what: What) -> Started {
         let started = match what {
+            What::Message(message) if self.refuses_data(from, &message) => {
+                let (code, reason) = complaint(Protocol::Json, false);
+                let why = "the data type protobuf in JSON".into();
+                return self.carry_out(from, What::Violation { code, reason, why });
+            }
             What::Message(message) => self.message(from, message),
             What::Raw(frame) => self.raw(from, frame),
             What::Violation { code, reason, why } => {
@@ -216,6 +222,23 @@ impl Service {
             self.after_message(from);
         }
         started
+    }
+
+    /// Protobuf data in a JSON message, if that is to be refused.
+    fn refuses_data(&self, from: From<'_>, message: &Upstream<'_>) -> bool {
+        if !self.settings.refuse_protobuf_over_json {
+            return false;
+        }
+        let data = match message {
+            Upstream::Event(event) => &event.payload,
+            Upstream::SendToGroup(send) => match &send.content {
+                SendContent::Payload(payload) => payload,
+                SendContent::Stream { .. } => return false,
+            },
+            _ => return false,
+        };
+        matches!(data, Payload::Protobuf(_))
+            && self.protocol_of(from.id).is_some_and(Protocol::is_text)
     }
 
     /// A Close of 1000 is the client's goodbye. After anything else a reliable session waits for

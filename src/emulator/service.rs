@@ -46,6 +46,7 @@ pub(crate) struct Settings {
     pub(crate) missing_handler_fails: bool,
     pub(crate) has_handler: bool,
     pub(crate) json: JsonForm,
+    pub(crate) refuse_protobuf_over_json: bool,
 }
 
 #[derive(Debug, Default)]

@@ -17,6 +17,8 @@ const MAX_TTL_SECONDS: u32 = 300;
 const MAX_METADATA_KEY: usize = 256;
 const MAX_METADATA_VALUE: usize = 1024;
 const MAX_METADATA: usize = 8192;
+/// Objects and arrays that may stand in each other, the object that a JSON frame is included.
+const MAX_DEPTH: usize = 64;
 
 /// `Ok`, or the rule that was broken.
 pub(crate) type Check = Result<(), Cow<'static, str>>;
@@ -103,6 +105,67 @@ pub(crate) fn idle_timeout_ms(ms: u32) -> Check {
     if ms == 0 { Err("idleTimeoutMs must be above 0".into()) } else { Ok(()) }
 }
 
+/// A JSON value that is sent as data. `json` is valid JSON.
+pub(crate) fn json_data(json: &str) -> Check {
+    json_is_not_null(json)?;
+    json_depth(json)
+}
+
+/// The service closes the connection of whoever sends null, though it delivers one.
+pub(crate) fn json_is_not_null(json: &str) -> Check {
+    if trim_start(json).starts_with("null") {
+        return Err("JSON data must not be `null`, over which the service closes the connection; \
+                    send an object that holds it, such as {\"value\":null}"
+            .into());
+    }
+    Ok(())
+}
+
+/// A value inside the object of a frame. `json` is valid JSON.
+pub(crate) fn json_depth(json: &str) -> Check {
+    if nests_deeper(json, MAX_DEPTH - 1) {
+        return Err("JSON data must not nest more than 63 objects and arrays in each other".into());
+    }
+    Ok(())
+}
+
+fn trim_start(json: &str) -> &str {
+    json.trim_start_matches([' ', '\t', '\n', '\r'])
+}
+
+/// Looks at each byte once, and at none of a text or a number.
+fn nests_deeper(json: &str, limit: usize) -> bool {
+    let bytes = trim_start(json).as_bytes();
+    // Each level takes two brackets.
+    if bytes.len() < 2 * (limit + 1) || !matches!(bytes[0], b'{' | b'[') {
+        return false;
+    }
+    let (mut depth, mut at) = (0_usize, 0);
+    while let Some(byte) = bytes.get(at) {
+        at += 1;
+        match byte {
+            b'{' | b'[' if depth == limit => return true,
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'"' => at = after_string(bytes, at),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// The place behind the string literal whose first quote is just before `at`.
+fn after_string(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(found) = bytes.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+        at += found + 1;
+        if bytes[at - 1] == b'"' {
+            return at;
+        }
+        at += 1; // what the backslash escapes
+    }
+    bytes.len()
+}
+
 fn is_token(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
 }
@@ -132,6 +195,41 @@ mod tests {
         }
         for bad in ["", "1a", ".a", "a b", "é", "a/b", &"x".repeat(129)] {
             assert!(event(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn json_data_is_not_null() {
+        for null in ["null", " null", "\r\n\tnull "] {
+            assert!(json_data(null).is_err(), "{null:?}");
+        }
+        for good in ["0", "false", "\"null\"", "\"\"", "[null]", "{\"null\":null}", " {}"] {
+            assert!(json_data(good).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn json_data_nests_63_deep() {
+        let nested = |depth: usize, inner: &str| {
+            format!(" {}{inner}{}", "[{\"a\":".repeat(depth / 2), "}]".repeat(depth / 2))
+        };
+        assert!(json_data(&nested(62, "[]")).is_ok());
+        assert!(json_data(&nested(64, "0")).is_err());
+        assert!(json_data(&"[".repeat(200_000)).is_err(), "without recursion");
+        // What stands side by side or in strings does not nest.
+        assert!(json_data(&format!("[{}0]", "[[]],".repeat(1000))).is_ok());
+        assert!(json_data(&format!("[[\"{}\"]]", "[".repeat(100))).is_ok());
+        assert!(json_data(&format!("\"{}\"", "[".repeat(100))).is_ok());
+        for string in [r#""\\""#, r#""\"[""#, r#""[\\\"[[""#, r#""\u005b\u0022[""#, r#""é\\""#] {
+            let full = nested(62, &format!("[{string},{string},{string}]"));
+            assert!(serde_json::from_str::<&serde_json::value::RawValue>(&full).is_ok());
+            assert!(json_data(&full).is_ok(), "{string}");
+            let deeper = nested(62, &format!("[{string},[{string}]]"));
+            assert!(json_data(&deeper).is_err(), "{string}");
+        }
+        // It is called with valid JSON only, and must not panic all the same.
+        for odd in ["", " ", &"[\"\\".repeat(100), &"]".repeat(200), &"[\"".repeat(101)] {
+            let _ = json_data(odd);
         }
     }
 

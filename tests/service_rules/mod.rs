@@ -4,3 +4,4 @@
 mod connect;
 mod handshake;
 mod limits;
+mod text;

@@ -1,8 +1,9 @@
 //! Client to service.
 //!
-//! Decoding is as strict as the service: it refuses what would end a connection there. Null counts
-//! as absent for `ackId` and `state`, where the service is known to do so, and inside streams and
-//! invocation answers, where nothing is known.
+//! Decoding is as strict as the service: it refuses what would end a connection there, and of a
+//! repeated key the last counts. Null counts as absent for `ackId`, `ttlSeconds`, `metadata` and
+//! `state`, where the service is known to do so, and inside streams and invocation answers, where
+//! nothing is known.
 
 mod encode;
 
@@ -12,19 +13,20 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::super::{
     Frame, InvokeResponse, Malformed, NamedError, SendContent, SendEvent, SendToGroup,
     StreamEndError, Upstream, rules,
 };
-use super::read::{DataType, Raw, Why, object, payload, text};
+use super::read::{DataType, Raw, Str, Why, object, payload, text};
 use crate::message::{Metadata, Payload, Text};
 
 /// Every field of every message, unread: which of them count depends on `type`.
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
+#[derive(Default)]
 struct Fields<'a> {
+    /// Whether any field nests too deep, known ones or not.
+    too_deep: bool,
     r#type: Raw<'a>,
     group: Raw<'a>,
     ack_id: Raw<'a>,
@@ -45,6 +47,59 @@ struct Fields<'a> {
     state: Raw<'a>,
 }
 
+impl<'a> Fields<'a> {
+    fn slot(&mut self, key: &str) -> Option<&mut Raw<'a>> {
+        Some(match key {
+            "type" => &mut self.r#type,
+            "group" => &mut self.group,
+            "ackId" => &mut self.ack_id,
+            "noEcho" => &mut self.no_echo,
+            "ttlSeconds" => &mut self.ttl_seconds,
+            "metadata" => &mut self.metadata,
+            "dataType" => &mut self.data_type,
+            "data" => &mut self.data,
+            "stream" => &mut self.stream,
+            "event" => &mut self.event,
+            "invocationId" => &mut self.invocation_id,
+            "target" => &mut self.target,
+            "success" => &mut self.success,
+            "error" => &mut self.error,
+            "sequenceId" => &mut self.sequence_id,
+            "streamId" => &mut self.stream_id,
+            "streamSequenceId" => &mut self.stream_sequence_id,
+            "state" => &mut self.state,
+            _ => return None,
+        })
+    }
+}
+
+/// Not derived, because a derived one refuses a key that is repeated.
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct FieldsVisitor;
+        impl<'de> Visitor<'de> for FieldsVisitor {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Fields<'de>, A::Error> {
+                let mut fields = Fields::default();
+                while let Some((key, value)) = from.next_entry::<Str<'de>, Raw<'de>>()? {
+                    let depth = value.json().map_or(Ok(()), rules::json_depth);
+                    fields.too_deep |= depth.is_err();
+                    if let Some(slot) = fields.slot(&key) {
+                        *slot = value;
+                    }
+                }
+                Ok(fields)
+            }
+        }
+        from.deserialize_map(FieldsVisitor)
+    }
+}
+
 /// Reads a frame.
 pub(in super::super) fn decode(frame: &Frame) -> Result<Upstream<'static>, Malformed> {
     let text = text(frame)?;
@@ -52,13 +107,18 @@ pub(in super::super) fn decode(frame: &Frame) -> Result<Upstream<'static>, Malfo
 }
 
 fn build(text: &Text, f: &Fields<'_>) -> Result<Upstream<'static>, Why> {
+    if f.too_deep {
+        return Err("the frame nests more than 64 objects and arrays in each other".into());
+    }
     let mut kind: String = need(f.r#type, "type")?;
     kind.make_ascii_lowercase();
+    // Looked at whatever the kind is, even if that has none.
+    let ack_id = nullable(f.ack_id, "ackId")?;
     Ok(match kind.as_str() {
-        "joingroup" => Upstream::JoinGroup { group: group(f)?, ack_id: ack_id(f)? },
-        "leavegroup" => Upstream::LeaveGroup { group: group(f)?, ack_id: ack_id(f)? },
-        "sendtogroup" => Upstream::SendToGroup(send_to_group(text, f)?),
-        "event" => Upstream::Event(send_event(text, f)?),
+        "joingroup" => Upstream::JoinGroup { group: group(f)?, ack_id },
+        "leavegroup" => Upstream::LeaveGroup { group: group(f)?, ack_id },
+        "sendtogroup" => Upstream::SendToGroup(send_to_group(text, f, ack_id)?),
+        "event" => Upstream::Event(send_event(text, f, ack_id)?),
         "invoke" => invoke(text, f)?,
         "invokeresponse" => Upstream::InvokeResponse(invoke_response(text, f)?),
         "cancelinvocation" => {
@@ -71,17 +131,11 @@ fn build(text: &Text, f: &Fields<'_>) -> Result<Upstream<'static>, Why> {
             let stream_id = stream_id(f.stream_id)?;
             Upstream::StreamEnd { stream_id, error: end_error(f.error)? }
         }
-        "setgroupstate" => Upstream::SetGroupState {
-            group: group(f)?,
-            ack_id: ack_id(f)?,
-            state: nullable::<StringMap>(f.state, "state")?.map(|map| map.0),
-        },
-        "subscribegroupstate" => {
-            Upstream::SubscribeGroupState { group: group(f)?, ack_id: ack_id(f)? }
+        "setgroupstate" => {
+            Upstream::SetGroupState { group: group(f)?, ack_id, state: nullable(f.state, "state")? }
         }
-        "unsubscribegroupstate" => {
-            Upstream::UnsubscribeGroupState { group: group(f)?, ack_id: ack_id(f)? }
-        }
+        "subscribegroupstate" => Upstream::SubscribeGroupState { group: group(f)?, ack_id },
+        "unsubscribegroupstate" => Upstream::UnsubscribeGroupState { group: group(f)?, ack_id },
         _ => return Err("unknown type".into()),
     })
 }
@@ -109,10 +163,6 @@ fn group(f: &Fields<'_>) -> Result<Cow<'static, str>, Why> {
     Ok(group.into())
 }
 
-fn ack_id(f: &Fields<'_>) -> Result<Option<u64>, Why> {
-    nullable(f.ack_id, "ackId")
-}
-
 fn event_name(f: &Fields<'_>) -> Result<Cow<'static, str>, Why> {
     let event: String = need(f.event, "event")?;
     rules::event(&event)?;
@@ -132,7 +182,7 @@ fn stream_id(raw: Raw<'_>) -> Result<Cow<'static, str>, Why> {
 }
 
 fn metadata(f: &Fields<'_>) -> Result<Option<Cow<'static, Metadata>>, Why> {
-    let Some(StringMap(map)) = get(f.metadata, "metadata")? else { return Ok(None) };
+    let Some(map) = nullable(f.metadata, "metadata")? else { return Ok(None) };
     rules::metadata(&map)?;
     Ok(Some(Cow::Owned(map)))
 }
@@ -143,7 +193,9 @@ fn data(text: &Text, f: &Fields<'_>) -> Result<Option<Payload>, Why> {
         None => DataType::Json,
         Some(name) => DataType::from_name(&name).ok_or("unknown dataType")?,
     };
-    f.data.json().map(|data| payload(text, kind, data)).transpose()
+    let Some(data) = f.data.json() else { return Ok(None) };
+    rules::json_is_not_null(data)?;
+    payload(text, kind, data).map(Some)
 }
 
 /// The payload of a message that must have one. Metadata alone will do: its text is then empty.
@@ -155,9 +207,13 @@ fn data_or_metadata(text: &Text, f: &Fields<'_>, metadata: bool) -> Result<Paylo
     }
 }
 
-fn send_to_group(text: &Text, f: &Fields<'_>) -> Result<SendToGroup<'static>, Why> {
+fn send_to_group(
+    text: &Text,
+    f: &Fields<'_>,
+    ack_id: Option<u64>,
+) -> Result<SendToGroup<'static>, Why> {
     let metadata = metadata(f)?;
-    let ttl_seconds = get(f.ttl_seconds, "ttlSeconds")?;
+    let ttl_seconds = nullable(f.ttl_seconds, "ttlSeconds")?;
     if let Some(ttl) = ttl_seconds {
         rules::ttl_seconds(ttl)?;
     }
@@ -170,7 +226,7 @@ fn send_to_group(text: &Text, f: &Fields<'_>) -> Result<SendToGroup<'static>, Wh
     };
     Ok(SendToGroup {
         group: group(f)?,
-        ack_id: ack_id(f)?,
+        ack_id,
         no_echo: get(f.no_echo, "noEcho")?.unwrap_or(false),
         ttl_seconds,
         metadata,
@@ -193,14 +249,14 @@ fn stream_start(json: &str) -> Result<SendContent<'static>, Why> {
     Ok(SendContent::Stream { stream_id, idle_timeout_ms: start.idle_timeout_ms })
 }
 
-fn send_event(text: &Text, f: &Fields<'_>) -> Result<SendEvent<'static>, Why> {
+fn send_event(text: &Text, f: &Fields<'_>, ack_id: Option<u64>) -> Result<SendEvent<'static>, Why> {
     if f.stream.not_null().is_some() {
         return Err("an event cannot start a stream".into());
     }
     let metadata = metadata(f)?;
     Ok(SendEvent {
         event: event_name(f)?,
-        ack_id: ack_id(f)?,
+        ack_id,
         payload: data_or_metadata(text, f, metadata.is_some())?,
         metadata,
     })
@@ -266,31 +322,4 @@ fn end_error(raw: Raw<'_>) -> Result<Option<StreamEndError>, Why> {
 /// An empty string counts as absent.
 fn full(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
-}
-
-/// A map of strings without repeated keys; serde's own would keep the last of them.
-struct StringMap(Metadata);
-
-impl<'de> Deserialize<'de> for StringMap {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct MapVisitor;
-        impl<'de> Visitor<'de> for MapVisitor {
-            type Value = StringMap;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of strings")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<StringMap, A::Error> {
-                let mut map = Metadata::new();
-                while let Some((key, value)) = from.next_entry()? {
-                    if map.insert(key, value).is_some() {
-                        return Err(A::Error::custom("a repeated key"));
-                    }
-                }
-                Ok(StringMap(map))
-            }
-        }
-        from.deserialize_map(MapVisitor)
-    }
 }

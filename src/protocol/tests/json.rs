@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::messages::{downstream, text};
 use super::{downstream_again, upstream_again};
-use crate::message::Text;
+use crate::message::{RawJson, Text};
 use crate::protocol::*;
 
 /// JSON-like text made of the tokens that the protocol knows, mostly in the wrong places.
@@ -74,9 +74,11 @@ fn junk() -> impl Strategy<Value = String> {
 proptest! {
     #[test]
     fn what_is_written_is_json(message in downstream()) {
-        let frame = encode_downstream(Protocol::Json, &message).unwrap();
-        let value: serde_json::Value = serde_json::from_slice(frame.as_bytes()).unwrap();
-        prop_assert!(value.is_object());
+        for form in [JsonForm::Plain, JsonForm::Service] {
+            let frame = encode_downstream_as(form, Protocol::Json, &message).unwrap();
+            let value: serde_json::Value = serde_json::from_slice(frame.as_bytes()).unwrap();
+            prop_assert!(value.is_object());
+        }
     }
 
     #[test]
@@ -179,7 +181,14 @@ fn the_upstream_reader_refuses_what_the_service_refuses() {
     for frame in [
         r#"{"type":"sendToGroup","group":"g","noEcho":null,"data":1}"#,
         r#"{"type":"sendToGroup","group":"g","ttlSeconds":301,"data":1}"#,
-        r#"{"type":"sendToGroup","group":"g","metadata":{"a":"1","a":"2"},"data":1}"#,
+        r#"{"type":"sendToGroup","group":"g","metadata":[],"data":1}"#,
+        r#"{"type":"sendToGroup","group":"g","data":null}"#,
+        r#"{"type":"sendToGroup","group":"g","dataType":"json","data": null }"#,
+        r#"{"type":"sendToGroup","group":"g","dataType":"text","data":null}"#,
+        r#"{"type":"sendToGroup","group":"g","data":null,"metadata":{"a":"1"}}"#,
+        r#"{"type":"event","event":"a","dataType":"json","data":null}"#,
+        r#"{"type":"invoke","invocationId":"1","target":"event","event":"a","dataType":"json","data":null}"#,
+        r#"{"type":"streamData","streamId":"s","streamSequenceId":1,"dataType":"json","data":null}"#,
         r#"{"type":"sendToGroup","group":"g","metadata":{"a b":"1"},"data":1}"#,
         r#"{"type":"sendToGroup","group":"g","metadata":{"a":1},"data":1}"#,
         r#"{"type":"sendToGroup","group":"g","dataType":"binary","data":"AQI"}"#,
@@ -199,6 +208,115 @@ fn the_upstream_reader_refuses_what_the_service_refuses() {
         r#"{"type":"sequenceAck"}"#,
     ] {
         assert!(up(frame).is_err(), "{frame}");
+    }
+}
+
+#[test]
+fn of_a_repeated_key_the_last_counts_upstream() {
+    let frame = r#"{"type":1,"type":"sendToGroup","group":" ","group":"g","ackId":"x","ackId":1,"ackId":2,
+        "dataType":"text","data":null,"data":"x","metadata":{"k":"1","k":"2"},"ttlSeconds":-1,"ttlSeconds":1}"#;
+    let metadata = Metadata::from([("k".to_owned(), "2".to_owned())]);
+    let expected = SendToGroup {
+        ack_id: Some(2),
+        ttl_seconds: Some(1),
+        metadata: Some(Cow::Owned(metadata)),
+        ..SendToGroup::new("g", "x")
+    };
+    assert_eq!(up(frame), Ok(Upstream::SendToGroup(expected)));
+    assert!(up(r#"{"type":"joinGroup","group":"g","group":""}"#).is_err());
+    assert!(up(r#"{"type":"ping","type":"nope"}"#).is_err());
+    assert_eq!(up(r#"{"\u0074ype":"ping"}"#), Ok(Upstream::Ping));
+}
+
+#[test]
+fn null_is_absent_upstream_where_the_service_says_so() {
+    let frame = r#"{"type":"sendToGroup","group":"g","ackId":null,"metadata":null,"ttlSeconds":null,"dataType":"text","data":"x"}"#;
+    let expected = SendToGroup::new("g", "x");
+    assert_eq!(up(frame), Ok(Upstream::SendToGroup(expected)));
+}
+
+#[test]
+fn an_ack_id_is_checked_in_every_kind_of_message() {
+    for kind in ["ping", "sequenceAck\",\"sequenceId\":1,\"x\":\""] {
+        for good in ["null", "0", "18446744073709551615"] {
+            assert!(up(&format!(r#"{{"type":"{kind}","ackId":{good}}}"#)).is_ok(), "{good}");
+        }
+        for bad in ["\"x\"", "\"1\"", "-1", "1.0", "true", "[]", "18446744073709551616"] {
+            assert!(up(&format!(r#"{{"type":"{kind}","ackId":{bad}}}"#)).is_err(), "{bad}");
+        }
+    }
+}
+
+#[test]
+fn frames_nest_64_deep_upstream_in_fields_of_any_name() {
+    for field in ["data", "state", "unknown"] {
+        let nested = |depth: usize| {
+            let value = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+            // Of a repeated key the earlier ones count for the depth too.
+            up(&format!(r#"{{"type":"sendToGroup","group":"g","{field}":{value},"data":1}}"#))
+        };
+        assert!(nested(63).is_ok(), "{field}");
+        assert!(nested(64).is_err(), "{field}");
+        assert!(nested(200_000).is_err(), "{field}");
+    }
+}
+
+#[test]
+fn the_service_escapes_text_to_ascii_and_writes_the_number_last() {
+    let text = "azAZ09 ~/{}[]:,.#%=?^_|\u{0}\u{8}\t\n\u{b}\u{c}\r\u{1f}\"\\&'+<>`\u{7f}\u{80}é漢\u{2028}\u{ffff}🎉";
+    let escaped = concat!(
+        r"azAZ09 ~/{}[]:,.#%=?^_|\u0000\b\t\n\u000B\f\r\u001F",
+        r"\u0022\\\u0026\u0027\u002B\u003C\u003E\u0060\u007F\u0080\u00E9\u6F22\u2028\uFFFF\uD83C\uDF89",
+    );
+    let written = |message: &Downstream| {
+        let frame = encode_downstream_as(JsonForm::Service, Protocol::Json, message).unwrap();
+        String::from_utf8(frame.as_bytes().to_vec()).unwrap()
+    };
+    let mut message = GroupMessage::new("<g>", text);
+    message.from_user_id = Some("ü".into());
+    message.sequence_id = Some(7);
+    message.metadata = Some(Box::new(Metadata::from([("k'".to_owned(), "é".to_owned())])));
+    let expected = [
+        r#"{"type":"message","from":"group","group":"\u003Cg\u003E","fromUserId":"\u00FC","dataType":"text","data":""#,
+        escaped,
+        r#"","metadata":{"k\u0027":"\u00E9"},"sequenceId":7}"#,
+    ];
+    let message = Downstream::GroupMessage(message);
+    assert_eq!(written(&message), expected.concat());
+    assert_eq!(down(&written(&message)), Ok(message));
+    // JSON data goes through as it was written, binary data needs no escapes.
+    let json = RawJson::new("[ \"é<\\u00e9\" ]").unwrap();
+    let expected = r#"{"type":"message","from":"server","dataType":"json","data":[ "é<\u00e9" ]}"#;
+    assert_eq!(written(&Downstream::ServerMessage(ServerMessage::new(json))), expected);
+    let bytes: &[u8] = &[0xfb, 0xef, 0xbe];
+    let expected = r#"{"type":"message","from":"server","dataType":"binary","data":"++++"}"#;
+    assert_eq!(written(&Downstream::ServerMessage(ServerMessage::new(bytes))), expected);
+}
+
+#[test]
+fn a_user_is_null_if_there_is_none_and_an_empty_one_is_read_as_none() {
+    let connected = |user_id: Option<&str>| Downstream::Connected {
+        connection_id: "c".into(),
+        user_id: user_id.map(Into::into),
+        reconnection_token: None,
+    };
+    let said = |user_id: Option<&str>| {
+        let mut message = GroupMessage::new("g", "x");
+        message.from_user_id = user_id.map(Into::into);
+        Downstream::GroupMessage(message)
+    };
+    for form in [JsonForm::Plain, JsonForm::Service] {
+        for (user, text) in [(None, "null"), (Some(""), r#""""#), (Some("u"), r#""u""#)] {
+            for (key, with, read) in [
+                ("userId", connected(user), connected(user.filter(|u| !u.is_empty()))),
+                ("fromUserId", said(user), said(user.filter(|u| !u.is_empty()))),
+            ] {
+                let frame = encode_downstream_as(form, Protocol::Json, &with).unwrap();
+                let text = format!(r#""{key}":{text},"#);
+                assert!(String::from_utf8_lossy(frame.as_bytes()).contains(&text), "{frame:?}");
+                assert_eq!(Decoder::new(Protocol::Json).decode(&frame), Ok(read));
+            }
+        }
     }
 }
 

@@ -68,6 +68,13 @@ fn payload() -> impl Strategy<Value = Payload> {
     ]
 }
 
+/// What a client may send: no null.
+fn sent() -> impl Strategy<Value = Payload> {
+    let null =
+        |payload: &Payload| matches!(payload, Payload::Json(json) if json.as_str() == "null");
+    payload().prop_map(move |payload| if null(&payload) { Payload::from("null") } else { payload })
+}
+
 /// A serialized `google.protobuf.Any`, made by hand: its two fields, each shorter than 128 bytes.
 fn any_message() -> impl Strategy<Value = Bytes> {
     (ascii(0..100), vec(any::<u8>(), 0..100)).prop_map(|(url, value)| {
@@ -93,7 +100,7 @@ fn error() -> impl Strategy<Value = NamedError> {
 }
 
 fn invoke_response() -> impl Strategy<Value = InvokeResponse> {
-    (name(), option::of(payload()), option::of(error()), any::<bool>()).prop_map(
+    (name(), option::of(sent()), option::of(error()), any::<bool>()).prop_map(
         |(invocation_id, payload, error, success)| InvokeResponse {
             invocation_id,
             success,
@@ -105,7 +112,7 @@ fn invoke_response() -> impl Strategy<Value = InvokeResponse> {
 
 fn send_to_group() -> impl Strategy<Value = Upstream<'static>> {
     let content = prop_oneof![
-        3 => payload().prop_map(SendContent::Payload),
+        3 => sent().prop_map(SendContent::Payload),
         1 => (cow(), option::of(1..=u32::MAX)).prop_map(|(stream_id, idle_timeout_ms)| {
             SendContent::Stream { stream_id, idle_timeout_ms }
         }),
@@ -141,18 +148,18 @@ fn upstream_other() -> impl Strategy<Value = Upstream<'static>> {
     let end_error = (option::of(name()), option::of(name()))
         .prop_map(|(message, user_error_code)| StreamEndError { message, user_error_code });
     prop_oneof![
-        (event(), option::of(number()), metadata(), payload()).prop_map(
+        (event(), option::of(number()), metadata(), sent()).prop_map(
             |(event, ack_id, metadata, payload)| {
                 Upstream::Event(SendEvent { event, ack_id, metadata, payload })
             }
         ),
-        (cow(), event(), option::of(payload())).prop_map(|(invocation_id, event, payload)| {
+        (cow(), event(), option::of(sent())).prop_map(|(invocation_id, event, payload)| {
             Upstream::Invoke { invocation_id, event, payload }
         }),
         invoke_response().prop_map(Upstream::InvokeResponse),
         number().prop_map(|sequence_id| Upstream::SequenceAck { sequence_id }),
         Just(Upstream::Ping),
-        (cow(), option::of((1..=u64::MAX, payload()))).prop_map(|(stream_id, part)| {
+        (cow(), option::of((1..=u64::MAX, sent()))).prop_map(|(stream_id, part)| {
             let (stream_sequence_id, payload) = part.unzip();
             Upstream::StreamData { stream_id, stream_sequence_id, payload }
         }),
