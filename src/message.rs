@@ -150,10 +150,10 @@ pub enum Payload {
     Text(Text),
     /// One JSON value, kept as raw text and parsed on demand.
     ///
-    /// Two that can be received cannot be sent: a bare `null`, over which the service closes the
-    /// sender's connection, and over whose arrival some clients of other languages lose theirs; and
-    /// one that nests more than 63 objects and arrays in each other. The client refuses both with
-    /// [`ErrorKind::InvalidRequest`]. Nulls inside an object or array are well.
+    /// Two kinds of value can be received but not sent: a bare `null`, because the service closes
+    /// the connection of a client that sends it, and some clients in other languages fail when they
+    /// receive it; and a value that nests more than 63 objects and arrays in each other. The client
+    /// refuses both with [`ErrorKind::InvalidRequest`]. A null inside an object or array is fine.
     Json(RawJson),
     /// Bytes (base64 inside the JSON subprotocols).
     Binary(Bytes),
@@ -264,7 +264,7 @@ impl From<RawJson> for Payload {
         Self::Json(j)
     }
 }
-/// Of `Value::Null` a payload that the client refuses to send; see [`Payload::Json`].
+/// `Value::Null` becomes a payload that the client refuses to send; see [`Payload::Json`].
 impl From<serde_json::Value> for Payload {
     fn from(v: serde_json::Value) -> Self {
         Self::Json(RawJson::trusted(Text::from(v.to_string())))

@@ -70,7 +70,7 @@ impl Raw {
     }
 
     /// What comes next is the Close for malformed JSON.
-    fn is_refused(mut self, what: &str) {
+    fn assert_refused(mut self, what: &str) {
         match self.socket.read().expect("a Close") {
             Message::Close(Some(close)) => {
                 let close = (u16::from(close.code), close.reason.to_string());
@@ -86,7 +86,7 @@ fn refused(emulator: &Emulator, frame: &str) {
     for subprotocol in [Protocol::Json, Protocol::ReliableJson] {
         let mut raw = Raw::member(emulator, subprotocol);
         raw.send(frame);
-        raw.is_refused(frame);
+        raw.assert_refused(frame);
         assert!(emulator.wait_until(WATCHDOG, |s| s.sessions == 0), "{frame}");
     }
 }
@@ -178,7 +178,7 @@ fn null_that_the_service_delivers_is_handed_out_and_acknowledged() {
 }
 
 #[test]
-fn protobuf_data_over_json_is_taken_unless_the_emulator_shall_refuse_it() {
+fn protobuf_data_over_json_is_taken_unless_the_emulator_is_told_to_refuse_it() {
     let data = r#""dataType":"protobuf","data":"CgFhEgFi""#;
     let emulator = emulator();
     let mut raw = Raw::member(&emulator, Protocol::Json);
@@ -259,7 +259,7 @@ fn of_repeated_keys_the_last_counts() {
         .publish(r#""dataType":"text","data":1,"data":"x","metadata":{"k":"1","a":"b","k":"2"}"#);
     assert_eq!(message["data"], "x");
     assert_eq!(message["metadata"], json!({"a": "b", "k": "2"}));
-    // In data it is for the receiver to say.
+    // Repeated keys inside data are left to the receiver.
     raw.send(r#"{"type":"sendToGroup","group":"g","data":{"a":1,"a":2}}"#);
     assert!(raw.read().contains(r#""data":{"a":1,"a":2}"#));
     drop(raw);
@@ -342,7 +342,7 @@ fn json_data_goes_through_as_it_was_written() {
 }
 
 #[test]
-fn a_user_id_is_null_if_there_is_none_and_the_client_tells_none() {
+fn a_user_id_is_null_if_there_is_none_and_the_client_reports_none() {
     for emulator in crate::support::forms().map(|form| form.start().expect("emulator")) {
         let (connected, message) = as_written(&emulator, None, Protocol::Json);
         assert!(connected.contains(r#""event":"connected","userId":null,"#), "{connected}");

@@ -197,7 +197,7 @@ fn quote_as_service(out: &mut String, text: &str) {
     let must = |b: u8| {
         let html =
             (b == b'"') | (b == b'&') | (b == b'\'') | (b == b'+') | (b == b'<') | (b == b'>');
-        (b < 0x20) | (b >= 0x7f) | html | (b == b'\\') | (b == b'`')
+        !(0x20..0x7f).contains(&b) | html | (b == b'\\') | (b == b'`')
     };
     out.push('"');
     let mut rest = text;
