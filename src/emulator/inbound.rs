@@ -209,7 +209,9 @@ impl Service {
             What::Close { code } => {
                 let code_text = || code.map_or("without a code".into(), |code| code.to_string());
                 self.notes.info(|| format!("closed by the client: {}, {}", from.id, code_text()));
-                self.transport_ended(from, code == Some(1000));
+                // A code that nobody may send counts as none here, and it ends the session too: it
+                // breaks a rule.
+                self.transport_ended(from, matches!(code, None | Some(1000)));
                 return None;
             }
             What::End => {
@@ -241,8 +243,8 @@ impl Service {
             && self.protocol_of(from.id).is_some_and(Protocol::is_text)
     }
 
-    /// A Close of 1000 is the client's goodbye. After anything else a reliable session waits for
-    /// recovery.
+    /// A Close of 1000 or without a code is the client's goodbye. After anything else a reliable
+    /// session waits for recovery.
     fn transport_ended(&mut self, from: From<'_>, goodbye: bool) {
         if goodbye {
             self.end_session(from.id, "The client closed the connection.");

@@ -37,6 +37,10 @@ const LAST_WRITE: Duration = Duration::from_millis(20);
 /// A thread that waits for room in the socket looks this often whether it is to go.
 const SLICE: Duration = Duration::from_millis(50);
 
+/// Close codes of RFC 6455 §7.4.1.
+const NORMAL: u16 = 1000;
+const GOING_AWAY: u16 = 1001;
+
 /// Which end of the WebSocket we are: clients mask their frames (RFC 6455 §5.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -220,6 +224,19 @@ impl Link {
         }
         let payload = [&code.to_be_bytes(), &reason.as_bytes()[..end]].concat();
         self.append(Op::Close, &payload);
+    }
+
+    /// Answers a Close that has no code; one with a code is answered by tungstenite, in kind. From a
+    /// client the service takes a Close without a code as it takes 1000, for the end of the session,
+    /// so a client that is about to recover must not send one.
+    pub(super) fn answer_close_without_code(&self) {
+        let (code, mask) = match self.role {
+            Role::Client => (GOING_AWAY, Some(rand::random())),
+            Role::Server => (NORMAL, None),
+        };
+        let mut frame = Vec::new();
+        write_frame(&mut frame, Op::Close, mask, &code.to_be_bytes());
+        self.append_raw(&frame);
     }
 
     /// Appends a piece of a frame, for a service that sends it slowly. Until the `last` one a pong

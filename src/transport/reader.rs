@@ -125,6 +125,9 @@ impl LinkReader {
                 }
                 Message::Pong(_) => Incoming::Pong,
                 Message::Close(frame) => {
+                    if frame.is_none() {
+                        self.link.answer_close_without_code();
+                    }
                     self.answer();
                     close(frame.map(|frame| (frame.code.into(), frame.reason.to_string())))
                 }

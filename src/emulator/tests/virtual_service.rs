@@ -125,7 +125,7 @@ fn a_session_without_transport_keeps_its_answer_and_one_that_ended_ignores_it() 
 
 #[test]
 fn a_close_and_an_end_wait_behind_the_handler_too() {
-    for (code, lives) in [(Some(1000), false), (Some(1001), true), (None, true)] {
+    for (code, lives) in [(Some(1000), false), (Some(1001), true), (None, false)] {
         let mut service = VirtualService::new(1, |_| ());
         let (transport, id, _) = connected(&mut service);
         service.receive(T0, &transport, event(1));
