@@ -74,10 +74,10 @@
 //!
 //! ```
 //! # use webpubsub::Client;
-//! # use webpubsub::emulator::Emulator;
+//! # use webpubsub::emulator::{Emulator, EventAnswer};
 //! # use std::time::Duration;
 //! # fn main() -> webpubsub::Result<()> {
-//! # let emulator = Emulator::start()?;
+//! # let emulator = Emulator::builder().event_handler(|_| EventAnswer::Nothing).start()?;
 //! # let client = Client::connect(emulator.url("chat"))?;
 //! // Wait for the ack. The short form, and the long one with options:
 //! client.send_to_group("chat", "hello")?;

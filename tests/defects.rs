@@ -15,7 +15,8 @@ use webpubsub::{Client, ClientAccess, ClientBuilder, ErrorKind, Event, Overflow}
 
 use super::{PLAIN, RELIABLE};
 use crate::support::{
-    WATCHDOG, client_over, emulator, eventually, next_event, next_group_message, threads_named,
+    WATCHDOG, client_over, emulator, emulator_with_handler, eventually, next_event,
+    next_group_message, threads_named,
 };
 
 fn ms(n: u64) -> Duration {
@@ -136,7 +137,7 @@ fn p10_on_a_new_connection_nothing_is_sent_again_unless_asked_for() {
 
 #[test]
 fn j06_a_refusal_is_not_retried() {
-    let emulator = Emulator::builder().record_frames(100).start().expect("emulator");
+    let emulator = emulator_with_handler();
     let access = ClientAccess::new();
     let url = emulator.url_for("hub", &access).expect("url");
     let client = Client::builder(url).protocol(RELIABLE).connect().expect("connect");
@@ -149,7 +150,7 @@ fn j06_a_refusal_is_not_retried() {
 
 #[test]
 fn p09_a_wrong_argument_is_refused_at_once_and_nothing_is_sent() {
-    let emulator = Emulator::builder().record_frames(100).start().expect("emulator");
+    let emulator = emulator_with_handler();
     let client = client(&emulator);
     assert_eq!(client.join_group("").expect_err("blank").kind(), ErrorKind::InvalidRequest);
     client.send_event("e", "x").expect("allowed");

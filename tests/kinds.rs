@@ -9,8 +9,8 @@ use webpubsub::{
 };
 
 use crate::support::{
-    WATCHDOG, client, client_over, emulator, eventually, forms, next_event, next_group_message,
-    protocols, protocols_and_forms, reliable_protocols, tells_sender,
+    WATCHDOG, client, client_over, emulator, emulator_with_handler, eventually, forms, next_event,
+    next_group_message, protocols, protocols_and_forms, reliable_protocols, tells_sender,
 };
 
 /// Recovers and reconnects without long pauses.
@@ -236,7 +236,7 @@ fn what_arrived_is_acknowledged_so_the_services_buffer_never_fills() {
 #[test]
 fn a_lost_link_ends_the_session_if_the_subprotocol_is_plain_and_groups_come_back() {
     for protocol in reliable_protocols(false) {
-        let emulator = emulator();
+        let emulator = emulator_with_handler();
         let client = quick(&emulator, protocol).connect().expect("connect");
         client.join_group("g").expect("join");
         assert!(matches!(next_event(&client), Event::Connected(_)));
@@ -257,7 +257,7 @@ fn a_lost_link_ends_the_session_if_the_subprotocol_is_plain_and_groups_come_back
 #[test]
 fn a_quiet_connection_is_kept_by_pings() {
     for protocol in protocols() {
-        let emulator = emulator();
+        let emulator = emulator_with_handler();
         let client = Client::builder(emulator.url("hub"))
             .protocol(protocol)
             .keep_alive(Duration::from_millis(20), WATCHDOG)

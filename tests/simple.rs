@@ -83,7 +83,7 @@ fn a_ping_measures_the_round_trip() {
 
 #[test]
 fn a_loss_tells_close_code_and_reason_and_ends_the_client() {
-    let emulator = Emulator::builder().missing_handler_fails(true).start().expect("emulator");
+    let emulator = emulator();
     let client = SimpleClient::connect(emulator.url("hub")).expect("connect");
     client.send_text("nobody listens").expect("send");
     let events: Vec<Event> = client.events().iter().collect();

@@ -149,7 +149,8 @@ impl EmulatorBuilder {
     /// everything else that the sender sends waits, pings included, also after a recovery. A panic in it counts as [`EventAnswer::Failure`]. Dropping
     /// the emulator waits for it to return.
     ///
-    /// Default: none; see [`EmulatorBuilder::missing_handler_fails`].
+    /// Default: none. Then events fail as at the service: with the error `InternalServerError`, or
+    /// without a word if no ack was asked for; a simple client gets Close 1011.
     pub fn event_handler(
         mut self,
         handler: impl Fn(&EmulatedEvent) -> EventAnswer + Send + Sync + 'static,
@@ -205,11 +206,11 @@ impl EmulatorBuilder {
         self
     }
 
-    /// What happens to events without a handler. `false`: they are accepted and go nowhere.
-    /// `true`: they fail as at the real service, with `InternalServerError` or, for a simple
-    /// client, Close 1011. Default: `false`.
-    pub fn missing_handler_fails(mut self, on: bool) -> Self {
-        self.settings.missing_handler_fails = on;
+    /// Whether an event that fails, or finds no handler, costs a PubSub client its connection too:
+    /// Close 1011 in place of the error, and the session is over. The service's documentation says
+    /// so; Microsoft's emulator answers with the error. Default: `false`.
+    pub fn failed_event_closes_connection(mut self, on: bool) -> Self {
+        self.settings.failed_event_closes_connection = on;
         self
     }
 

@@ -28,8 +28,11 @@ pub enum EventAnswer {
     Nothing,
     /// Success, and a message for the sender. It is sent before the ack.
     Message(Payload),
+    /// The same with metadata. A simple client gets the bare payload.
+    MessageWithMetadata(Payload, Metadata),
     /// Failure (HTTP 500): the error `InternalServerError` for a PubSub client, Close 1011 for a
-    /// simple one.
+    /// simple one; see also
+    /// [`failed_event_closes_connection`](super::EmulatorBuilder::failed_event_closes_connection).
     Failure,
 }
 

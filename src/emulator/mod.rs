@@ -28,7 +28,7 @@
 //! (an assumption: the service's own emulator only checks the number); `/negotiate`, if asked for
 //! ([`EmulatorBuilder::negotiate`]). What is missing: invocations, streams and group state are refused
 //! (`NotSupported`, `BadRequest`); no REST (requests under `/api/` get HTTP 501), no webhooks: call the
-//! methods here, and give closures as event handlers.
+//! methods here, and give closures as event handlers. Without one events fail, as at the service.
 //!
 //! It logs by the [`log`] facade, target `webpubsub::emulator`: who connects, is refused and why, is
 //! closed and why, overflows, ends (level `info`), and groups, publications, events and failed calls

@@ -19,8 +19,8 @@ use crate::protocol::{
 };
 
 const NOT_AUTHORIZED: &str = "The connection is not authorized for raw sendToGroup mode.";
-const NO_HANDLER: &str = "No event handler or listener is configured.";
-const HANDLER_FAILED: &str = "The event handler returned 500.";
+/// For an event that failed or found no handler: the text of the error, or the reason of the Close.
+const INTERNAL_ERROR: &str = "Internal server error";
 
 /// Whose message it is, and when it is carried out.
 #[derive(Debug, Clone, Copy)]
@@ -157,7 +157,7 @@ impl Service {
         self.hand_out(from, emulated, event.ack_id)
     }
 
-    /// To the event handler, or on to what happens without one.
+    /// To the event handler; without one the event fails.
     fn hand_out(&mut self, from: From<'_>, event: EmulatedEvent, ack_id: Option<u64>) -> Started {
         self.counters.count().events += 1;
         let size = event.payload.as_bytes().len();
@@ -166,11 +166,7 @@ impl Service {
             self.sessions.get_mut(from.id)?.running = Some(Running { ack_id });
             return Some(Box::new(event));
         }
-        if self.settings.missing_handler_fails {
-            self.event_failed(from, ack_id, NO_HANDLER);
-        } else {
-            self.finish(from, ack_id, Ok(()));
-        }
+        self.event_failed(from, ack_id);
         None
     }
 
@@ -181,28 +177,30 @@ impl Service {
         ack_id: Option<u64>,
         answer: EventAnswer,
     ) {
-        match answer {
-            EventAnswer::Failure => self.event_failed(from, ack_id, HANDLER_FAILED),
-            EventAnswer::Nothing => self.finish(from, ack_id, Ok(())),
-            EventAnswer::Message(payload) => {
-                let hub = self.sessions.get(from.id).map(|s| Arc::clone(&s.hub));
-                if let Some(hub) = hub {
-                    let delivery = Delivery::from_server(payload);
-                    self.send_to_connection(from.now, &hub, from.id, &delivery);
-                }
-                self.finish(from, ack_id, Ok(()));
+        let (payload, metadata) = match answer {
+            EventAnswer::Failure => return self.event_failed(from, ack_id),
+            EventAnswer::Nothing => return self.finish(from, ack_id, Ok(())),
+            EventAnswer::Message(payload) => (payload, None),
+            EventAnswer::MessageWithMetadata(payload, metadata) => {
+                (payload, Some(Box::new(metadata)))
             }
+        };
+        let hub = self.sessions.get(from.id).map(|s| Arc::clone(&s.hub));
+        if let Some(hub) = hub {
+            let delivery = Delivery { metadata, ..Delivery::from_server(payload) };
+            self.send_to_connection(from.now, &hub, from.id, &delivery);
         }
+        self.finish(from, ack_id, Ok(()));
     }
 
-    fn event_failed(&mut self, from: From<'_>, ack_id: Option<u64>, why: &str) {
-        self.notes.debug(|| format!("event failed: {}, {why}", from.id));
+    /// A simple client gets no acks, so a Close has to say it.
+    fn event_failed(&mut self, from: From<'_>, ack_id: Option<u64>) {
+        self.notes.debug(|| format!("event failed: {}", from.id));
         let simple = self.sessions.get(from.id).is_some_and(|s| s.kind.protocol().is_none());
-        if simple {
-            self.close(from.id, 1011, why);
+        if simple || self.settings.failed_event_closes_connection {
+            self.close(from.id, 1011, INTERNAL_ERROR);
         } else {
-            let error = named("InternalServerError", "Internal server error");
-            self.finish(from, ack_id, Err(error));
+            self.finish(from, ack_id, Err(named("InternalServerError", INTERNAL_ERROR)));
         }
     }
 

@@ -43,7 +43,7 @@ const TOO_SLOW: &str = "The client was too slow: a queue was full.";
 pub(crate) struct Settings {
     pub(crate) limits: Limits,
     pub(crate) connected_after_recovery: bool,
-    pub(crate) missing_handler_fails: bool,
+    pub(crate) failed_event_closes_connection: bool,
     pub(crate) has_handler: bool,
     pub(crate) json: JsonForm,
     pub(crate) refuse_protobuf_over_json: bool,

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use webpubsub::emulator::{Emulator, EmulatorBuilder};
+use webpubsub::emulator::{Emulator, EmulatorBuilder, EventAnswer};
 use webpubsub::{Client, Event, GroupMessage, Protocol};
 
 pub(crate) mod log;
@@ -47,6 +47,11 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 
 pub(crate) fn emulator() -> Emulator {
     Emulator::start().expect("emulator")
+}
+
+/// With an event handler that accepts everything.
+pub(crate) fn emulator_with_handler() -> Emulator {
+    Emulator::builder().event_handler(|_| EventAnswer::Nothing).start().expect("emulator")
 }
 
 pub(crate) fn client(emulator: &Emulator) -> Client {

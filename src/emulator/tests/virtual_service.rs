@@ -218,7 +218,7 @@ fn a_simple_client_fails_behind_its_handler() {
     let next = service.answer(T0, &id, EventAnswer::Message("x".into())).unwrap();
     assert_eq!((next.payload.text().unwrap(), next.user_id.as_deref()), ("b", Some("u")));
     assert!(service.answer(T0, &id, EventAnswer::Failure).is_none());
-    let reason = "The event handler returned 500.".into();
+    let reason = "Internal server error".into();
     assert_eq!(simple.take(usize::MAX), [Out::Frame(text("x")), Out::Close { code: 1011, reason }]);
 }
 
