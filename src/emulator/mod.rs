@@ -294,6 +294,13 @@ impl Emulator {
         self.hub(hub, |service, hub| service.close_by_app(hub, connection_id, reason))
     }
 
+    /// Sends every open reliable connection a second `connected` message, with a new reconnection
+    /// token, as the service does now and then; returns how many. Earlier tokens stay valid (the last
+    /// 64 of each connection), as a signed one would.
+    pub fn refresh_tokens(&self) -> usize {
+        self.server.shared.with(None, |service, _| service.refresh_tokens())
+    }
+
     /// Adds a connection to a group; false if it does not exist or the name is not valid.
     pub fn add_to_group(&self, hub: &str, group: &str, connection_id: &str) -> bool {
         rules::group(group).is_ok()

@@ -240,6 +240,17 @@ impl Service {
         Some(found)
     }
 
+    /// A second `connected` in mid-connection, for every reliable session that has a transport.
+    pub(super) fn refresh_tokens(&mut self) -> usize {
+        let Self { sessions, touched, rng, .. } = self;
+        let open = sessions.values_mut().filter(|s| s.kind.is_reliable() && s.outbox.is_some());
+        open.map(|session| {
+            send_connected(session, rng);
+            touched.extend(session.outbox.as_ref().map(|outbox| outbox.link));
+        })
+        .count()
+    }
+
     /// Takes the transport away from a session, which then waits for recovery (if it can).
     pub(super) fn detach(&mut self, now: Duration, id: &str) -> Option<Arc<Outbox>> {
         let session = self.sessions.get_mut(id)?;
