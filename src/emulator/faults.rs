@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::outbox::{Fate, Out, lock};
+use super::outbox::{Fate, lock};
 use super::server::Shared;
 use super::slow_write::Pace;
 use crate::protocol::Frame;
@@ -33,6 +33,7 @@ pub(super) struct Plan {
     pub(super) hold_acks: bool,
     pub(super) duplicate_replay: bool,
     pub(super) silent_pings: bool,
+    pub(super) lose_close_frames: bool,
     pub(super) lose_acks: u64,
     pub(super) drop_before_ack: u64,
     pub(super) drop_after_ack: u64,
@@ -353,6 +354,16 @@ impl Faults {
         self.plan(|plan| plan.silent_pings = on);
     }
 
+    /// Writes no Close frame but ends the connection by a reset (RST) where one is due, whoever
+    /// wanted it: the service, [`Emulator::close_connection`](super::Emulator::close_connection) or
+    /// [`Faults::close_connections`]. What was sent just before may be lost with it. Sessions end or
+    /// live on as with the Close. The one that refuses a recovery is written all the same.
+    ///
+    /// Microsoft's emulator aborts its sockets right behind most Close frames, so that few arrive.
+    pub fn lose_close_frames(&self, on: bool) {
+        self.plan(|plan| plan.lose_close_frames = on);
+    }
+
     /// Answers the next so many upgrades, recoveries included, with an HTTP status, and with
     /// `Retry-After` (seconds) if given.
     pub fn refuse_next_upgrades(&self, count: u32, status: u16, retry_after: Option<u32>) {
@@ -380,12 +391,7 @@ impl Faults {
             let mut ids = service.open_sessions();
             ids.retain(|id| connection_id.is_none_or(|wanted| wanted == &**id));
             for id in &ids {
-                if matches!(code, 1000 | 1002 | 1003 | 1007 | 1008 | 1009 | 1011) {
-                    service.close(id, code, reason);
-                } else if let Some(outbox) = service.detach(now, id) {
-                    outbox.push(Out::Close { code, reason: reason.into() });
-                    service.touch_outbox(&outbox);
-                }
+                service.close_with(now, id, code, reason);
             }
             ids.len()
         })

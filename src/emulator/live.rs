@@ -154,7 +154,9 @@ impl Live {
         };
         self.receive(id, None, Inbound::violation(protocol, code));
         self.writer.wait_idle(LINGER);
-        self.link.finish();
+        if self.writer.outbox.fate().is_none() {
+            self.link.finish();
+        }
         self.read_away();
     }
 
@@ -196,9 +198,9 @@ impl Live {
                     pong_at = next();
                     self.shared.switches.thaw(|| self.writer.is_over());
                     self.link.append(Op::Pong, &[]);
-                    self.flush(Duration::MAX)
+                    self.flush(Duration::MAX, None)
                 }
-                Work::Owed => self.flush(Duration::MAX),
+                Work::Owed => self.flush(Duration::MAX, None),
                 Work::Batch(batch) => self.append(batch, Duration::MAX),
             };
         }
@@ -230,24 +232,30 @@ impl Live {
         for out in batch {
             match out {
                 Out::Frame(frame) => self.append_frame(&frame, limit),
-                Out::Close { .. } | Out::Cut if last.is_some() => {}
+                Out::Close { .. } | Out::Cut | Out::Reset if last.is_some() => {}
                 Out::Close { code, reason } => {
                     self.link.append_close(code, &reason);
                     last = Some(Last::Close);
                 }
                 Out::Cut => {
-                    last = Some(Last::Cut);
+                    last = Some(Last::End(Fate::Cut));
+                    break;
+                }
+                Out::Reset => {
+                    last = Some(Last::End(Fate::Reset));
                     break;
                 }
             }
         }
         // What ends the connection is worth waiting for.
         let limit = if last.is_some() { Duration::MAX } else { limit };
-        let done = self.flush(limit);
+        let end = match last {
+            Some(Last::End(fate)) => Some(fate),
+            _ => None,
+        };
+        let done = self.flush(limit, end);
         match last {
-            Some(Last::Cut) => {
-                self.writer.end_now(Fate::Cut);
-            }
+            Some(Last::End(fate)) => self.writer.end_now(fate),
             // The reader goes on until the client's Close comes.
             Some(Last::Close) => self.writer.limit_life(CLOSE_WAIT),
             None => {}
@@ -273,8 +281,8 @@ impl Live {
     }
 
     /// Writes what was appended, and tells the outbox what has left. False if something is left
-    /// (owed to the writer thread).
-    fn flush(&self, limit: Duration) -> bool {
+    /// (owed to the writer thread). `end`: behind it the transport is over.
+    fn flush(&self, limit: Duration, end: Option<Fate>) -> bool {
         let until = Instant::now().checked_add(limit);
         loop {
             let slice = Instant::now() + REPORT;
@@ -287,6 +295,10 @@ impl Live {
                 Flushed::Rest => false,
             };
             if done || self.writer.is_over() {
+                // Before the reader may find everything written, and send a FIN.
+                if let Some(fate) = end {
+                    self.writer.outbox.abort(fate);
+                }
                 self.writer.wrote(false);
                 return true;
             }
@@ -310,5 +322,5 @@ fn await_close(mut reader: LinkReader) {
 
 enum Last {
     Close,
-    Cut,
+    End(Fate),
 }

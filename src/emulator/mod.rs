@@ -42,6 +42,7 @@ mod builder;
 #[cfg(feature = "_tls")]
 mod certificate;
 mod clock;
+mod closing;
 mod connect;
 mod connection;
 mod delivery;

@@ -30,6 +30,8 @@ pub(crate) enum Out {
     },
     /// End the TCP connection once everything before has been written.
     Cut,
+    /// The same by a reset.
+    Reset,
 }
 
 /// How a transport is ended at once, without writing what is queued.

@@ -278,26 +278,17 @@ impl Service {
     /// The same; `why` is the reason of the `disconnected` event.
     fn close_because(&mut self, id: &str, code: u16, reason: &str, why: &str) {
         self.notes.info(|| format!("closed by the service: {id}, {code} {reason:?}"));
-        if let Some(session) = self.sessions.get(id)
-            && let Some(outbox) = &session.outbox
-        {
-            outbox.push(Out::Close { code, reason: reason.into() });
-            self.touched.push(outbox.link);
+        if let Some(outbox) = self.sessions.get(id).and_then(|s| s.outbox.clone()) {
+            self.queue_close(&outbox, code, reason);
         }
         self.end_session(id, why);
     }
 
     /// A queue is full: the service cuts the TCP connection without a word and forgets the session.
     pub(super) fn overflow(&mut self, id: &str) {
-        if let Some(session) = self.sessions.get(id)
-            && let Some(outbox) = &session.outbox
-        {
-            outbox.abort(Fate::Cut);
-            self.touched.push(outbox.link);
-        }
         self.counters.count().overflows += 1;
         self.notes.info(|| format!("overflow: {id}, too much is unread or unacknowledged"));
-        self.end_session(id, TOO_SLOW);
+        self.cut_and_end(id, TOO_SLOW);
     }
 
     pub(super) fn end_session(&mut self, id: &str, why: &str) {

@@ -38,6 +38,8 @@ pub(crate) enum Fault {
     DuplicateReplay(bool),
     HoldAcks(bool),
     SilentPings(bool),
+    LoseCloseFrames(bool),
+    RefreshTokens,
 }
 
 /// The service, with one hub and an event handler that is the caller.
@@ -178,12 +180,7 @@ impl VirtualService {
     /// service.
     pub(crate) fn close_with(&mut self, now: Duration, id: &str, code: u16) {
         self.service.expire(now);
-        if matches!(code, 1000 | 1002 | 1003 | 1007 | 1008 | 1009 | 1011) {
-            self.service.close(id, code, "");
-        } else if let Some(outbox) = self.service.detach(now, id) {
-            outbox.push(Out::Close { code, reason: String::new() });
-            self.service.touch_outbox(&outbox);
-        }
+        self.service.close_with(now, id, code, "");
     }
 
     pub(crate) fn fault(&mut self, fault: Fault) {
@@ -198,6 +195,10 @@ impl VirtualService {
             Fault::HoldAcks(true) => plan.hold_acks = true,
             Fault::HoldAcks(false) => self.service.release_acks(),
             Fault::SilentPings(on) => plan.silent_pings = on,
+            Fault::LoseCloseFrames(on) => plan.lose_close_frames = on,
+            Fault::RefreshTokens => {
+                self.service.refresh_tokens();
+            }
         }
     }
 

@@ -189,6 +189,7 @@ impl Link {
                         self.send_down(now, Down::Close(code), HEADER);
                         self.end_down(now);
                     }
+                    Out::Reset => return self.reset(now),
                     Out::Cut => {
                         self.over = true;
                         self.end_down(now);
