@@ -338,7 +338,8 @@ impl Faults {
         self.plan(|plan| plan.frames_to_drop = (count > 0).then_some(count));
     }
 
-    /// The next so many recoveries are refused as the service does it: upgrade, then Close 1008.
+    /// The next so many recoveries are refused as the service refuses one whose session is gone:
+    /// upgrade, then Close 1008. The session ends with it, unless the client's token was wrong.
     pub fn recovery_closes_1008(&self, count: u64) {
         self.plan(|plan| plan.refuse_recovery = count);
     }

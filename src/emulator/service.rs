@@ -191,7 +191,7 @@ impl Service {
 
     /// Gives a session that is still known to a new transport: replay first, then new messages.
     ///
-    /// On a refusal the Close is in the outbox.
+    /// On a refusal the Close is in the outbox. A wrong token or hub costs the session nothing.
     pub(super) fn recover(
         &mut self,
         hub: &str,
@@ -200,14 +200,14 @@ impl Service {
         outbox: &Arc<Outbox>,
         now: Duration,
     ) -> Option<(Arc<str>, Kind)> {
-        let refused = self.plan.take_recovery_refusal();
-        let session = self.sessions.get_mut(id).filter(|s| {
-            !refused
-                && *s.hub == *hub
-                && s.kind.is_reliable()
-                && s.tokens.iter().any(|t| t.expose() == token)
-        });
-        let Some(session) = session else {
+        let gone = self.plan.take_recovery_refusal();
+        let is_its = |s: &ServerSession| {
+            *s.hub == *hub && s.kind.is_reliable() && s.tokens.iter().any(|t| t.expose() == token)
+        };
+        if gone && self.sessions.get(id).is_some_and(is_its) {
+            self.cut_and_end(id, ENDED);
+        }
+        let Some(session) = self.sessions.get_mut(id).filter(|s| is_its(s)) else {
             self.notes.info(|| format!("recovery refused: {id:?}, Close 1008 {NOT_RECOVERED}"));
             outbox.push(Out::Close { code: 1008, reason: NOT_RECOVERED.into() });
             self.touched.push(outbox.link);

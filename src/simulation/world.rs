@@ -49,7 +49,6 @@ pub(super) struct World {
     check: Checker,
     /// Per client: when its recovery began, and the trouble it had met by then.
     recovering: Vec<Option<(Duration, u64)>>,
-    refusals: bool,
     /// Pings were not answered for a while, so a recovery had no proof to come.
     silent: bool,
     settled: bool,
@@ -92,7 +91,6 @@ impl World {
             frames: 0,
             faults: 0,
             check: Checker::new(&setup.clients),
-            refusals: false,
             silent: false,
             settled: false,
             setup: setup.clone(),
@@ -366,7 +364,6 @@ impl World {
         }
         if !client.setup.protocol.is_reliable()
             || client.redirected
-            || self.refusals
             || !self.service.lives(self.now, id)
         {
             return;

@@ -28,7 +28,6 @@ impl World {
             Action::Dial { client, fate } => self.clients[client].fates.push_back(fate),
             Action::Hub(fault) => {
                 self.silent |= fault == Fault::SilentPings(true);
-                self.refusals |= matches!(fault, Fault::RefuseRecovery(n) if n > 0);
                 for client in &mut self.clients {
                     client.trouble += 1;
                 }
