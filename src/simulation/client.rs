@@ -303,9 +303,9 @@ impl Client {
                     }
                 }
                 Output::Ping => self.append_own(now, &Upstream::Ping),
-                Output::CloseLink { .. } => {
+                Output::CloseLink { code } => {
                     let Some(link) = &mut self.link else { continue };
-                    link.append(now, Up::Close, false);
+                    link.append(now, Up::Close(Some(code)), false);
                 }
                 Output::CutLink => {
                     after.cut = true;

@@ -57,6 +57,7 @@ impl Generator {
         let setup = Setup {
             seed,
             connected_after_recovery: self.rng.random(),
+            failed_event_closes: !calm && self.one_in(8),
             // On a long line the service may run out of its 1000 messages.
             latency: [100, 1_000, 20_000, 150_000]
                 [self.rng.random_range(0..if calm { 2 } else { 4 })],
@@ -331,7 +332,8 @@ impl Generator {
                 let least = self.setups[client].socket as u32 / 4_000;
                 LinkFault::Slow { bytes_per_ms: self.rng.random_range(1..100).max(least) }
             }
-            80..93 => LinkFault::Close { code },
+            80..91 => LinkFault::Close { code },
+            91..93 => LinkFault::CloseWithoutCode,
             _ => LinkFault::LostClose { code },
         }
     }
@@ -351,7 +353,7 @@ impl Generator {
 
     fn hub_fault(&mut self) -> Fault {
         let count = self.rng.random_range(1..4);
-        match self.rng.random_range(0..9) {
+        match self.rng.random_range(0..11) {
             0..2 => Fault::LoseAcks(count),
             2 => Fault::DropBeforeAck(count),
             3 => Fault::DropAfterAck(count),
@@ -359,6 +361,8 @@ impl Generator {
             5 => Fault::RefuseRecovery(count),
             6 => Fault::DuplicateReplay(self.rng.random()),
             7 => Fault::HoldAcks(self.rng.random()),
+            8 => Fault::LoseCloseFrames(self.rng.random()),
+            9 => Fault::RefreshTokens,
             _ => Fault::SilentPings(self.rng.random()),
         }
     }

@@ -23,13 +23,13 @@ const MOST_PIECES: usize = 20;
 
 pub(super) enum Up {
     Frame(Frame),
-    Close,
+    Close(Option<u16>),
     End,
 }
 
 pub(super) enum Down {
     Frame(Frame),
-    Close(u16),
+    Close(Option<u16>),
     End,
 }
 
@@ -37,7 +37,7 @@ pub(super) enum Down {
 pub(super) enum Incoming {
     Piece(usize),
     Frame(Frame, usize),
-    Close(u16),
+    Close(Option<u16>),
     /// The stream ended, or the link failed.
     End,
 }
@@ -186,8 +186,7 @@ impl Link {
                         self.send_down(now, Down::Frame(frame), size);
                     }
                     Out::Close { code, .. } => {
-                        self.send_down(now, Down::Close(code), HEADER);
-                        self.end_down(now);
+                        self.close_down(now, Some(code));
                     }
                     Out::Reset => return self.reset(now),
                     Out::Cut => {
@@ -197,6 +196,12 @@ impl Link {
                 }
             }
         }
+    }
+
+    /// A Close frame, and the end of the stream.
+    pub(super) fn close_down(&mut self, now: Duration, code: Option<u16>) {
+        self.send_down(now, Down::Close(code), HEADER);
+        self.end_down(now);
     }
 
     pub(super) fn end_down(&mut self, now: Duration) {
@@ -252,7 +257,7 @@ impl Link {
         let size = HEADER
             + match &what {
                 Up::Frame(frame) => frame.as_bytes().len(),
-                Up::Close => {
+                Up::Close(_) => {
                     self.closing = true;
                     2
                 }

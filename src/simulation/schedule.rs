@@ -18,6 +18,8 @@ pub(super) struct Setup {
     /// For the jitter of the sessions and the ids of the hub.
     pub(super) seed: u64,
     pub(super) connected_after_recovery: bool,
+    /// A failed event costs the connection.
+    pub(super) failed_event_closes: bool,
     /// One way, in microseconds.
     pub(super) latency: u32,
     /// Nothing is scheduled that could cost a connection, so none may be lost.
@@ -146,6 +148,8 @@ pub(super) enum LinkFault {
     Close {
         code: u16,
     },
+    /// A Close without a code. The service learns from the client's answer that the link has ended.
+    CloseWithoutCode,
     /// The Close frame is lost by a reset right behind it.
     LostClose {
         code: u16,

@@ -114,7 +114,14 @@ fn alone() -> Setup {
         callers_first: true,
     };
     let clients = vec![client];
-    Setup { seed: 0, connected_after_recovery: false, latency: 100, calm: false, clients }
+    Setup {
+        seed: 0,
+        connected_after_recovery: false,
+        failed_event_closes: false,
+        latency: 100,
+        calm: false,
+        clients,
+    }
 }
 
 fn replay(actions: Vec<(u32, Action)>) {
@@ -156,5 +163,14 @@ fn a_call_that_has_just_ended_cannot_be_taken_back_as_a_rejoin() {
         (1552, Action::Link { client: 0, fault: LinkFault::LostClose { code: 1000 } }),
         (1552, Action::Hub(Fault::RefuseRecovery(1))),
         (9_000, Action::Hub(Fault::HoldAcks(false))),
+    ]);
+}
+
+/// A client that answers a Close without a code in kind would end its session by that.
+#[test]
+fn a_close_without_a_code_costs_no_session() {
+    replay(vec![
+        (1_000, Action::Link { client: 0, fault: LinkFault::CloseWithoutCode }),
+        (2_000, Action::Publish { group: 0, count: 1, size: 1 }),
     ]);
 }

@@ -68,8 +68,10 @@ impl World {
     fn new(setup: &Setup) -> Self {
         let base = Instant::now();
         let latency = Duration::from_micros(setup.latency.max(20).into());
-        let after = setup.connected_after_recovery;
-        let service = VirtualService::new(setup.seed, |m| m.connected_after_recovery = after);
+        let service = VirtualService::new(setup.seed, |m| {
+            m.connected_after_recovery = setup.connected_after_recovery;
+            m.failed_event_closes_connection = setup.failed_event_closes;
+        });
         let client = |(index, setup): (usize, &ClientSetup), seed| {
             Client::new(index, setup.clone(), base, seed, latency)
         };
@@ -243,18 +245,18 @@ impl World {
     fn serve(&mut self, index: usize) {
         let mut link = self.clients[index].link.take();
         if let Some(link) = &mut link {
-            self.take_in(link);
+            self.take_in(index, link);
         }
         self.clients[index].link = link;
         let mut old = std::mem::take(&mut self.clients[index].old);
         for link in &mut old {
-            self.take_in(link);
+            self.take_in(index, link);
         }
         old.retain(|link| !link.is_done());
         self.clients[index].old.append(&mut old);
     }
 
-    fn take_in(&mut self, link: &mut Link) {
+    fn take_in(&mut self, index: usize, link: &mut Link) {
         while let Some(what) = link.next_up(self.now) {
             match what {
                 Up::Frame(frame) => {
@@ -262,8 +264,8 @@ impl World {
                     let started = self.service.receive(self.now, &link.transport, frame);
                     self.started(started);
                 }
-                Up::Close => {
-                    self.service.close(self.now, &link.transport, Some(1000));
+                Up::Close(code) => {
+                    self.closed_by_client(index, link, code);
                     link.end_down(self.now);
                 }
                 Up::End => {
@@ -272,6 +274,18 @@ impl World {
                     return;
                 }
             }
+        }
+    }
+
+    /// A client that goes on must not end its session, by the answer to a Close for example.
+    fn closed_by_client(&mut self, index: usize, link: &Link, code: Option<u16>) {
+        let id = link.transport.connection_id().unwrap_or_default();
+        let lived = self.service.lives(self.now, id);
+        self.service.close(self.now, &link.transport, code);
+        let client = &self.clients[index];
+        let goes_on = client.setup.protocol.is_reliable() && client.session.ended().is_none();
+        if goes_on && lived && !self.service.lives(self.now, id) {
+            self.check.fail(format!("client {index} ended a session that it could recover"));
         }
     }
 

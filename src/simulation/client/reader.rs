@@ -9,8 +9,11 @@ use crate::message::Event;
 use crate::protocol::Upstream;
 use crate::session::{Dial, Loss, Session};
 use crate::simulation::checker::Checker;
-use crate::simulation::network::{Incoming, Link};
+use crate::simulation::network::{Incoming, Link, Up};
 use crate::simulation::schedule::DialFate;
+
+/// How `transport::Link` answers a Close without a code.
+const NO_CODE_ANSWER: Option<u16> = Some(1001);
 
 /// In one instant; more is a client that spins.
 const MOST_ROUNDS: usize = 10_000;
@@ -212,10 +215,13 @@ impl Client {
                     self.receiver.frame(at, decoded, frame.as_bytes().len())
                 }
                 Incoming::Close(code) => {
+                    if let Some(link) = &mut self.link {
+                        link.append(now, Up::Close(code.or(NO_CODE_ANSWER)), false);
+                    }
                     self.hand_over(now, check);
                     let error = Error::new(ErrorKind::Disconnected, "the service closed");
-                    let loss = Loss::of(error.with_close_code(Some(code)));
-                    return self.lost(now, Loss { close_code: Some(code), ..loss }, check);
+                    let loss = Loss::of(error.with_close_code(code));
+                    return self.lost(now, Loss { close_code: code, ..loss }, check);
                 }
                 Incoming::End => {
                     self.hand_over(now, check);

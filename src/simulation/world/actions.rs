@@ -81,6 +81,10 @@ impl World {
             LinkFault::BlackHole => link.black_hole(now),
             LinkFault::Slow { bytes_per_ms } => link.slow(bytes_per_ms),
             LinkFault::Close { code } => self.service.close_with(now, &id, code),
+            LinkFault::CloseWithoutCode => {
+                link.fill(now);
+                link.close_down(now, None);
+            }
             LinkFault::LostClose { code } => {
                 self.service.close_with(now, &id, code);
                 link.reset(now);
