@@ -39,7 +39,7 @@ pub(super) struct Plan {
     pub(super) drop_after_ack: u64,
     pub(super) drop_before_execution: u64,
     pub(super) refuse_recovery: u64,
-    frames_to_drop: Option<u64>,
+    pub(super) frames_to_drop: Option<u64>,
 }
 
 fn take(count: &mut u64) -> bool {
@@ -55,11 +55,6 @@ impl Plan {
 
     pub(super) fn take_drop_before_ack(&mut self) -> bool {
         take(&mut self.drop_before_ack)
-    }
-
-    #[cfg(test)]
-    pub(super) fn set_drop_before_ack(&mut self, count: u64) {
-        self.drop_before_ack = count;
     }
 
     pub(super) fn take_drop_after_ack(&mut self) -> bool {

@@ -339,9 +339,7 @@ fn no_echo_leaves_out_the_connection_but_not_its_user() {
 fn a_cut_before_the_ack_stops_all_input_of_that_transport() {
     let mut bench = Bench::new(|_| ());
     let mut client = bench.reliable();
-    let plan = crate::emulator::faults::Plan::default();
-    bench.service.plan = plan;
-    bench.service.plan.set_drop_before_ack(1);
+    bench.service.plan.drop_before_ack = 1;
     bench.up(&client, SEND);
     bench.up(&client, &SEND.replace('7', "8"));
     assert!(matches!(&client.outs()[..], [Out::Frame(_), Out::Cut]));

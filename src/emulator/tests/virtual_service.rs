@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::emulator::delivery::Delivery;
 use crate::emulator::events::EventAnswer;
-use crate::emulator::outbox::Out;
-use crate::emulator::virtual_service::{Transport, VirtualService};
+use crate::emulator::outbox::{Fate, Out};
+use crate::emulator::virtual_service::{Fault, Transport, VirtualService};
 use crate::protocol::{Frame, Protocol};
 
 const T0: Duration = Duration::ZERO;
@@ -220,6 +221,77 @@ fn a_simple_client_fails_behind_its_handler() {
     assert!(service.answer(T0, &id, EventAnswer::Failure).is_none());
     let reason = "Internal server error".into();
     assert_eq!(simple.take(usize::MAX), [Out::Frame(text("x")), Out::Close { code: 1011, reason }]);
+}
+
+#[test]
+fn the_last_frame_before_a_cut_is_carried_out_with_its_handler() {
+    let mut service = VirtualService::new(1, |_| ());
+    let (old, id, token) = connected(&mut service);
+    service.service.plan.frames_to_drop = Some(2);
+    service.receive(T0, &old, ping());
+    assert!(service.receive(T0, &old, event(1)).is_some());
+    service.receive(T0, &old, event(2));
+    let next = service.answer(T0, &id, EventAnswer::Message("m".into()));
+    assert!(next.is_none(), "what waited behind it is not read");
+    let mut outs = old.take(usize::MAX);
+    assert_eq!((outs.len(), outs.pop()), (4, Some(Out::Cut)), "pong, message, ack, cut");
+    assert_eq!((service.executions(&id, 1), service.executions(&id, 2)), (1, 0));
+    let new = service.recover(T0, &id, &token);
+    service.receive(T0, &new, event(1));
+    assert_eq!(short(&new), ["message", "1 Duplicate"]);
+}
+
+#[test]
+fn a_refused_recovery_ends_the_session_and_cuts_its_transport() {
+    let mut service = VirtualService::new(1, |_| ());
+    let (old, id, token) = connected(&mut service);
+    service.fault(Fault::RefuseRecovery(1));
+    let refused = service.recover(T0, &id, "wrong");
+    assert!(refused.connection_id().is_none() && service.lives(T0, &id));
+    service.fault(Fault::RefuseRecovery(1));
+    let refused = service.recover(T0, &id, &token);
+    assert!(matches!(&refused.take(usize::MAX)[..], [Out::Close { code: 1008, .. }]));
+    assert!(!service.lives(T0, &id) && old.fate() == Some(Fate::Cut));
+}
+
+#[test]
+fn a_lost_close_is_a_reset_in_the_place_of_the_close() {
+    let mut service = VirtualService::new(1, |_| ());
+    service.fault(Fault::LoseCloseFrames(true));
+    for (code, lives) in [(1000, false), (1008, false), (1012, true)] {
+        let (transport, id, token) = connected(&mut service);
+        service.receive(T0, &transport, ping());
+        service.close_with(T0, &id, code);
+        assert!(matches!(&transport.take(usize::MAX)[..], [Out::Frame(_), Out::Reset]));
+        assert_eq!(service.lives(T0, &id), lives, "{code}");
+        let again = service.recover(T0, &id, &token).take(usize::MAX);
+        let refusal = matches!(&again[..], [Out::Close { code: 1008, .. }]);
+        assert_eq!(refusal, !lives, "the refusal of a recovery is never lost");
+    }
+}
+
+#[test]
+fn an_empty_user_id_is_a_user_id() {
+    let mut service = VirtualService::new(1, |_| ());
+    let empty = service.connect(RELIABLE, Some(""));
+    let nobody = service.connect(RELIABLE, None);
+    assert_eq!(sent(&empty)[0]["userId"], "");
+    assert_eq!(sent(&nobody)[0]["userId"], Value::Null);
+    for transport in [&empty, &nobody] {
+        service.receive(T0, transport, join("g", 1));
+        sent(transport);
+    }
+    let publish = r#"{"type":"sendToGroup","group":"g","dataType":"text","data":"x"}"#;
+    service.receive(T0, &empty, text(publish));
+    service.receive(T0, &nobody, text(publish));
+    let senders = sent(&nobody);
+    assert_eq!((&senders[0]["fromUserId"], &senders[1]["fromUserId"]), (&"".into(), &Value::Null));
+    let event = service.receive(T0, &empty, event(2)).unwrap();
+    assert_eq!(event.user_id.as_deref(), Some(""));
+    sent(&empty);
+    let delivery = Delivery::from_server("for the empty one".into());
+    assert_eq!(service.service.send_to_user("h", "", &delivery), 1);
+    assert_eq!((sent(&empty).len(), sent(&nobody).len()), (1, 0));
 }
 
 #[test]
