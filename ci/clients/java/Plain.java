@@ -30,7 +30,7 @@ import javax.crypto.spec.SecretKeySpec;
  * <p>../js/plain.mjs and ../python/plain.py make the same checks under the same names.
  */
 public class Plain {
-    static final int WATCHDOG_S = 60;
+    static final int WATCHDOG_S = 120;
     static final int STEP_S = 10;
 
     static final String GROUP = "room";

@@ -4,7 +4,7 @@ import { appendFileSync } from "node:fs";
 
 export const ALL_ROLES = ["webpubsub.joinLeaveGroup", "webpubsub.sendToGroup"];
 
-const WATCHDOG_MS = 60_000;
+const WATCHDOG_MS = 120_000;
 const STEP_MS = 10_000;
 
 function environment(name) {

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 ALL_ROLES = ["webpubsub.joinLeaveGroup", "webpubsub.sendToGroup"]
 
-WATCHDOG_S = 60
+WATCHDOG_S = 120
 STEP_S = 10
 
 _running = "the start"
