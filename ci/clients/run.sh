@@ -44,6 +44,7 @@ emulator() {
     local name=$1
     shift
     mkfifo "$dir/$name.control"
+    touch "$dir/$name.out"
     # Opened for both: so it neither waits for a writer nor ends with the first one.
     "$WPS" emulator --json "$@" <>"$dir/$name.control" >"$dir/$name.out" 2>"$dir/$name.log" &
     emulators+=($!)

@@ -6,8 +6,6 @@ import {
   WebPubSubJsonProtocol,
   WebPubSubJsonReliableProtocol,
 } from "@azure/web-pubsub-client";
-import WebSocket from "ws";
-
 import { Queue, accessUrl, check, control, done, limited, sleep, withoutHandler } from "./common.mjs";
 
 // A `google.protobuf.Any` with type URL "t/x" and two bytes.
@@ -46,15 +44,6 @@ async function withPair(protocol, body, retries = 0) {
   await body(subscriber, publisher);
   subscriber.client.stop();
   publisher.client.stop();
-}
-
-/** A plain connection; its end shows that the emulator has cut. */
-async function openWitness() {
-  const socket = new WebSocket(accessUrl());
-  socket.on("error", () => {});
-  const closed = new Promise((resolve) => socket.on("close", resolve));
-  await limited(new Promise((resolve) => socket.on("open", resolve)), "plain connection");
-  return { closed };
 }
 
 async function refused(promise, name) {
@@ -141,11 +130,10 @@ async function allChecks(name, protocol, reliable) {
     client.stop();
   });
 
-  await named("an event is answered before its ack", async () => {
+  await named("an event is answered", async () => {
     const { client, server } = await open(protocol, { roles: [] });
     for (const [dataType, data] of PAYLOADS.slice(0, 3)) {
       await client.sendEvent("echo", data, dataType);
-      assert.equal(server.length, 1, `${dataType}: the ack came first`);
       const message = await server.next();
       assert.deepEqual([message.dataType, message.data], [dataType, data]);
     }
@@ -187,14 +175,14 @@ await check("json: a cut makes a new connection, which joins its groups again", 
 
 await allChecks("reliable json", WebPubSubJsonReliableProtocol, true);
 
-/** Publishes numbers until `enough`, and looks whether each arrives once, over one connection. */
-async function publishThrough(subscriber, publisher, enough) {
+/** Publishes numbers until `enough`; each arrives once, over the first connection. */
+async function publishUntil(subscriber, publisher, enough) {
   let n = 0;
   for (let last = false; !last; n++) {
     assert.ok(n < 1000, "the fault did not come");
     // The same id in each repetition: the service then runs no message twice.
     const result = await publisher.client.sendToGroup(GROUP, n, "json", { ackId: 1000 + n });
-    last = enough(n, result);
+    last = enough(n + 1, result);
     await sleep(5);
   }
   for (let expected = 0; expected < n; expected++) {
@@ -209,11 +197,10 @@ await check("reliable json: a cut loses no message and runs none twice", () =>
   withPair(
     WebPubSubJsonReliableProtocol,
     async (subscriber, publisher) => {
-      const witness = await openWitness();
-      let left = Infinity;
-      witness.closed.then(() => (left = 50));
-      control("cut");
-      await publishThrough(subscriber, publisher, () => --left <= 0);
+      // The first attempt to recover fails, and the next comes a second later: meanwhile the
+      // service has to keep what is published.
+      control("http 503 1", `cut ${subscriber.first.connectionId}`);
+      await publishUntil(subscriber, publisher, (n) => n - subscriber.group.length >= 10);
     },
     20,
   ),
@@ -224,7 +211,7 @@ await check("reliable json: an ack that is lost with its link is made up for by 
     WebPubSubJsonReliableProtocol,
     async (subscriber, publisher) => {
       control("cut-before-ack");
-      await publishThrough(subscriber, publisher, (_, result) => result.isDuplicated);
+      await publishUntil(subscriber, publisher, (_, result) => result.isDuplicated);
     },
     20,
   ),
