@@ -126,7 +126,7 @@ fn latency_delays_what_the_service_writes_until_it_is_switched_off() {
         client.send_to_group("g", "x").expect("ack");
         assert!(start.elapsed() >= DELAY, "the ack came after {:?}", start.elapsed());
         let start = Instant::now();
-        assert_eq!(emulator.send_to_all("hub", "all"), 2);
+        assert_eq!(emulator.send_to_all("hub", "all").expect("sent"), 2);
         while !matches!(next(&simple), Event::ServerMessage(_)) {}
         assert!(start.elapsed() >= DELAY, "the message came after {:?}", start.elapsed());
         // What is queued meanwhile goes together, so a burst is not that much slower.

@@ -287,7 +287,7 @@ fn a_listener_may_use_the_emulator_and_even_drop_it() {
     let inside = Arc::clone(&slot);
     let emulator = start(Emulator::builder().connected(move |c| {
         let emulator = inside.lock().expect("lock").take().expect("the emulator");
-        assert!(emulator.send_to_connection(&c.hub, &c.id, "welcome"));
+        assert!(emulator.send_to_connection(&c.hub, &c.id, "welcome").expect("sent"));
         drop(emulator);
     }));
     let url = emulator.url("hub");

@@ -175,7 +175,7 @@ fn no_echo_keeps_a_publisher_from_receiving_its_own_message() {
         socket.send(Message::text("mine")).expect("send");
         assert!(emulator.wait_until(WATCHDOG, |s| s.publications > before));
         assert_eq!(read(&mut member)["data"], "mine");
-        emulator.send_to_group("hub", "g", "other");
+        emulator.send_to_group("hub", "g", "other").expect("sent");
         let first = if echo { "mine" } else { "other" };
         assert_eq!(socket.read().expect("a message"), Message::text(first), "{parameter}");
     }
@@ -224,7 +224,7 @@ fn a_simple_client_of_this_crate_can_ask_for_no_echo() {
     eventually("known to the hub", || emulator.stats().sessions == 1);
     client.send_text("mine").expect("send");
     assert!(emulator.wait_until(WATCHDOG, |s| s.publications == 1));
-    emulator.send_to_group("hub", "g", "other");
+    emulator.send_to_group("hub", "g", "other").expect("sent");
     loop {
         match client.recv_timeout(WATCHDOG).expect("open").expect("watchdog") {
             webpubsub::Event::ServerMessage(message) => {

@@ -160,8 +160,8 @@ fn null_that_the_service_delivers_is_handed_out_and_acknowledged() {
         let client = client_over(&emulator, protocol);
         client.join_group("g").expect("join");
         assert!(matches!(next_event(&client), Event::Connected(_)));
-        emulator.send_to_group("hub", "g", Value::Null);
-        emulator.send_to_all("hub", Value::Null);
+        emulator.send_to_group("hub", "g", Value::Null).expect("sent");
+        emulator.send_to_all("hub", Value::Null).expect("sent");
         client.send_event("e", "x").expect("event");
         let Event::GroupMessage(message) = next_event(&client) else { panic!("no message") };
         assert_eq!(message.json::<Option<u8>>().expect("JSON"), None);

@@ -149,11 +149,11 @@ impl Console {
     fn call(&self, call: &Call) -> webpubsub::Result<String> {
         let (emulator, hub) = (&self.emulator, self.hub.as_str());
         let sent = match call {
-            Call::ToAll { text } => emulator.send_to_all(hub, text.as_str()),
-            Call::ToGroup { group, text } => emulator.send_to_group(hub, group, text.as_str()),
-            Call::ToUser { user, text } => emulator.send_to_user(hub, user, text.as_str()),
+            Call::ToAll { text } => emulator.send_to_all(hub, text.as_str())?,
+            Call::ToGroup { group, text } => emulator.send_to_group(hub, group, text.as_str())?,
+            Call::ToUser { user, text } => emulator.send_to_user(hub, user, text.as_str())?,
             Call::ToConnection { connection, text } => {
-                usize::from(emulator.send_to_connection(hub, connection, text.as_str()))
+                usize::from(emulator.send_to_connection(hub, connection, text.as_str())?)
             }
             Call::Close { connection, reason } => {
                 return Ok(match emulator.close_connection(hub, connection, Some(reason)) {

@@ -9,12 +9,12 @@ mod console;
 mod flags;
 mod report;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use log::LevelFilter;
 use webpubsub::crossbeam_channel::bounded;
-use webpubsub::emulator::{Emulator, EmulatorBuilder, EventAnswer, Faults};
+use webpubsub::emulator::{Emulator, EventAnswer};
 use webpubsub::{ClientAccess, Result, Role};
 
 use certificate::CertificateFile;
@@ -78,31 +78,15 @@ fn start(flags: &Flags) -> Result<Emulator> {
         .negotiate(&flags.hub, access(flags))
         .log_frames(flags.log == LogLevel::Frames)
         .record_frames(0);
-    let Some(answer) = flags.event_answer else {
-        return builder.missing_handler_fails(true).start();
-    };
-    let faults = Arc::new(OnceLock::new());
-    let emulator = answer_events(builder, answer, Arc::clone(&faults)).start()?;
-    let _ = faults.set(emulator.faults());
-    Ok(emulator)
-}
-
-fn answer_events(
-    builder: EmulatorBuilder,
-    answer: Answer,
-    faults: Arc<OnceLock<Faults>>,
-) -> EmulatorBuilder {
-    builder.event_handler(move |event| match answer {
-        Answer::Echo => EventAnswer::Message(event.payload.clone()),
-        Answer::Ack => EventAnswer::Nothing,
-        Answer::Fail => EventAnswer::Failure,
-        Answer::Drop => {
-            if let Some(faults) = faults.get() {
-                faults.close_connection(&event.connection_id, 1011, "The event handler failed.");
-            }
-            EventAnswer::Failure
-        }
-    })
+    let Some(answer) = flags.event_answer else { return builder.start() };
+    builder
+        .failed_event_closes_connection(answer == Answer::Drop)
+        .event_handler(move |event| match answer {
+            Answer::Echo => EventAnswer::Message(event.payload.clone()),
+            Answer::Ack => EventAnswer::Nothing,
+            Answer::Fail | Answer::Drop => EventAnswer::Failure,
+        })
+        .start()
 }
 
 /// What the printed URL and those of `/negotiate` grant.

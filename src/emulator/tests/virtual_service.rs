@@ -290,7 +290,7 @@ fn an_empty_user_id_is_a_user_id() {
     assert_eq!(event.user_id.as_deref(), Some(""));
     sent(&empty);
     let delivery = Delivery::from_server("for the empty one".into());
-    assert_eq!(service.service.send_to_user("h", "", &delivery), 1);
+    assert_eq!(service.service.send_to_user(T0, "h", "", &delivery), 1);
     assert_eq!((sent(&empty).len(), sent(&nobody).len()), (1, 0));
 }
 
