@@ -124,16 +124,16 @@ impl Scope {
     }
 
     fn add_pattern(&mut self, text: &str) {
-        match Pattern::parse(text) {
+        let pattern = match Pattern::parse(text) {
+            Some(Parsed::Wildcard(pattern)) => pattern,
             Some(Parsed::Literal(group)) => {
                 self.add_literal(&group);
+                return;
             }
-            Some(Parsed::Wildcard(pattern)) => {
-                if self.patterns.len() < MAX_PATTERNS && !self.patterns.contains(&pattern) {
-                    self.patterns.push(pattern);
-                }
-            }
-            None => {}
+            None => return,
+        };
+        if self.patterns.len() < MAX_PATTERNS && !self.patterns.contains(&pattern) {
+            self.patterns.push(pattern);
         }
     }
 
