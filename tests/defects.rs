@@ -248,12 +248,12 @@ fn j10_a_silent_peer_is_noticed_while_the_session_can_be_recovered() {
 fn p05_a_silent_peer_ends_a_simple_client_too() {
     let emulator = emulator();
     let client = webpubsub::SimpleClient::builder(emulator.url("hub"))
-        .keep_alive(ms(100), ms(300))
+        .keep_alive(ms(100), ms(1500))
         .connect()
         .expect("connect");
-    // Answered pings keep it alive well past the limit.
-    assert!(matches!(client.recv_timeout(ms(600)), Ok(Some(Event::Connected(_)))));
-    assert!(matches!(client.recv_timeout(ms(600)), Ok(None)));
+    // Answered pings keep it alive well past the limit, which a busy machine must not reach.
+    assert!(matches!(client.recv_timeout(WATCHDOG), Ok(Some(Event::Connected(_)))));
+    assert!(matches!(client.recv_timeout(ms(3000)), Ok(None)));
     emulator.faults().freeze(true);
     let Ok(Some(Event::Disconnected(lost))) = client.recv_timeout(WATCHDOG) else {
         panic!("not noticed")
