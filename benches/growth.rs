@@ -19,7 +19,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use webpubsub::{Client, Event, PendingAck};
+use webpubsub::{Client, Event, PendingAck, Publish};
 
 use support::Transport;
 use support::args::Args;
@@ -118,11 +118,11 @@ fn message_size(peer: &Peer, sizes: &[usize], length: Duration) {
     for &size in sizes {
         let client = connect(peer);
         let data = "x".repeat(size);
-        let send = || client.send_to_group("bench", data.as_str()).expect("an ack");
+        let send = || client.publish("bench", data.as_str()).expect("an ack");
         acked.row(size, cost_of(length, send) / size as f64);
-        let fire = || client.to_group("bench", data.as_str()).fire_and_forget().expect("sent");
+        let fire = || client.fire_and_forget(Publish::new("bench", data.as_str())).expect("sent");
         let cost = cost_of(length, fire);
-        client.send_to_group("bench", "").expect("an ack");
+        client.publish("bench", "").expect("an ack");
         fired.row(size, cost / size as f64);
         received.row(size, cost_of(length, receiver(peer, size)) / size as f64);
     }
@@ -130,7 +130,7 @@ fn message_size(peer: &Peer, sizes: &[usize], length: Duration) {
 
 fn receiver(peer: &Peer, size: usize) -> impl FnMut() {
     let client = connect(peer);
-    client.to_group(format!("flood/reliable/{size}"), "").fire_and_forget().expect("sent");
+    client.fire_and_forget(Publish::new(format!("flood/reliable/{size}"), "")).expect("sent");
     move || {
         while !matches!(black_box(client.recv()).expect("an event"), Event::GroupMessage(_)) {}
     }
@@ -151,7 +151,7 @@ fn joined_groups(peer: &Peer, counts: &[usize], length: Duration) {
         }
         join.row(count, sorted(&joins)[joins.len() / 4]);
         let group = format!("group-{}", count / 2);
-        send.row(count, cost_of(length, || client.send_to_group(&group, "x").expect("ack")));
+        send.row(count, cost_of(length, || client.publish(&group, "x").expect("ack")));
         list.row(count, cost_of(length, || client.groups().len()) / count as f64);
     }
 }
@@ -170,7 +170,7 @@ fn pending_calls(peer: &mut Peer, counts: &[usize]) {
             thread::sleep(Duration::from_millis(5));
             let start = Instant::now();
             let pending: Vec<PendingAck> = (0..count)
-                .map(|_| client.to_group("bench", "x").start().expect("started"))
+                .map(|_| client.start(Publish::new("bench", "x")).expect("started"))
                 .collect();
             starts.push(nanos(start) / count as f64);
             let start = Instant::now();
@@ -207,7 +207,7 @@ fn clients(peer: &Peer, counts: &[usize]) {
         let round = |_| {
             let start = Instant::now();
             for client in &clients {
-                client.send_to_group("bench", "x").expect("an ack");
+                client.publish("bench", "x").expect("an ack");
             }
             per_client(start)
         };
@@ -235,11 +235,11 @@ fn callers(peer: &Peer, counts: &[usize], length: Duration) {
                 let (mut done, mut longest) = (0, Duration::ZERO);
                 while start.elapsed() < length {
                     let start = Instant::now();
-                    let request = client.to_group("bench", data.as_str());
+                    let request = Publish::new("bench", data.as_str());
                     if ack {
-                        request.wait().map(drop).expect("an ack");
+                        client.call(request).map(drop).expect("an ack");
                     } else {
-                        request.fire_and_forget().expect("sent");
+                        client.fire_and_forget(request).expect("sent");
                     }
                     longest = longest.max(start.elapsed());
                     done += 1;
@@ -248,7 +248,7 @@ fn callers(peer: &Peer, counts: &[usize], length: Duration) {
                 *all = (all.0 + done, all.1.max(longest));
             };
             thread::scope(|scope| (0..count).for_each(|_| drop(scope.spawn(send))));
-            client.send_to_group("bench", "").expect("an ack");
+            client.publish("bench", "").expect("an ack");
             let taken = nanos(start);
             let (done, longest) = *calls.lock().expect("no panic");
             growth.row(count, taken / done as f64);

@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use webpubsub::crossbeam_channel::{Receiver, bounded, select};
 use webpubsub::emulator::Emulator;
-use webpubsub::{Client, Event, Payload};
+use webpubsub::{Client, Event, Payload, Publish};
 
 /// One line, as it travels.
 #[derive(Debug, Serialize, Deserialize)]
@@ -80,7 +80,7 @@ fn main() -> webpubsub::Result<()> {
 
     // Without a link this would wait for one, and whoever leaves does not want to wait for long.
     let good_bye = line(&name, "(left)")?;
-    let said = client.to_group(&room, good_bye).no_echo().timeout(Duration::from_secs(2)).wait();
+    let said = client.call(Publish::new(&room, good_bye).no_echo().timeout(Duration::from_secs(2)));
     if let Err(e) = said {
         println!("(left without a good-bye: {e})");
     }
@@ -92,7 +92,7 @@ fn main() -> webpubsub::Result<()> {
 
 /// Sends one line to the others; returns when the service has it.
 fn say(client: &Client, room: &str, name: &str, text: &str) -> webpubsub::Result<()> {
-    client.to_group(room, line(name, text)?).no_echo().wait()?;
+    client.call(Publish::new(room, line(name, text)?).no_echo())?;
     Ok(())
 }
 

@@ -49,7 +49,7 @@ fn main() -> Result<(), BoxError> {
         }
     }
     println!("connected anew with a fresh URL");
-    client.send_to_group("chat", "still a member")?;
+    client.publish("chat", "still a member")?;
     client.close()?;
     Ok(())
 }

@@ -49,9 +49,9 @@ fn main() -> webpubsub::Result<()> {
     client.join_group("sensors")?;
 
     let reading = Reading { sensor: "attic".into(), celsius: 21.5, samples: vec![214, 215, 216] };
-    client.send_to_group("sensors", Payload::pack(&reading))?;
+    client.publish("sensors", Payload::pack(&reading))?;
     // Plain bytes travel as they are, without base64.
-    client.send_to_group("sensors", vec![0u8; 16])?;
+    client.publish("sensors", vec![0u8; 16])?;
 
     let mut left = 2;
     while left > 0 {

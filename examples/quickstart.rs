@@ -27,7 +27,7 @@ fn main() -> webpubsub::Result<()> {
     let ack = client.join_group("chat")?;
     println!("joined the group `chat` (ack {})", ack.ack_id);
 
-    let ack = client.send_to_group("chat", "hello from Rust")?;
+    let ack = client.publish("chat", "hello from Rust")?;
     println!("published a message (ack {})", ack.ack_id);
 
     // We are a member of the group, so our own message comes back.

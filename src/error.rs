@@ -67,6 +67,10 @@ pub enum ErrorKind {
     OutcomeUnknown,
     /// The connection is gone.
     Disconnected,
+    /// There is no room for the call at the moment, and it was not to wait. Nothing was sent.
+    WouldBlock,
+    /// The program took the call back before it was sent.
+    Cancelled,
     /// The event queue is full and its policy is to disconnect.
     QueueFull,
     /// The client was closed.

@@ -25,7 +25,7 @@
 //! // `url` is a client access URL, `wss://NAME.webpubsub.azure.com/client/hubs/HUB?access_token=…`
 //! let client = Client::connect(url)?;
 //! client.join_group("chat")?; // returns when the service has acked
-//! client.send_to_group("chat", "hello")?; // so does this
+//! client.publish("chat", "hello")?; // so does this
 //! for event in client.events() {
 //!     match event {
 //!         Event::GroupMessage(message) => {
@@ -73,35 +73,35 @@
 //! # Sending, three ways
 //!
 //! ```
-//! # use webpubsub::Client;
+//! # use webpubsub::{Client, Publish, SendEvent};
 //! # use webpubsub::emulator::{Emulator, EventAnswer};
 //! # use std::time::Duration;
 //! # fn main() -> webpubsub::Result<()> {
 //! # let emulator = Emulator::builder().event_handler(|_| EventAnswer::Nothing).start()?;
 //! # let client = Client::connect(emulator.url("chat"))?;
 //! // Wait for the ack. The short form, and the long one with options:
-//! client.send_to_group("chat", "hello")?;
-//! client.to_group("chat", "hello").no_echo().timeout(Duration::from_secs(3)).wait()?;
+//! client.publish("chat", "hello")?;
+//! client.call(Publish::new("chat", "hello").no_echo().timeout(Duration::from_secs(3)))?;
 //!
 //! // Start, and look at the ack later: many calls can be under way at once.
-//! let pending = client.to_group("chat", "later").start()?;
+//! let pending = client.start(Publish::new("chat", "later"))?;
 //! // … other work …
 //! pending.wait()?;
-//! for call in client.start_all((0..100).map(|n| client.event("measured", n.to_string())))? {
+//! for call in client.start_all((0..100).map(|n| SendEvent::new("measured", n.to_string())))? {
 //!     call.wait()?;
 //! }
 //!
 //! // Fire and forget: no ack is asked for, and no outcome is ever known.
-//! client.to_group("chat", &b"\x01\x02"[..]).fire_and_forget()?;
+//! client.fire_and_forget(Publish::new("chat", &b"\x01\x02"[..]))?;
 //! # client.close()?;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! The same three exist for [`join`](Client::join), [`leave`](Client::leave),
-//! [`to_group`](Client::to_group) and [`event`](Client::event); options are methods of
-//! [`Request`]. [`start_all`](Client::start_all) and [`fire_all`](Client::fire_all) take many at once,
-//! which costs far less than one by one. Text (`&str`, `String`), bytes (`&[u8]`, `Vec<u8>`, [`Bytes`]) and
+//! [`Publish`], [`SendEvent`], [`JoinGroup`] and [`LeaveGroup`] are plain values whose methods are
+//! their options. [`call_all`](Client::call_all) pipelines as many requests as an iterator returns;
+//! [`start_all`](Client::start_all) and [`fire_and_forget_all`](Client::fire_and_forget_all) write
+//! many together, which costs far less than one by one. Text (`&str`, `String`), bytes (`&[u8]`, `Vec<u8>`, [`Bytes`]) and
 //! `serde_json::Value` turn into a [`Payload`] by themselves; [`Payload::from_json`] takes anything
 //! that serde can serialize.
 //!
@@ -159,7 +159,7 @@
 //! messages or 16 MiB, so acks, a lost link and its recovery are not held up by a slow consumer. Past
 //! that it stops reading, the service feels it, and calls time out (the error names the full queue): a
 //! program that publishes to a group of which it is a member must read its events, or ask for
-//! [`no_echo`](Request::no_echo) or no queue at all.
+//! [`no_echo`](Publish::no_echo) or no queue at all.
 //! [`Overflow`] names two other policies: drop (counted, and noted in the queue as
 //! [`Event::Lagged`]), or end the client. A program that only sends asks for
 //! [`no_event_queue`](ClientBuilder::no_event_queue).
@@ -208,7 +208,7 @@
 //! ```
 //! # use webpubsub::{Client, ErrorKind};
 //! # fn f(client: &Client) -> webpubsub::Result<()> {
-//! match client.send_to_group("chat", "hello") {
+//! match client.publish("chat", "hello") {
 //!     Ok(_) => {}
 //!     Err(e) if e.may_have_been_delivered() => println!("perhaps: {e}"), // timeout after writing …
 //!     Err(e) if e.is_refused() => println!("no: {:?}", e.service_error_name()), // "Forbidden", …
@@ -227,12 +227,12 @@
 //! | --- | --- | --- |
 //! | `connect`: one attempt, all steps | 30 s | `connect_timeout` |
 //! | each step of it: name look-up, TCP, proxy, TLS, the request for the upgrade (its answer may take all that is left of the 30 s: the service waits for a `connect` event handler), `connected` | 10 s | `step_timeout` |
-//! | a call: waiting for a link, writing, the ack, all together | 30 s | `call_timeout`, [`Request::timeout`] |
+//! | a call: waiting for a link, writing, the ack, all together | 30 s | `call_timeout`, [`Publish::timeout`] |
 //! | `start` and `fire_and_forget` | block only while the connection takes no more data, or (`fire_and_forget`) while there is none; at most the call's limit | the same |
 //! | `close` | 2 s, and up to 1 s more on a machine that hangs | `close_timeout` |
 //! | silence until a ping is sent; until the peer counts as dead | 10 s; 20 s | `keep_alive`, `no_keep_alive` |
 //! | writing without any progress: the link is given up | 10 s | |
-//! | the last two while an event handler of the app server may run, during which the service answers nothing | the deadline of the event's call, at least 60 s | `call_timeout`, [`Request::timeout`] |
+//! | the last two while an event handler of the app server may run, during which the service answers nothing | the deadline of the event's call, at least 60 s | `call_timeout`, [`Publish::timeout`] |
 //! | recovery: in all; from try to try; each try (longer while it brings data, at most 2 min) | 30 s; 1 s; 5 s | `recovery_window`, `recovery_interval`, `recovery_attempt_timeout` |
 //! | new connections: delay, growing with each failure, at random below the bound | 1 s to 30 s | `backoff` |
 //!
@@ -283,7 +283,7 @@
 //! let client = Client::connect(emulator.url("chat"))?;
 //!
 //! emulator.faults().drop_before_next_ack(1); // executed, but the ack and the link are lost
-//! let ack = client.send_to_group("chat", "once")?;
+//! let ack = client.publish("chat", "once")?;
 //! assert!(ack.duplicate); // recovered, sent again, and recognised
 //! # Ok(())
 //! # }
@@ -393,8 +393,8 @@ mod transport;
 
 pub use auth::{ClientAccess, ConnectionString, Role};
 pub use client::{
-    Client, ClientBuilder, Overflow, PendingAck, Request, SimpleClient, SimpleClientBuilder, Stats,
-    UrlSource,
+    AnyRequest, Client, ClientBuilder, FireAndForget, JoinGroup, LeaveGroup, Overflow, PendingAck,
+    Publish, Request, SendEvent, SimpleClient, SimpleClientBuilder, Stats, UrlSource,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use message::{

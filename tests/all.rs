@@ -44,6 +44,7 @@ mod memory;
 mod plain_link;
 mod protocol_vectors;
 mod proxies;
+mod requests;
 mod service_rules;
 mod simple;
 mod slow_frames;

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use webpubsub::emulator::EventAnswer;
-use webpubsub::{Client, ClientAccess, ErrorKind, Event, Payload, Role};
+use webpubsub::{
+    Client, ClientAccess, ErrorKind, Event, JoinGroup, Payload, Publish, Role, SendEvent,
+};
 
 use crate::support::{
     WATCHDOG, client_over, emulator, eventually, next_event, next_group_message, protocols,
@@ -25,7 +27,7 @@ fn publish_and_receive_every_kind_of_payload() {
             Payload::from(Vec::new()),
         ];
         for payload in payloads {
-            client.send_to_group("größe/日本 🚀", payload.clone()).expect("send");
+            client.publish("größe/日本 🚀", payload.clone()).expect("send");
             let message = next_group_message(&client);
             assert_eq!(message.payload, payload);
             assert_eq!(&*message.group, "größe/日本 🚀");
@@ -46,8 +48,8 @@ fn who_sent_it_is_told_and_no_echo_leaves_out_only_the_sender() {
             Client::builder(url).protocol(protocol).connect().expect("connect")
         };
         let (anna, anna_too, ben) = (connect("änna"), connect("änna"), connect("ben"));
-        anna.to_group("room", "1").no_echo().wait().expect("send");
-        anna.to_group("room", "2").metadata("k", "v").wait().expect("send");
+        anna.call(Publish::new("room", "1").no_echo()).expect("send");
+        anna.call(Publish::new("room", "2").metadata("k", "v")).expect("send");
         for other in [&anna_too, &ben] {
             let message = next_group_message(other);
             assert_eq!(message.text().expect("text"), "1");
@@ -68,8 +70,8 @@ fn leaving_ends_the_messages() {
         client.join_group("b").expect("join");
         assert_eq!(client.groups().len(), 2);
         client.leave_group("a").expect("leave");
-        client.send_to_group("a", "lost").expect("send");
-        client.send_to_group("b", "found").expect("send");
+        client.publish("a", "lost").expect("send");
+        client.publish("b", "found").expect("send");
         assert_eq!(next_group_message(&client).text().expect("text"), "found");
         assert_eq!(client.groups(), [std::sync::Arc::from("b")]);
     }
@@ -111,7 +113,7 @@ fn a_refusal_comes_at_once_with_the_services_words() {
         client.join_group("mine").expect("join");
         for error in [
             client.join_group("other").expect_err("no role"),
-            client.send_to_group("mine", "x").expect_err("no role"),
+            client.publish("mine", "x").expect_err("no role"),
         ] {
             assert_eq!(error.kind(), ErrorKind::Refused);
             assert_eq!(error.service_error_name(), Some("Forbidden"));
@@ -134,17 +136,15 @@ fn what_would_break_the_connection_is_refused_locally() {
             client.join_group("").expect_err("blank"),
             client.join_group(" \t").expect_err("blank"),
             client.join_group(&long).expect_err("long"),
-            client.send_to_group("g", big.as_str()).expect_err("too large"),
-            client.send_to_group("g", serde_json::Value::Null).expect_err("null"),
+            client.publish("g", big.as_str()).expect_err("too large"),
+            client.publish("g", serde_json::Value::Null).expect_err("null"),
             client.send_event("e", serde_json::Value::Null).expect_err("null"),
             client.send_event("1st", "x").expect_err("bad event name"),
             client.send_event("a b", "x").expect_err("bad event name"),
-            client.to_group("g", "x").ttl_seconds(301).wait().expect_err("ttl"),
-            client.to_group("g", "x").metadata("bad key", "v").wait().expect_err("metadata"),
-            client.to_group("g", "x").metadata("k", "ü").wait().expect_err("metadata"),
-            client.event("e", "x").no_echo().wait().expect_err("misplaced option"),
-            client.join("g").ack_id(7).wait().expect_err("misplaced option"),
-            client.to_group("g", "x").ack_id(7).fire_and_forget().expect_err("contradiction"),
+            client.call(Publish::new("g", "x").ttl_seconds(301)).expect_err("ttl"),
+            client.call(Publish::new("g", "x").metadata("bad key", "v")).expect_err("metadata"),
+            client.call(Publish::new("g", "x").metadata("k", "ü")).expect_err("metadata"),
+            client.fire_and_forget(Publish::new("g", "x").ack_id(7)).expect_err("contradiction"),
         ] {
             assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{error}");
             assert!(!error.may_have_been_delivered());
@@ -160,25 +160,25 @@ fn started_calls_run_together_and_end_in_any_way_of_waiting() {
         let emulator = emulator();
         let client = client_over(&emulator, protocol);
         let pending: Vec<_> = (0..2000)
-            .map(|i| client.to_group("g", format!("{i}")).start().expect("start"))
+            .map(|i| client.start(Publish::new("g", format!("{i}"))).expect("start"))
             .collect();
         let ids: std::collections::HashSet<_> =
             pending.iter().map(|p| p.wait().expect("ack").ack_id).collect();
         assert_eq!(ids.len(), 2000);
 
-        let one = client.to_group("g", "x").start().expect("start");
+        let one = client.start(Publish::new("g", "x")).expect("start");
         webpubsub::crossbeam_channel::select! {
             recv(one.receiver()) -> outcome => assert!(outcome.expect("told").is_ok()),
             default(WATCHDOG) => panic!("watchdog"),
         }
 
         emulator.faults().hold_acks(true);
-        let held = client.to_group("g", "x").start().expect("start");
-        assert!(held.try_wait().is_none());
-        assert!(held.wait_timeout(Duration::from_millis(10)).is_none());
+        let held = client.start(Publish::new("g", "x")).expect("start");
+        assert!(held.try_wait().expect("no failure").is_none());
+        assert!(held.wait_timeout(Duration::from_millis(10)).expect("no failure").is_none());
         emulator.faults().hold_acks(false);
-        assert!(held.wait_timeout(WATCHDOG).expect("in time").is_ok());
-        assert!(held.try_wait().expect("known").is_ok(), "the outcome stays");
+        assert!(held.wait_timeout(WATCHDOG).expect("acked").is_some());
+        assert!(held.try_wait().expect("acked").is_some(), "the outcome stays");
     }
 }
 
@@ -190,7 +190,7 @@ fn an_ack_that_never_comes_ends_at_the_deadline_and_says_what_is_known() {
         emulator.faults().hold_acks(true);
         let start = Instant::now();
         let limit = Duration::from_millis(100);
-        let error = client.to_group("g", "x").timeout(limit).wait().expect_err("no ack");
+        let error = client.call(Publish::new("g", "x").timeout(limit)).expect_err("no ack");
         assert!(error.is_timeout() && error.may_have_been_delivered(), "{error}");
         assert!(start.elapsed() >= limit && start.elapsed() < limit * 50);
         assert_eq!(client.stats().pending_calls, 0, "nothing is left behind");
@@ -203,17 +203,17 @@ fn an_own_ack_id_is_run_once() {
         let emulator = emulator();
         let client = client_over(&emulator, protocol);
         client.join_group("g").expect("join");
-        let first = client.to_group("g", "once").ack_id(1000).wait().expect("ack");
+        let first = client.call(Publish::new("g", "once").ack_id(1000)).expect("ack");
         assert!(!first.duplicate);
-        let again = client.to_group("g", "once").ack_id(1000).wait().expect("ack");
+        let again = client.call(Publish::new("g", "once").ack_id(1000)).expect("ack");
         assert!(again.duplicate);
-        assert!(client.send_to_group("g", "next").expect("ack").ack_id > 1000);
+        assert!(client.publish("g", "next").expect("ack").ack_id > 1000);
         assert_eq!(next_group_message(&client).text().expect("text"), "once");
         assert_eq!(next_group_message(&client).text().expect("text"), "next");
 
         emulator.faults().hold_acks(true);
-        let _held = client.to_group("g", "x").ack_id(5000).start().expect("start");
-        let error = client.to_group("g", "y").ack_id(5000).wait().expect_err("in use");
+        let _held = client.start(Publish::new("g", "x").ack_id(5000)).expect("start");
+        let error = client.call(Publish::new("g", "y").ack_id(5000)).expect_err("in use");
         assert_eq!(error.kind(), ErrorKind::InvalidRequest);
     }
 }
@@ -224,12 +224,12 @@ fn fire_and_forget_arrives_without_an_ack() {
         let emulator = emulator();
         let (client, other) = (client_over(&emulator, protocol), client_over(&emulator, protocol));
         other.join_group("g").expect("join");
-        other.join("h").fire_and_forget().expect("join");
+        drop(other.start(JoinGroup::new("h")).expect("join"));
         eventually("joined", || other.groups().len() == 2);
         let acks = emulator.stats().acks;
-        client.to_group("g", "1").fire_and_forget().expect("fire");
-        client.to_group("h", "2").fire_and_forget().expect("fire");
-        client.event("e", "3").fire_and_forget().expect("fire");
+        client.fire_and_forget(Publish::new("g", "1")).expect("fire");
+        client.fire_and_forget(Publish::new("h", "2")).expect("fire");
+        client.fire_and_forget(SendEvent::new("e", "3")).expect("fire");
         assert_eq!(next_group_message(&other).text().expect("text"), "1");
         assert_eq!(next_group_message(&other).text().expect("text"), "2");
         assert_eq!(emulator.stats().acks, acks);
@@ -267,14 +267,14 @@ fn a_connection_lost_while_a_call_waits_fails_it_with_unknown_outcome() {
             .connect()
             .expect("connect");
         emulator.faults().hold_acks(true);
-        let pending = client.to_group("g", "x").start().expect("start");
+        let pending = client.start(Publish::new("g", "x")).expect("start");
         assert!(emulator.wait_until(WATCHDOG, |s| s.frames_in >= 1));
         emulator.faults().drop_connections();
         let error = pending.wait().expect_err("lost");
         assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
         assert!(error.may_have_been_delivered());
         assert!(std::error::Error::source(&error).is_some(), "the cause is kept");
-        assert!(!client.send_to_group("g", "x").expect_err("stopped").may_have_been_delivered());
+        assert!(!client.publish("g", "x").expect_err("stopped").may_have_been_delivered());
     }
 }
 
@@ -296,8 +296,8 @@ fn calls_after_close_fail_and_two_threads_may_close_at_once() {
         });
         let errors = [
             client.join_group("g").expect_err("closed"),
-            client.to_group("g", "x").start().expect_err("closed"),
-            client.to_group("g", "x").fire_and_forget().expect_err("closed"),
+            client.start(Publish::new("g", "x")).expect_err("closed"),
+            client.fire_and_forget(Publish::new("g", "x")).expect_err("closed"),
         ];
         for error in errors {
             assert!(error.is_closed() && !error.may_have_been_delivered(), "{error:?}");
@@ -318,8 +318,7 @@ fn close_flushes_what_was_accepted() {
         other.join_group("g").expect("join");
         for i in 0..500 {
             client
-                .to_group("g", format!("{i} {}", "x".repeat(2000)))
-                .fire_and_forget()
+                .fire_and_forget(Publish::new("g", format!("{i} {}", "x".repeat(2000))))
                 .expect("fire");
         }
         client.close().expect("close");
@@ -359,33 +358,30 @@ fn many_calls_at_once_go_in_order_or_not_at_all() {
         let other = client_over(&emulator, protocol);
         other.join_group("g").expect("join");
         let numbers = |range: std::ops::Range<u32>| {
-            range.map(|i| client.to_group("g", i.to_string())).collect::<Vec<_>>()
+            range.map(|i| Publish::new("g", i.to_string())).collect::<Vec<_>>()
         };
         let pending = client.start_all(numbers(0..600)).expect("start");
-        client.fire_all(numbers(600..700)).expect("fire");
+        client.fire_and_forget_all(numbers(600..700)).expect("fire");
         for one in &pending {
             one.wait().expect("ack");
         }
         for i in 0..700u32 {
             assert_eq!(next_group_message(&other).text().expect("text"), i.to_string());
         }
-        assert!(client.start_all([]).expect("nothing").is_empty());
-        client.fire_all([]).expect("nothing");
+        assert!(client.start_all([] as [Publish; 0]).expect("nothing").is_empty());
+        client.fire_and_forget_all([] as [Publish; 0]).expect("nothing");
 
         let sent = client.stats().messages_out;
-        let bad = || [client.to_group("g", "good"), client.to_group("", "bad")];
+        let bad = || [Publish::new("g", "good"), Publish::new("", "bad")];
         assert_eq!(client.start_all(bad()).expect_err("bad").kind(), ErrorKind::InvalidRequest);
-        assert_eq!(client.fire_all(bad()).expect_err("bad").kind(), ErrorKind::InvalidRequest);
-        let foreign = other.to_group("g", "x");
         assert_eq!(
-            client.start_all([foreign]).expect_err("not ours").kind(),
+            client.fire_and_forget_all(bad()).expect_err("bad").kind(),
             ErrorKind::InvalidRequest
         );
-        assert!(client.fire_all([client.join("g")]).is_err());
         assert_eq!(client.stats().messages_out, sent, "nothing of a bad batch is sent");
         client.close().expect("close");
         assert!(client.start_all(numbers(0..1)).expect_err("closed").is_closed());
-        assert!(client.fire_all(numbers(0..1)).expect_err("closed").is_closed());
+        assert!(client.fire_and_forget_all(numbers(0..1)).expect_err("closed").is_closed());
     }
 }
 
@@ -393,11 +389,11 @@ fn many_calls_at_once_go_in_order_or_not_at_all() {
 fn a_batch_with_an_ack_id_twice_is_refused_as_a_whole() {
     let emulator = emulator();
     let client = crate::support::client(&emulator);
-    let call = |id| client.to_group("g", "x").ack_id(id);
+    let call = |id| Publish::new("g", "x").ack_id(id);
     // Also an id that is generated for another call of the batch.
-    let next = client.send_to_group("g", "x").expect("ack").ack_id + 1;
+    let next = client.publish("g", "x").expect("ack").ack_id + 1;
     let batches = [
-        vec![client.to_group("g", "x"), call(next)],
+        vec![Publish::new("g", "x"), call(next)],
         vec![call(900), call(901), call(900)],
         vec![call(905), call(904), call(905)],
     ];
@@ -409,7 +405,7 @@ fn a_batch_with_an_ack_id_twice_is_refused_as_a_whole() {
         assert!(!error.may_have_been_delivered());
     }
     assert_eq!(client.stats().pending_calls, 0);
-    client.send_to_group("g", "behind").expect("ack");
+    client.publish("g", "behind").expect("ack");
     assert_eq!(emulator.stats().publications, executed + 1, "nothing of them was sent");
     let descending = client.start_all([call(999), call(998)]).expect("two ids");
     assert!(descending.iter().all(|one| one.wait().is_ok()));

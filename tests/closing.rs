@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use webpubsub::emulator::{Emulator, Permission};
-use webpubsub::{Client, ErrorKind, Event};
+use webpubsub::{Client, ErrorKind, Event, Publish};
 
 use crate::support::{Fake, WATCHDOG, eventually, hold, next_event, peer, within};
 
@@ -105,7 +105,7 @@ fn after_close(code: u16, by_reset: bool) -> Found {
     }
     client.join_group("g").expect("join");
     emulator.faults().hold_acks(true);
-    let call = client.to_group("g", "once").timeout(WATCHDOG).start().expect("start");
+    let call = client.start(Publish::new("g", "once").timeout(WATCHDOG)).expect("start");
     assert!(emulator.wait_until(WATCHDOG, |s| s.publications == 1));
     if by_reset {
         resets.store(code, SeqCst);
@@ -164,7 +164,7 @@ fn close_reports_the_loss_of_what_the_program_sent_and_of_nothing_else() {
             .expect("connect");
         if program {
             let body = "x".repeat(1_000_000);
-            let fired = client.to_group("g", body).timeout(ms(100)).fire_and_forget();
+            let fired = client.fire_and_forget(Publish::new("g", body).timeout(ms(100)));
             fired.expect("appended");
         } else {
             thread::sleep(ms(1000));

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use webpubsub::emulator::Emulator;
-use webpubsub::{Client, Event};
+use webpubsub::{Client, Event, Publish};
 
 use crate::support::{WATCHDOG, client, emulator, next_group_message, within};
 
@@ -22,7 +22,7 @@ fn p01_no_ack_is_lost_however_fast_it_comes() {
             let run = || {
                 let worst = |_| {
                     let start = Instant::now();
-                    client.send_to_group("g", "x").expect("ack");
+                    client.publish("g", "x").expect("ack");
                     start.elapsed()
                 };
                 (0..CALLS).map(worst).max().unwrap_or_default()
@@ -51,7 +51,7 @@ fn a_caller_who_never_drains_still_gets_its_acks() {
             let body = "x".repeat(256);
             let mut sent = 0u32;
             while !stop.load(Ordering::Relaxed) && sent < 100_000 {
-                flooder.to_group("flood", body.as_str()).wait().expect("send");
+                flooder.call(Publish::new("flood", body.as_str())).expect("send");
                 sent += 1;
             }
         }
@@ -62,7 +62,7 @@ fn a_caller_who_never_drains_still_gets_its_acks() {
             // Calls until the queue has long passed its soft bound.
             let end = Instant::now() + Duration::from_secs(60);
             while victim.stats().queue_len < 3000 && Instant::now() < end {
-                victim.to_group("elsewhere", "mine").wait().expect("ack");
+                victim.call(Publish::new("elsewhere", "mine")).expect("ack");
             }
             victim.stats().queue_len
         }
@@ -97,7 +97,7 @@ fn each_threads_order_is_the_order_on_the_wire() {
                 s.spawn(move || {
                     for i in 0..MESSAGES {
                         let text = format!("{t} {i}");
-                        sender.to_group("g", text).fire_and_forget().expect("fire");
+                        sender.fire_and_forget(Publish::new("g", text)).expect("fire");
                     }
                 });
             }
@@ -140,7 +140,7 @@ fn an_idle_client_never_wakes_up() {
         .connect()
         .expect("connect");
     client.join_group("g").expect("join");
-    client.send_to_group("g", "x").expect("send");
+    client.publish("g", "x").expect("send");
     next_group_message(&client);
     // Let the acknowledgement of that message leave, which is due after 500 ms.
     thread::sleep(Duration::from_millis(1500));
@@ -148,7 +148,7 @@ fn an_idle_client_never_wakes_up() {
     assert_eq!(before.len(), 1);
     thread::sleep(Duration::from_secs(3));
     assert_eq!(reader_switches(), before);
-    client.send_to_group("g", "still there").expect("send");
+    client.publish("g", "still there").expect("send");
 }
 
 #[cfg(feature = "_tls")]
@@ -175,7 +175,7 @@ fn four_megabytes_both_ways_at_once_over_tls() {
                     let group = format!("to-{}", 1 - me);
                     for i in 0..MESSAGES {
                         let body = format!("{i} {}", "x".repeat(64 * 1024));
-                        clients[me].to_group(&group, body).fire_and_forget().expect("fire");
+                        clients[me].fire_and_forget(Publish::new(&group, body)).expect("fire");
                     }
                 });
                 s.spawn(move || {

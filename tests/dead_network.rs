@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use webpubsub::emulator::{Emulator, EventAnswer};
-use webpubsub::{Client, ClientBuilder, Event};
+use webpubsub::{Client, ClientBuilder, Event, SendEvent};
 
 use crate::support::within;
 
@@ -61,7 +61,9 @@ fn clients() {
     let writing_late = connect(ClientBuilder::no_keep_alive);
     let waiting = connect(|builder| builder);
     // The service is silent from here on, as its handler runs.
-    let call = waiting.event("slow", "x").timeout(Duration::from_secs(120)).start().expect("start");
+    let call = waiting
+        .start(SendEvent::new("slow", "x").timeout(Duration::from_secs(120)))
+        .expect("start");
 
     let (ready, cut) = (setting("DEAD_NETWORK_READY"), PathBuf::from(setting("DEAD_NETWORK_CUT")));
     std::fs::write(ready, "").expect("write");
@@ -71,7 +73,7 @@ fn clients() {
         }
     });
     let start = Instant::now();
-    writing.event("unacknowledged", "x").fire_and_forget().expect("written");
+    writing.fire_and_forget(SendEvent::new("unacknowledged", "x")).expect("written");
     let watch = |what: &'static str, client: &Client| {
         let client = client.clone();
         thread::spawn(move || {
@@ -95,7 +97,7 @@ fn clients() {
     thread::spawn(move || {
         // As late as the ping of a client that heard something just before.
         thread::sleep(Duration::from_secs(10));
-        late.event("unacknowledged", "x").fire_and_forget().expect("written");
+        late.fire_and_forget(SendEvent::new("unacknowledged", "x")).expect("written");
     });
     let watched = [
         watch("nothing under way, no keep-alive", &silent),

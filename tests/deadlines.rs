@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use webpubsub::emulator::{Emulator, Permission, StallAt};
-use webpubsub::{Client, ClientBuilder};
+use webpubsub::{Client, ClientBuilder, Publish};
 
 use crate::support::{emulator, eventually};
 
@@ -20,7 +20,7 @@ fn latest(client: &Client) -> Duration {
     let calls = (0..400).map(|i| {
         let limit = ms(100 + i);
         let due = Instant::now() + limit;
-        (due, client.to_group("g", "x").timeout(limit).start().expect("start"))
+        (due, client.start(Publish::new("g", "x").timeout(limit)).expect("start"))
     });
     let calls: Vec<_> = calls.collect();
     // In the order of their deadlines.
@@ -70,7 +70,7 @@ fn lives_on(
     thread::sleep(ms(50));
 
     let start = Instant::now();
-    let call = client.to_group("g", "x").timeout(ms(300)).start().expect("start");
+    let call = client.start(Publish::new("g", "x").timeout(ms(300))).expect("start");
     assert_eq!(client.groups().len(), 1);
     assert!(start.elapsed() < ms(200), "`groups()`: {:?}", start.elapsed());
     let outcome = call.receiver().recv_timeout(ms(3000)).expect("told within 3 s");

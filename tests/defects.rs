@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use webpubsub::emulator::{Direction, Emulator, EventAnswer, RecordedFrame, StallAt};
 use webpubsub::protocol::{Frame, Upstream, decode_upstream};
-use webpubsub::{Client, ClientAccess, ClientBuilder, ErrorKind, Event, Overflow};
+use webpubsub::{
+    Client, ClientAccess, ClientBuilder, ErrorKind, Event, Overflow, Publish, SendEvent,
+};
 
 use super::{PLAIN, RELIABLE};
 use crate::support::{
@@ -84,9 +86,9 @@ fn j05_executed_before_a_drop_and_sent_again_means_executed_once() {
     let (sender, receiver) = (quick(&emulator).connect().expect("connect"), client(&emulator));
     receiver.join_group("g").expect("join");
     emulator.faults().drop_before_next_ack(1);
-    let ack = sender.send_to_group("g", "once").expect("the ack of the second try");
+    let ack = sender.publish("g", "once").expect("the ack of the second try");
     assert!(ack.duplicate);
-    sender.send_to_group("g", "next").expect("send");
+    sender.publish("g", "next").expect("send");
     assert_eq!(next_group_message(&receiver).text().expect("text"), "once");
     assert_eq!(next_group_message(&receiver).text().expect("text"), "next");
     let id = sender.connection_id().expect("connected");
@@ -98,8 +100,8 @@ fn p02_every_try_of_a_call_is_the_identical_message_with_all_its_options() {
     let emulator = Emulator::builder().record_frames(1000).start().expect("emulator");
     let client = quick(&emulator).connect().expect("connect");
     emulator.faults().drop_before_next_ack(1);
-    let call = client.to_group("g", "once").no_echo().ack_id(77).metadata("k", "v");
-    assert_eq!(call.wait().expect("ack").ack_id, 77);
+    let call = Publish::new("g", "once").no_echo().ack_id(77).metadata("k", "v");
+    assert_eq!(client.call(call).expect("ack").ack_id, 77);
     let tries = sent(&emulator, publications);
     assert_eq!(tries.len(), 2);
     assert_eq!(tries[0].1, tries[1].1, "byte for byte");
@@ -117,7 +119,7 @@ fn p10_on_a_new_connection_nothing_is_sent_again_unless_asked_for() {
         let builder = if resend { builder.resend_on_new_connection(true) } else { builder };
         let client = builder.connect().expect("connect");
         emulator.faults().hold_acks(true);
-        let pending = client.to_group("g", "maybe").start().expect("start");
+        let pending = client.start(Publish::new("g", "maybe")).expect("start");
         assert!(emulator.wait_until(WATCHDOG, |s| s.frames_in >= 1));
         emulator.faults().close_connections(1008, "");
         emulator.faults().hold_acks(false);
@@ -187,14 +189,14 @@ fn j08_a_wait_that_is_given_up_leaves_nothing_behind() {
     let client = client(&emulator);
     emulator.faults().hold_acks(true);
     for _ in 0..20 {
-        let call = client.to_group("g", "x").timeout(ms(5));
-        assert!(call.wait().expect_err("no ack").is_timeout());
+        let call = Publish::new("g", "x").timeout(ms(5));
+        assert!(client.call(call).expect_err("no ack").is_timeout());
     }
     assert_eq!(client.stats().pending_calls, 0);
-    let detached = client.to_group("g", "x").timeout(ms(50)).start().expect("start");
+    let detached = client.start(Publish::new("g", "x").timeout(ms(50))).expect("start");
     drop(detached);
     emulator.faults().hold_acks(false);
-    client.send_to_group("g", "x").expect("ack");
+    client.publish("g", "x").expect("ack");
     eventually("all ended", || client.stats().pending_calls == 0);
 }
 
@@ -278,13 +280,13 @@ fn p05_a_peer_that_is_slow_to_take_an_upload_is_not_dead() {
         for _ in 0..4 {
             s.spawn(|| {
                 while start.elapsed() < ms(3000) {
-                    client.to_group("g", body.as_str()).fire_and_forget().expect("fire");
+                    client.fire_and_forget(Publish::new("g", body.as_str())).expect("fire");
                 }
             });
         }
     });
     emulator.faults().slow_read(None);
-    client.send_to_group("g", "done").expect("ack");
+    client.publish("g", "done").expect("ack");
     assert!(client.try_recv().expect("open").is_none(), "the link was given up");
 }
 
@@ -325,7 +327,7 @@ fn p03_one_thread_whatever_the_load_and_one_order() {
     client.join_group("g").expect("join");
     let flood = thread::spawn(move || {
         for i in 0..3000u32 {
-            flooder.to_group("g", i.to_string()).wait().expect("ack");
+            flooder.call(Publish::new("g", i.to_string())).expect("ack");
         }
     });
     for i in 0..3000u32 {
@@ -369,9 +371,9 @@ fn p11_one_deadline_covers_the_connection_the_writing_and_the_ack() {
     emulator.faults().drop_connections();
     eventually("noticed", || !client.is_connected());
     let start = Instant::now();
-    let error = client.to_group("g", "x").timeout(ms(300)).wait().expect_err("no connection");
+    let error = client.call(Publish::new("g", "x").timeout(ms(300))).expect_err("no connection");
     assert!(error.is_timeout() && !error.may_have_been_delivered(), "{error:?}");
-    let error = client.to_group("g", "x").timeout(ms(300)).fire_and_forget();
+    let error = client.fire_and_forget(Publish::new("g", "x").timeout(ms(300)));
     assert!(error.expect_err("no connection").is_timeout());
     assert!(start.elapsed() >= ms(600) && start.elapsed() < ms(6000), "{:?}", start.elapsed());
     assert_eq!(client.stats().pending_calls, 0);
@@ -423,7 +425,7 @@ fn p15_one_client_serves_many_threads() {
                 let group = format!("g{t}");
                 for i in 0..50u32 {
                     client.join_group(&group).expect("join");
-                    client.send_to_group(&group, i.to_string()).expect("send");
+                    client.publish(&group, i.to_string()).expect("send");
                     client.leave_group(&group).expect("leave");
                 }
             });
@@ -513,8 +515,8 @@ fn c08_calls_while_the_link_is_down_wait_and_then_go() {
     emulator.faults().drop_connections();
     eventually("noticed", || !client.is_connected());
     let start = Instant::now();
-    client.send_to_group("g", "x").expect("sent after the recovery");
-    client.to_group("g", "x").fire_and_forget().expect("sent");
+    client.publish("g", "x").expect("sent after the recovery");
+    client.fire_and_forget(Publish::new("g", "x")).expect("sent");
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }
 
@@ -524,7 +526,7 @@ fn v02_a_loss_for_good_fails_calls_at_once_and_not_at_their_deadlines() {
     let client = quick(&emulator).protocol(PLAIN).connect().expect("connect");
     emulator.faults().hold_acks(true);
     let pending: Vec<_> =
-        (0..50).map(|_| client.to_group("g", "x").start().expect("start")).collect();
+        (0..50).map(|_| client.start(Publish::new("g", "x")).expect("start")).collect();
     assert!(emulator.wait_until(WATCHDOG, |s| s.frames_in >= 50));
     let start = Instant::now();
     emulator.faults().drop_connections();
@@ -549,7 +551,7 @@ fn v03_an_overflow_silences_nothing() {
         emulator.send_to_group("hub", "g", i.to_string()).expect("sent");
     }
     eventually("all came", || client.stats().messages_in == 200);
-    client.send_to_group("elsewhere", "x").expect("acks still come");
+    client.publish("elsewhere", "x").expect("acks still come");
     let (mut messages, mut lagged) = (0, 0);
     emulator.send_to_group("hub", "g", "last").expect("sent");
     loop {
@@ -611,7 +613,7 @@ fn calls_started_through_a_drop_are_executed_once_each() {
         if i % 1000 == 500 {
             emulator.faults().drop_before_next_ack(1);
         }
-        pending.push(client.event("e", "x").start().expect("start"));
+        pending.push(client.start(SendEvent::new("e", "x")).expect("start"));
     }
     let acks: Vec<_> = pending.iter().map(|p| p.wait().expect("ack")).collect();
     let ids: HashSet<u64> = acks.iter().map(|a| a.ack_id).collect();
@@ -635,7 +637,7 @@ fn nothing_is_acknowledged_on_a_new_connection_before_it_is_one() {
     thread::sleep(ms(900));
     emulator.faults().stall(StallAt::Connected, false);
     eventually("connected anew", || client.stats().reconnects == 1);
-    client.send_to_group("g", "y").expect("send");
+    client.publish("g", "y").expect("send");
     let acks = sent(&emulator, |m| matches!(m, Upstream::SequenceAck { .. }));
     assert!(acks.is_empty(), "{acks:?}");
 }
@@ -648,13 +650,13 @@ fn frames_of_a_batch_that_timed_out_without_a_link_are_not_sent_later() {
     emulator.faults().drop_connections();
     eventually("noticed", || !client.is_connected());
     for _ in 0..3 {
-        let batch = (0..100).map(|_| client.to_group("g", "late").timeout(ms(20)));
-        assert!(client.fire_all(batch).expect_err("no link").is_timeout());
+        let batch = (0..100).map(|_| Publish::new("g", "late").timeout(ms(20)));
+        assert!(client.fire_and_forget_all(batch).expect_err("no link").is_timeout());
     }
     assert_eq!(client.stats().pending_calls, 0);
     emulator.faults().clear();
     eventually("recovered", || client.stats().recoveries == 1);
-    client.send_to_group("g", "x").expect("send");
+    client.publish("g", "x").expect("send");
     assert_eq!(emulator.stats().publications, 1);
 }
 
@@ -667,11 +669,11 @@ fn one_callers_deadline_does_not_strand_the_frames_of_others() {
     let body = "x".repeat(900_000);
     thread::scope(|s| {
         s.spawn(|| {
-            let call = client.to_group("g", body.as_str()).timeout(ms(300));
-            assert!(call.wait().expect_err("frozen").is_timeout());
+            let call = Publish::new("g", body.as_str()).timeout(ms(300));
+            assert!(client.call(call).expect_err("frozen").is_timeout());
         });
         eventually("writing", || client.stats().messages_out == 1);
-        let other = s.spawn(|| client.to_group("g", "small").wait());
+        let other = s.spawn(|| client.call(Publish::new("g", "small")));
         thread::sleep(ms(800));
         emulator.faults().freeze(false);
         other.join().expect("joined").expect("acked, though the first writer has left");
@@ -685,7 +687,7 @@ fn a_deadline_holds_against_a_peer_that_takes_a_little_at_a_time() {
     emulator.faults().slow_read(Some(ms(100)));
     let body = "x".repeat(500_000);
     let start = Instant::now();
-    let batch = (0..30).map(|_| client.to_group("g", body.as_str()).timeout(ms(200)));
+    let batch = (0..30).map(|_| Publish::new("g", body.as_str()).timeout(ms(200)));
     let _pending = client.start_all(batch).expect("started");
     assert!(start.elapsed() < ms(2000), "{:?}", start.elapsed());
 }
@@ -696,10 +698,10 @@ fn calls_whose_time_is_up_free_their_places_though_nothing_comes_in() {
     let client = quick(&emulator).no_keep_alive().max_in_flight(4).connect().expect("connect");
     emulator.faults().lose_next_acks(4);
     for _ in 0..4 {
-        drop(client.to_group("g", "x").timeout(ms(50)).start().expect("start"));
+        drop(client.start(Publish::new("g", "x").timeout(ms(50))).expect("start"));
     }
     thread::sleep(ms(100));
-    client.to_group("g", "x").timeout(ms(5000)).wait().expect("there is room again");
+    client.call(Publish::new("g", "x").timeout(ms(5000))).expect("there is room again");
 }
 
 #[test]
@@ -709,7 +711,7 @@ fn a_deadline_is_told_between_two_connections_too() {
     let client = quick(&emulator).backoff(hour, hour).connect().expect("connect");
     emulator.faults().close_connections(1008, "");
     eventually("noticed", || !client.is_connected());
-    let pending = client.to_group("g", "x").timeout(ms(100)).start().expect("start");
+    let pending = client.start(Publish::new("g", "x").timeout(ms(100))).expect("start");
     let told = pending.receiver().recv_timeout(WATCHDOG).expect("told");
     assert!(told.expect_err("no link").is_timeout());
 }

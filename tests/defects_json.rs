@@ -1,6 +1,7 @@
 //! Of what goes wrong in other clients (see `defects.rs`): frames of the JSON subprotocols that a
 //! service should not send, made by hand.
 
+use webpubsub::Publish;
 use webpubsub::emulator::{Direction, Emulator};
 
 use crate::support::{WATCHDOG, client, emulator, eventually, next_group_message};
@@ -56,7 +57,7 @@ fn p14_an_ack_without_the_reasons_text_still_ends_the_call() {
     let emulator = emulator();
     let client = client(&emulator);
     emulator.faults().hold_acks(true);
-    let pending = client.to_group("g", "x").ack_id(9).start().expect("start");
+    let pending = client.start(Publish::new("g", "x").ack_id(9)).expect("start");
     assert!(emulator.wait_until(WATCHDOG, |s| s.frames_in >= 1));
     emulator.faults().send_raw_text(None, r#"{"type":"ack","ackId":9,"success":false}"#);
     assert!(pending.wait().expect_err("refused").is_refused());

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use webpubsub::emulator::Emulator;
-use webpubsub::{Client, ClientAccess, Event, Role, SimpleClient};
+use webpubsub::{Client, ClientAccess, Event, Publish, Role, SimpleClient};
 
 use crate::support::{WATCHDOG, client, emulator, next_group_message, within};
 
@@ -52,7 +52,7 @@ fn negotiate_hands_out_a_url_for_get_and_post() {
             assert!(answer.contains("\r\nAccess-Control-Allow-Origin: *\r\n"), "{answer}");
             let client = Client::connect(url_in(&answer)).expect("connect");
             assert_eq!(client.user_id().as_deref(), Some("anna"));
-            client.send_to_group("g", "x").expect("by its role");
+            client.publish("g", "x").expect("by its role");
             assert_eq!(next_group_message(&client).text().expect("text"), "x", "by its group");
         }
         assert_eq!(emulator.stats().upgrades_refused, 0);
@@ -123,7 +123,7 @@ fn latency_delays_what_the_service_writes_until_it_is_switched_off() {
         emulator.faults().latency(Some(DELAY));
 
         let start = Instant::now();
-        client.send_to_group("g", "x").expect("ack");
+        client.publish("g", "x").expect("ack");
         assert!(start.elapsed() >= DELAY, "the ack came after {:?}", start.elapsed());
         let start = Instant::now();
         assert_eq!(emulator.send_to_all("hub", "all").expect("sent"), 2);
@@ -131,7 +131,7 @@ fn latency_delays_what_the_service_writes_until_it_is_switched_off() {
         assert!(start.elapsed() >= DELAY, "the message came after {:?}", start.elapsed());
         // What is queued meanwhile goes together, so a burst is not that much slower.
         let start = Instant::now();
-        let burst = (0..50).map(|i| client.to_group("g", i.to_string()).start().expect("start"));
+        let burst = (0..50).map(|i| client.start(Publish::new("g", i.to_string())).expect("start"));
         for pending in burst.collect::<Vec<_>>() {
             pending.wait().expect("ack");
         }
@@ -140,7 +140,7 @@ fn latency_delays_what_the_service_writes_until_it_is_switched_off() {
         emulator.faults().clear();
         let quickest = (0..5).map(|_| {
             let start = Instant::now();
-            client.send_to_group("g", "x").expect("ack");
+            client.publish("g", "x").expect("ack");
             start.elapsed()
         });
         assert!(quickest.min().expect("five") < DELAY);

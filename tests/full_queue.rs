@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use webpubsub::emulator::Emulator;
-use webpubsub::{Client, ClientBuilder, Event, Overflow, Protocol};
+use webpubsub::{Client, ClientBuilder, Event, Overflow, Protocol, Publish};
 
 use crate::support::log::{log_of_threads, logged_by};
 use crate::support::{
@@ -69,7 +69,7 @@ fn a_lost_link_is_noticed_and_recovered_while_the_queue_is_full() {
         ("a Close", |emulator, _| emulator.faults().close_connections(1001, "")),
         ("a failed write", |emulator, client| {
             emulator.faults().reset_connections();
-            let write = client.to_group("other", "x").timeout(ms(5000)).fire_and_forget();
+            let write = client.fire_and_forget(Publish::new("other", "x").timeout(ms(5000)));
             write.expect("written, at the latest on the next link");
         }),
     ];
@@ -191,7 +191,8 @@ fn fire_and_forget_on_a_dead_link_waits_for_the_next_one() {
     assert!(emulator.wait_until(ms(5000), |s| s.currently_open == 1));
     thread::sleep(ms(100));
 
-    let fire = |i: u64, limit| sender.to_group("g", i.to_string()).timeout(limit).fire_and_forget();
+    let fire =
+        |i: u64, limit| sender.fire_and_forget(Publish::new("g", i.to_string()).timeout(limit));
     let mut accepted = 0;
     for i in 0..5 {
         let start = Instant::now();
@@ -279,7 +280,7 @@ fn the_timeout_and_the_recovery_that_a_full_queue_may_have_caused_name_it() {
     let emulator = emulator();
     let client = far_behind(&emulator);
     emulator.faults().hold_acks(true);
-    let error = client.to_group("g", "x").timeout(ms(200)).wait().expect_err("no ack");
+    let error = client.call(Publish::new("g", "x").timeout(ms(200))).expect_err("no ack");
     assert!(error.is_timeout() && names_the_queue(&error), "{error}");
     emulator.faults().drop_connections();
     // Only then somebody reads.

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use webpubsub::emulator::{Emulator, EventAnswer};
-use webpubsub::{Client, Event, SimpleClient};
+use webpubsub::{Client, Event, SendEvent, SimpleClient};
 
 use crate::support::{WATCHDOG, eventually};
 
@@ -64,9 +64,9 @@ fn a_call_waits_for_it() {
 fn an_event_that_nobody_waits_for_keeps_the_link_too() {
     let (emulator, runs) = slow_emulator();
     let client = connect(&emulator);
-    client.event("slow", "x").fire_and_forget().expect("sent");
+    client.fire_and_forget(SendEvent::new("slow", "x")).expect("sent");
     assert!(emulator.wait_until(WATCHDOG, |s| s.events == 1));
-    client.send_to_group("g", "x").expect("acked behind it");
+    client.publish("g", "x").expect("acked behind it");
     undisturbed(client.events().try_iter(), &runs, &emulator);
 }
 

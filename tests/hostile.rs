@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use webpubsub::{Client, Event};
+use webpubsub::{Client, Event, Publish};
 
 use crate::support::log::{log_of_threads, logged_by};
 use crate::support::peer::{self, Heard};
@@ -83,7 +83,7 @@ fn keeps_its_times(flood: Flood) {
     let builder = Client::builder(fake.url()).no_event_queue().close_timeout(ms(500));
     let client = builder.thread_name(flood.name).connect().expect("connect");
     let start = Instant::now();
-    let call = client.to_group("g", "x").timeout(ms(500)).start().expect("start");
+    let call = client.start(Publish::new("g", "x").timeout(ms(500))).expect("start");
     let outcome = call.receiver().recv_timeout(ms(3000));
     let took = start.elapsed();
     let error = outcome.unwrap_or_else(|_| panic!("{}: not told within 3 s", flood.name));
@@ -193,14 +193,14 @@ fn measure(flood: Flood, time: Duration) {
     thread::spawn(move || {
         let body = "x".repeat(500_000);
         while start.elapsed() < time {
-            let _ = writer.to_group("g", body.as_str()).timeout(ms(5000)).fire_and_forget();
+            let _ = writer.fire_and_forget(Publish::new("g", body.as_str()).timeout(ms(5000)));
         }
     });
     let mut latest = Duration::ZERO;
     while start.elapsed() < time {
         let started = Instant::now();
         let limit = ms(300);
-        if let Ok(call) = client.to_group("g", "x").timeout(limit).start() {
+        if let Ok(call) = client.start(Publish::new("g", "x").timeout(limit)) {
             call.receiver().recv_timeout(WATCHDOG).expect("told").expect_err("no ack");
         }
         latest = latest.max(started.elapsed().saturating_sub(limit));

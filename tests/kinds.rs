@@ -5,7 +5,7 @@ use std::time::Duration;
 use webpubsub::emulator::{Emulator, EventAnswer};
 use webpubsub::{
     Client, ClientAccess, ClientBuilder, ErrorKind, Event, GroupMessage, Payload, Protocol,
-    RawJson, Role, SimpleClient,
+    Publish, RawJson, Role, SimpleClient,
 };
 
 use crate::support::{
@@ -105,7 +105,7 @@ fn every_kind_of_client_understands_every_other_in_one_group() {
         let members = Members::new(&emulator);
         for (protocol, sender) in &members.pubsub {
             for payload in payloads() {
-                sender.send_to_group("g", payload.clone()).expect("send");
+                sender.publish("g", payload.clone()).expect("send");
                 members.all_get(&payload, protocol.name());
             }
         }
@@ -123,10 +123,7 @@ fn metadata_goes_from_every_subprotocol_to_every_other() {
         let members = Members::new(&emulator);
         for (_, sender) in &members.pubsub {
             sender
-                .to_group("g", "x")
-                .metadata("k", "<v'>")
-                .metadata("empty", "")
-                .wait()
+                .call(Publish::new("g", "x").metadata("k", "<v'>").metadata("empty", ""))
                 .expect("send");
             for (_, member) in &members.pubsub {
                 let metadata = next_group_message(member).metadata.expect("metadata");
@@ -168,7 +165,7 @@ fn a_lost_link_loses_and_repeats_nothing_if_the_subprotocol_is_reliable() {
                 emulator.faults().drop_connections();
             }
             // A call just takes longer; it is executed once.
-            sender.send_to_group("g", format!("{i}")).expect("send");
+            sender.publish("g", format!("{i}")).expect("send");
         }
         let (mut got, mut recovered) = (Vec::new(), 0);
         while got.len() < MESSAGES {
@@ -185,7 +182,7 @@ fn a_lost_link_loses_and_repeats_nothing_if_the_subprotocol_is_reliable() {
         assert!(recovered >= 1 && member.stats().duplicates > 0, "{:?}", member.stats());
         assert_eq!(member.connection_id(), Some(id), "the same session");
         assert_eq!(emulator.stats().max_executions, 1);
-        member.send_to_group("g", "and on").expect("alive");
+        member.publish("g", "and on").expect("alive");
         loop {
             match next_event(&member) {
                 Event::GroupMessage(m) => break assert_eq!(m.text().expect("text"), "and on"),
@@ -203,9 +200,9 @@ fn a_call_whose_ack_is_lost_with_the_link_is_executed_once_if_the_subprotocol_is
         let client = quick(&emulator, protocol).connect().expect("connect");
         client.join_group("g").expect("join");
         emulator.faults().drop_before_next_ack(1);
-        let ack = client.send_to_group("g", "once").expect("acked at last");
+        let ack = client.publish("g", "once").expect("acked at last");
         assert!(ack.duplicate, "the service knew it");
-        client.send_to_group("g", "next").expect("ack");
+        client.publish("g", "next").expect("ack");
         assert_eq!(next_group_message(&client).text().expect("text"), "once");
         assert_eq!(next_group_message(&client).text().expect("text"), "next");
     }
@@ -220,7 +217,7 @@ fn what_arrived_is_acknowledged_so_the_services_buffer_never_fills() {
         member.join_group("g").expect("join");
         for _ in 0..5 {
             for i in 0..BATCH {
-                sender.to_group("g", format!("{i}")).fire_and_forget().expect("fire");
+                sender.fire_and_forget(Publish::new("g", format!("{i}"))).expect("fire");
             }
             for i in 0..BATCH {
                 assert_eq!(next_group_message(&member).text().expect("text"), i.to_string());
@@ -249,7 +246,7 @@ fn a_lost_link_ends_the_session_if_the_subprotocol_is_plain_and_groups_come_back
         assert!(matches!(next_event(&client), Event::Reconnecting(_)));
         let Event::Connected(again) = next_event(&client) else { panic!("no connection") };
         assert!(again.gap_possible);
-        client.send_to_group("g", "back").expect("send");
+        client.publish("g", "back").expect("send");
         assert_eq!(next_group_message(&client).text().expect("text"), "back");
     }
 }
@@ -302,7 +299,7 @@ fn malformed_and_unknown_frames_are_skipped() {
         for bytes in protobuf {
             emulator.faults().send_raw_binary(None, bytes);
         }
-        client.send_to_group("g", "good").expect("the connection lives on");
+        client.publish("g", "good").expect("the connection lives on");
         assert_eq!(next_group_message(&client).text().expect("text"), "good");
         assert_eq!(client.stats().malformed, (json.len() + protobuf.len()) as u64);
     }
@@ -334,7 +331,7 @@ mod typed {
         let members = Members::new(&emulator);
         let message = Telemetry { sensor: "attic".into(), samples: vec![1, 300, 0] };
         for (_, sender) in &members.pubsub {
-            sender.send_to_group("g", Payload::pack(&message)).expect("send");
+            sender.publish("g", Payload::pack(&message)).expect("send");
             for (_, member) in &members.pubsub {
                 let got = next_group_message(member);
                 assert_eq!(got.payload.message_name().as_deref(), Some("demo.Telemetry"));
@@ -353,9 +350,9 @@ mod typed {
             let client = client_over(&emulator, protocol);
             let nonsense = Payload::Protobuf(vec![255].into());
             for error in [
-                client.send_to_group("g", nonsense.clone()).expect_err("no Any"),
+                client.publish("g", nonsense.clone()).expect_err("no Any"),
                 client.send_event("e", nonsense.clone()).expect_err("no Any"),
-                client.to_group("g", nonsense).fire_and_forget().expect_err("no Any"),
+                client.fire_and_forget(Publish::new("g", nonsense)).expect_err("no Any"),
             ] {
                 assert_eq!(error.kind(), ErrorKind::InvalidRequest);
                 assert!(error.to_string().contains("google.protobuf.Any"), "{error}");

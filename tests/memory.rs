@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
-use webpubsub::{Client, ClientBuilder, Event, Overflow};
+use webpubsub::{Client, ClientBuilder, Event, Overflow, Publish};
 
 use crate::support::{Fake, RELIABLE, WATCHDOG, eventually, hold, upgrade_by_hand, within};
 
@@ -162,7 +162,7 @@ fn measure(case: &Case) {
     let for_peer = Arc::clone(&flood);
     let peer = Fake::start(move |stream| for_peer.run(stream));
     let client = (case.build)(Client::builder(peer.url())).connect().expect("connect");
-    let call = case.call.then(|| client.to_group("g", "x").start().expect("start"));
+    let call = case.call.then(|| client.start(Publish::new("g", "x")).expect("start"));
 
     let before = memory("VmRSS");
     flood.go.store(true, SeqCst);

@@ -6,7 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use webpubsub::{Client, Protocol};
+use webpubsub::{Client, Protocol, Publish};
 
 use crate::support::{Fake, peer, upgrade_by_hand};
 
@@ -54,7 +54,7 @@ fn calls_in_flight_and_their_echoes_stay_below_the_limit_of_the_service() {
     let fake = Fake::start(move |stream| answer_late(stream, &seen));
     let builder = Client::builder(fake.url()).protocol(Protocol::Json).no_event_queue();
     let client = builder.connect().expect("connect");
-    let calls = client.start_all((0..BURSTS * 256).map(|_| client.to_group("g", "x")));
+    let calls = client.start_all((0..BURSTS * 256).map(|_| Publish::new("g", "x")));
     for (i, call) in calls.expect("start").into_iter().enumerate() {
         if let Err(error) = call.wait() {
             let unsent = most_unsent.load(SeqCst);

@@ -57,7 +57,7 @@ fn through(proxy: &str, emulator: &Emulator) -> webpubsub::Result<Client> {
 /// Publishes, receives, recovers, reconnects.
 fn works(client: &Client, emulator: &Emulator) {
     client.join_group("g").expect("join");
-    client.send_to_group("g", "through").expect("send");
+    client.publish("g", "through").expect("send");
     assert_eq!(next_group_message(client).text().expect("text"), "through");
     emulator.faults().drop_connections();
     assert!(matches!(next_event(client), Event::Recovering(_)));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use webpubsub::emulator::Emulator;
 use webpubsub::{
-    Client, ClientAccess, ConnectionString, Event, Role, Secret, SimpleClient, UrlSource,
+    Client, ClientAccess, ConnectionString, Event, Publish, Role, Secret, SimpleClient, UrlSource,
 };
 
 #[allow(dead_code)] // it serves the other binary too
@@ -131,7 +131,7 @@ fn connect_and_recover(emulator: &Emulator, url: &str, texts: &mut Texts, marks:
     let client = builder.connect().expect("connect");
     texts.note("client", format!("{client:?}"));
     client.join_group("g").expect("join");
-    let pending = client.to_group("g", "x").start().expect("start");
+    let pending = client.start(Publish::new("g", "x")).expect("start");
     texts.note("pending", format!("{pending:?}"));
     pending.wait().expect("ack");
     emulator.faults().refuse_recoveries(2, 502);

@@ -61,9 +61,9 @@ fn members_get_text_and_json_as_text_and_bytes_as_binary() {
     let simple =
         SimpleClient::connect(emulator.url_for("hub", &access).expect("url")).expect("connect");
     let sender = client(&emulator);
-    sender.send_to_group("g", "t").expect("send");
-    sender.send_to_group("g", serde_json::json!({"a": 1})).expect("send");
-    sender.send_to_group("g", vec![7u8]).expect("send");
+    sender.publish("g", "t").expect("send");
+    sender.publish("g", serde_json::json!({"a": 1})).expect("send");
+    sender.publish("g", vec![7u8]).expect("send");
     assert_eq!(next_payload(&simple), Payload::from("t"));
     assert_eq!(next_payload(&simple), Payload::from(r#"{"a":1}"#));
     assert_eq!(next_payload(&simple), Payload::from(vec![7u8]));

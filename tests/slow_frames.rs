@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use webpubsub::{Client, ErrorKind, Event};
+use webpubsub::{Client, ErrorKind, Event, Publish};
 
 use crate::support::peer::{self, Heard};
 use crate::support::{Fake, WATCHDOG, eventually, next_event, threads_named, within};
@@ -130,7 +130,7 @@ fn deadlines_pings_acks_and_stop_keep_their_times() {
         .connect()
         .expect("connect");
     let start = Instant::now();
-    let call = client.to_group("g", "x").timeout(ms(300)).start().expect("start");
+    let call = client.start(Publish::new("g", "x").timeout(ms(300))).expect("start");
     let outcome = call.receiver().recv_timeout(ms(2000)).expect("told within 2 s");
     assert!(outcome.expect_err("no ack").is_timeout());
     let took = start.elapsed();

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use webpubsub::emulator::Emulator;
 use webpubsub::{
-    Client, ClientAccess, ClientBuilder, ConnectionString, ErrorKind, Event, Role, SimpleClient,
-    UrlSource,
+    Client, ClientAccess, ClientBuilder, ConnectionString, ErrorKind, Event, Publish, Role,
+    SimpleClient, UrlSource,
 };
 
 use crate::support::{emulator, eventually, next_event};
@@ -41,13 +41,13 @@ fn a_connection_string_mints_a_fresh_token_for_each_new_connection() {
     let client = quick(source).connect().expect("connect");
     assert_eq!(client.user_id().as_deref(), Some("anna"));
     assert!(matches!(next_event(&client), Event::Connected(_)));
-    client.send_to_group("room-1", "x").expect("allowed by the pattern");
+    client.publish("room-1", "x").expect("allowed by the pattern");
     assert!(matches!(next_event(&client), Event::GroupMessage(_)), "joined by the token");
-    let error = client.send_to_group("hall", "x").expect_err("not allowed");
+    let error = client.publish("hall", "x").expect_err("not allowed");
     assert_eq!(error.service_error_name(), Some("Forbidden"));
     emulator.faults().close_connections(1008, "");
     lifecycle_until_connected(&client);
-    client.send_to_group("room-1", "x").expect("a new token, the same rights");
+    client.publish("room-1", "x").expect("a new token, the same rights");
 
     let simple = UrlSource::connection_string(service, "hub", access);
     SimpleClient::connect(simple).expect("connect");
@@ -152,7 +152,7 @@ fn an_expired_token_stops_a_fixed_url_and_is_renewed_by_a_provider() {
     });
     assert_eq!(stopped.expect("stopped").http_status(), Some(401));
     // So do calls that come later.
-    for later in [fixed.send_to_group("g", "x").map(drop), fixed.recv().map(drop)] {
+    for later in [fixed.publish("g", "x").map(drop), fixed.recv().map(drop)] {
         assert_eq!(later.expect_err("the client has ended").http_status(), Some(401));
     }
     assert_eq!(fixed.connection_id(), None);
@@ -225,9 +225,9 @@ fn a_token_alone_and_a_ttl_are_modelled_by_the_emulators_clock() {
     emulator.faults().refuse_recoveries(1_000_000, 502);
     let id = receiver.connection_id().expect("connected");
     assert!(emulator.faults().drop_connection(&id));
-    sender.to_group("g", "short").ttl_seconds(5).wait().expect("send");
-    sender.to_group("g", "long").ttl_seconds(300).wait().expect("send");
-    sender.to_group("g", "unlimited").wait().expect("send");
+    sender.call(Publish::new("g", "short").ttl_seconds(5)).expect("send");
+    sender.call(Publish::new("g", "long").ttl_seconds(300)).expect("send");
+    sender.call(Publish::new("g", "unlimited")).expect("send");
     emulator.advance_clock(Duration::from_secs(10));
     emulator.faults().clear();
     for expected in ["long", "unlimited"] {

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use webpubsub::emulator::{Emulator, StallAt};
-use webpubsub::{Client, ClientBuilder, Event, UrlSource};
+use webpubsub::{Client, ClientBuilder, Event, Publish, UrlSource};
 
 use crate::support::{WATCHDOG, emulator, eventually, threads_named};
 
@@ -42,7 +42,7 @@ fn matrix(state: &str, tls: bool, bring: impl Fn(&Emulator, ClientBuilder) -> Cl
             builder = builder.root_certificate_pem(root);
         }
         let client = bring(&emulator, builder);
-        let events = client.events();
+        let events = client.events().clone();
         let start = Instant::now();
         if way == "close" {
             let other = client.clone();
@@ -98,7 +98,7 @@ fn open_with_calls_under_way() {
         let client = builder.connect().expect("connect");
         emulator.faults().hold_acks(true);
         let pending: Vec<_> =
-            (0..2000).map(|_| client.to_group("g", "x").start().expect("start")).collect();
+            (0..2000).map(|_| client.start(Publish::new("g", "x")).expect("start")).collect();
         // Each of them is told, though nobody may be left to close.
         thread::spawn(move || {
             for one in pending {
@@ -138,7 +138,7 @@ fn open_with_a_peer_that_does_not_read() {
             let (client, full) = writer;
             for _ in 0..100 {
                 let limit = Duration::from_millis(200);
-                let sent = client.to_group("g", body.as_str()).timeout(limit).fire_and_forget();
+                let sent = client.fire_and_forget(Publish::new("g", body.as_str()).timeout(limit));
                 if sent.is_err() {
                     break;
                 }
@@ -299,7 +299,7 @@ fn while_the_url_provider_hangs_and_from_inside_of_it() {
             }
         });
         let client = quick(Client::builder(source), &name).connect().expect("connect");
-        let events = client.events();
+        let events = client.events().clone();
         if inside {
             *slot.lock().expect("lock") = Some(client.clone());
         }

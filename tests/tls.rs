@@ -55,7 +55,7 @@ fn an_unknown_authority_is_refused_and_a_trusted_one_accepted() {
             };
             let client = trusting.connect().expect("connect");
             client.join_group("g").expect("join");
-            client.send_to_group("g", "x").expect("send");
+            client.publish("g", "x").expect("send");
             assert_eq!(next_group_message(&client).text().expect("text"), "x");
             emulator.faults().drop_connections();
             while !matches!(next_event(&client), Event::Recovered(_)) {}
@@ -176,7 +176,7 @@ fn a_stream_that_ends_with_close_notify_or_without_is_a_loss() {
             assert!(matches!(next_event(&client), Event::Recovering(_)));
             assert!(matches!(next_event(&client), Event::Recovered(_)));
         }
-        client.send_to_group("g", "x").expect("alive");
+        client.publish("g", "x").expect("alive");
     }
 }
 

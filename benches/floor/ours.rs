@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use webpubsub::{Client, ClientBuilder, Event, PendingAck, Protocol};
+use webpubsub::{Client, ClientBuilder, Event, PendingAck, Protocol, Publish};
 
 use super::cases::{BATCH, WINDOW, protocol_for};
 use super::floor::{LOOK, SEND_EVERY, percentiles, rate};
@@ -27,7 +27,7 @@ pub(crate) fn round_trip(peer: &Peer, size: usize, length: Duration) -> Vec<f64>
     let data = "x".repeat(size);
     percentiles(length, &mut || {
         let start = Instant::now();
-        client.send_to_group("bench", data.as_str()).expect("an ack");
+        client.publish("bench", data.as_str()).expect("an ack");
         start.elapsed()
     })
 }
@@ -45,7 +45,7 @@ pub(crate) fn pipelined(peer: &Peer, size: usize, length: Duration) -> f64 {
             {
                 oldest.wait().expect("an ack");
             }
-            window.push_back(client.to_group("bench", data.as_str()).start().expect("sent"));
+            window.push_back(client.start(Publish::new("bench", data.as_str())).expect("sent"));
             sent += 1;
         }
     }
@@ -57,12 +57,12 @@ pub(crate) fn pipelined(peer: &Peer, size: usize, length: Duration) -> f64 {
 
 /// Sends a batch with acks.
 fn start_batch(client: &Client, data: &[&str; BATCH]) -> Vec<PendingAck> {
-    client.start_all(data.iter().map(|d| client.to_group("bench", *d))).expect("sent")
+    client.start_all(data.iter().map(|d| Publish::new("bench", *d))).expect("sent")
 }
 
 /// Sends a batch that nobody waits for.
 fn fire_batch(client: &Client, data: &[&str; BATCH]) {
-    client.fire_all(data.iter().map(|d| client.to_group("bench", *d))).expect("sent");
+    client.fire_and_forget_all(data.iter().map(|d| Publish::new("bench", *d))).expect("sent");
 }
 
 pub(crate) fn pipelined_batches(peer: &Peer, size: usize, length: Duration) -> f64 {
@@ -97,7 +97,7 @@ pub(crate) fn fire_batches(peer: &Peer, size: usize, length: Duration) -> f64 {
         fire_batch(&client, &batch);
         sent += BATCH;
     }
-    client.send_to_group("bench", "").expect("an ack");
+    client.publish("bench", "").expect("an ack");
     sent as f64 / start.elapsed().as_secs_f64()
 }
 
@@ -110,7 +110,7 @@ pub(crate) fn callers(peer: &Peer, callers: usize, size: usize, length: Duration
     let send = || {
         while start.elapsed() < length {
             for _ in 0..LOOK {
-                client.to_group("bench", data.as_str()).fire_and_forget().expect("sent");
+                client.fire_and_forget(Publish::new("bench", data.as_str())).expect("sent");
             }
             sent.fetch_add(LOOK, Ordering::Relaxed);
         }
@@ -120,13 +120,13 @@ pub(crate) fn callers(peer: &Peer, callers: usize, size: usize, length: Duration
     } else {
         thread::scope(|scope| (0..callers).for_each(|_| drop(scope.spawn(send))));
     }
-    client.send_to_group("bench", "").expect("an ack");
+    client.publish("bench", "").expect("an ack");
     sent.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64()
 }
 
 pub(crate) fn receive(peer: &Peer, flood: &str, size: usize, length: Duration) -> f64 {
     let client = builder(peer, protocol_for(flood)).connect().expect("connect");
-    client.to_group(format!("flood/{flood}/{size}"), "").fire_and_forget().expect("sent");
+    client.fire_and_forget(Publish::new(format!("flood/{flood}/{size}"), "")).expect("sent");
     let events = client.events();
     rate(length, &mut || {
         loop {
@@ -141,7 +141,7 @@ pub(crate) fn receive(peer: &Peer, flood: &str, size: usize, length: Duration) -
 
 pub(crate) fn receive_on_reader(peer: &Peer, size: usize, length: Duration) -> f64 {
     let client = builder(peer, Protocol::Json).no_event_queue().connect().expect("connect");
-    client.to_group(format!("flood/plain/{size}"), "").fire_and_forget().expect("sent");
+    client.fire_and_forget(Publish::new(format!("flood/plain/{size}"), "")).expect("sent");
     thread::sleep(length / 5);
     let (start, before) = (Instant::now(), client.stats().messages_in);
     thread::sleep(length);
@@ -151,8 +151,8 @@ pub(crate) fn receive_on_reader(peer: &Peer, size: usize, length: Duration) -> f
 /// One thread sends now and then, another one drains the queue.
 pub(crate) fn send_while_receiving(peer: &Peer, size: usize, length: Duration) -> f64 {
     let client = builder(peer, Protocol::Json).connect().expect("connect");
-    client.to_group(format!("flood/mixed/{size}"), "").fire_and_forget().expect("sent");
-    let events = client.events();
+    client.fire_and_forget(Publish::new(format!("flood/mixed/{size}"), "")).expect("sent");
+    let events = client.events().clone();
     let drain = thread::spawn(move || events.iter().map(black_box).count());
     let data = "x".repeat(size);
     let mut samples = Vec::new();
@@ -160,7 +160,7 @@ pub(crate) fn send_while_receiving(peer: &Peer, size: usize, length: Duration) -
     while Instant::now() < end {
         thread::sleep(SEND_EVERY);
         let start = Instant::now();
-        client.to_group("bench", data.as_str()).fire_and_forget().expect("sent");
+        client.fire_and_forget(Publish::new("bench", data.as_str())).expect("sent");
         samples.push(start.elapsed());
     }
     drop(client);

@@ -104,7 +104,7 @@ fn weigh(peer: &Target, most: usize) {
     // Buffers that grow with use, and the pieces that the allocator keeps.
     let data = "x".repeat(4096);
     for client in &clients {
-        client.send_to_group("bench", data.as_str()).expect("an ack");
+        client.publish("bench", data.as_str()).expect("an ack");
     }
     let used = proc_status().unwrap_or_default()["VmRSS"] - before["VmRSS"];
     let used = used / clients.len() as f64;

@@ -21,7 +21,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-use webpubsub::{Client, Event, Protocol};
+use webpubsub::{Client, Event, Protocol, Publish};
 
 use support::args::Args;
 use support::numbers::{median, min_max, note_machine, show};
@@ -117,7 +117,7 @@ fn allocations(peer: &Peer, messages: u64) {
         ("users", "allocations_received_users_differ", 2.0),
     ] {
         let client = connect(peer);
-        client.to_group(format!("flood/{flood}/256"), "").fire_and_forget().expect("sent");
+        client.fire_and_forget(Publish::new(format!("flood/{flood}/256"), "")).expect("sent");
         let events = client.events();
         let receive = |count: u64| {
             let mut received = 0;
@@ -137,13 +137,13 @@ fn allocations(peer: &Peer, messages: u64) {
     let sends = messages / 10;
     let fire = || {
         for _ in 0..sends {
-            client.to_group("bench", data.as_str()).fire_and_forget().expect("sent");
+            client.fire_and_forget(Publish::new("bench", data.as_str())).expect("sent");
         }
-        client.send_to_group("bench", "").expect("an ack");
+        client.publish("bench", "").expect("an ack");
     };
     let wait = || {
         for _ in 0..sends {
-            client.send_to_group("bench", data.as_str()).expect("an ack");
+            client.publish("bench", data.as_str()).expect("an ack");
         }
     };
     fire();

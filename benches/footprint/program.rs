@@ -22,7 +22,7 @@ fn main() -> webpubsub::Result<()> {
     let client = Client::connect(std::env::var("WEBPUBSUB_URL").expect("a client access URL"))?;
     client.join_group("chat")?;
     println!("acked");
-    client.send_to_group("chat", "hello")?;
+    client.publish("chat", "hello")?;
     for event in client.events() {
         if let Event::GroupMessage(m) = event {
             println!("{}: {}", m.group, m.text()?);

@@ -20,7 +20,7 @@ fn connect(wps: &Wps) -> Client {
 }
 
 fn publishes(client: &Client) {
-    client.send_to_group("g", "x").expect("ack");
+    client.publish("g", "x").expect("ack");
     assert_eq!(next_group_message(client).text().expect("text"), "x");
 }
 
@@ -88,8 +88,8 @@ fn the_roles_are_those_of_the_flags() {
     let wps = Wps::start(&["--role", "sendToGroup.g", "--role", "webpubsub.joinLeaveGroup"]);
     let client = Client::connect(wps.url()).expect("connect");
     client.join_group("other").expect("any");
-    client.send_to_group("g", "x").expect("that one");
-    let error = client.send_to_group("other", "x").expect_err("not that one");
+    client.publish("g", "x").expect("that one");
+    let error = client.publish("other", "x").expect_err("not that one");
     assert_eq!(error.service_error_name(), Some("Forbidden"));
 }
 
@@ -204,7 +204,7 @@ fn a_log_that_nobody_reads_stops_nobody() {
     // Some 3 MiB of log, far more than a pipe takes.
     let text = "x".repeat(4000);
     for _ in 0..5000 {
-        client.send_to_group("g", text.as_str()).expect("ack");
+        client.publish("g", text.as_str()).expect("ack");
         next_group_message(&client);
     }
     assert_eq!(wps.end("TERM"), Some(0));
@@ -230,8 +230,8 @@ fn cut_before_ack_makes_a_repetition() {
     let mut wps = Wps::start(&[]);
     let client = connect(&wps);
     wps.command("cut-before-ack");
-    assert!(client.send_to_group("g", "once").expect("ack").duplicate);
-    assert!(!client.send_to_group("g", "again").expect("ack").duplicate);
+    assert!(client.publish("g", "once").expect("ack").duplicate);
+    assert!(!client.publish("g", "again").expect("ack").duplicate);
 }
 
 #[test]
@@ -240,12 +240,12 @@ fn freeze_ends_by_itself_and_by_clear() {
     let client = connect(&wps);
     let start = Instant::now();
     wps.command("freeze 300ms");
-    client.send_to_group("g", "x").expect("ack");
+    client.publish("g", "x").expect("ack");
     assert!(start.elapsed() >= Duration::from_millis(300), "{:?}", start.elapsed());
     wps.command("freeze 1m");
     wps.command("clear");
     let start = Instant::now();
-    client.send_to_group("g", "x").expect("ack");
+    client.publish("g", "x").expect("ack");
     assert!(start.elapsed() < WATCHDOG, "{:?}", start.elapsed());
 }
 
@@ -292,7 +292,7 @@ fn close_sends_a_close_frame() {
 fn latency_comes_by_flag_and_by_command() {
     let took = |client: &Client| {
         let start = Instant::now();
-        client.send_to_group("g", "x").expect("ack");
+        client.publish("g", "x").expect("ack");
         start.elapsed()
     };
     let delay = Duration::from_millis(150);
@@ -393,7 +393,7 @@ fn the_log_names_what_happened_and_no_secret() {
     let client = builder().connect().expect("connect");
     let id = client.connection_id().expect("connected");
     client.join_group("g").expect("join");
-    client.send_to_group("g", "hello").expect("ack");
+    client.publish("g", "hello").expect("ack");
     client.send_event("order", "x").expect_err("no handler");
 
     let wrong = wps.url().replace("/hubs/chat", "/hubs/other");

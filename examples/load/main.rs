@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use webpubsub::emulator::Emulator;
-use webpubsub::{Client, Event, Protocol};
+use webpubsub::{Client, Event, Protocol, Publish};
 
 use options::{HELP, Options};
 
@@ -102,21 +102,19 @@ impl Run {
                 }
                 *at += gap;
             }
-            let request = client.to_group(&self.options.group, self.payload(&filler));
+            let request = Publish::new(&self.options.group, self.payload(&filler));
             let called = Instant::now();
             if self.options.fire {
-                self.count(request.fire_and_forget());
+                self.count(client.fire_and_forget(request));
                 continue;
             }
-            if let Some(pending) = self.count(request.start()) {
+            if let Some(pending) = self.count(client.start(request)) {
                 window.push_back((called, pending));
             }
             while let Some((called, pending)) = window.front() {
                 let full = window.len() >= self.options.in_flight;
-                let Some(outcome) = (if full { Some(pending.wait()) } else { pending.try_wait() })
-                else {
-                    break;
-                };
+                let outcome = if full { pending.wait().map(Some) } else { pending.try_wait() };
+                let Some(outcome) = outcome.transpose() else { break };
                 self.acked(outcome, *called, &mut latencies);
                 window.pop_front();
             }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use webpubsub::emulator::{EmulatedEvent, EventAnswer};
-use webpubsub::{Client, Error, ErrorKind, PendingAck, Result};
+use webpubsub::{Client, Error, ErrorKind, PendingAck, Publish, Result, SendEvent};
 
 use super::check::{Fate, Sent};
 use super::listener::{parse, text};
@@ -111,8 +111,8 @@ impl<'a> Publisher<'a> {
     fn start(&mut self, what: What) {
         let text = self.next_text(what);
         let started = match what {
-            What::Publication => self.client.to_group(GROUP, text).start(),
-            What::Event => self.client.event("work", text).start(),
+            What::Publication => self.client.start(Publish::new(GROUP, text)),
+            What::Event => self.client.start(SendEvent::new("work", text)),
         };
         let n = self.note(what, Fate::Unknown);
         match started {
@@ -125,7 +125,7 @@ impl<'a> Publisher<'a> {
 
     fn fire(&mut self) {
         let text = self.next_text(What::Publication);
-        let fired: Result<()> = self.client.to_group(GROUP, text).fire_and_forget();
+        let fired: Result<()> = self.client.fire_and_forget(Publish::new(GROUP, text));
         self.note(What::Publication, Fate::Fired);
         if let Err(error) = fired {
             self.complain(&error);

@@ -137,7 +137,7 @@ fn perform(
             .map(|client| {
                 let pauses = (client >= scene.publishers)
                     .then(|| Pauses::new(seed.wrapping_add(client as u64), settings.pauses()));
-                let events = scene.clients[client].events();
+                let events = scene.clients[client].events().clone();
                 let listener = Listener { client, scene, events, pauses, calm };
                 scope.spawn(move || listener.listen())
             })

@@ -3,14 +3,35 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::pending::PendingAck;
+use super::pending::{PendingAck, Waiter};
 use super::shared::{Call, Shared};
 use crate::error::{Error, Result};
-use crate::session::Key;
+use crate::session::{Key, Session};
 
 impl Shared {
-    /// Registers calls and sends those that may go now, in order; each outcome comes to its
-    /// `PendingAck`. One deadline for all: the first call's.
+    /// Registers a call and sends it if it may go now; its outcome comes to its `PendingAck`. Then as
+    /// much is written as the socket takes at once; the client's thread sees to the rest.
+    ///
+    /// Below the bounds of what is pending nothing waits. At them the call waits for room until its
+    /// deadline, or is refused if it is not to wait.
+    pub(super) fn start_one(
+        self: &Arc<Self>,
+        now: Instant,
+        call: Call,
+        wait: bool,
+    ) -> Result<PendingAck> {
+        let (deadline, size) = (call.deadline, call.frame.as_bytes().len());
+        let start = |session: &mut Session<Waiter>, now| match session.refuses(call.key) {
+            Some(refused) => Err(refused),
+            None => Ok(self.register(session, now, call)),
+        };
+        let (pending, after) = self.with_place(now, deadline, size, wait, start)?;
+        self.finish(after, now);
+        pending
+    }
+
+    /// The same for many, in order. The bounds are looked at once for all of them, which are in
+    /// memory already; the first call's deadline limits the wait for room.
     pub(super) fn start(self: &Arc<Self>, calls: Vec<Call>) -> Result<Vec<PendingAck>> {
         let Some(deadline) = calls.first().map(|call| call.deadline) else {
             return Ok(Vec::new());
@@ -20,17 +41,16 @@ impl Shared {
                 "ack id {id} is used twice in one batch; none of it is sent"
             )));
         }
-        let (pending, after) =
-            self.with_room(Instant::now(), deadline, |session, now| {
-                match calls.iter().find_map(|call| session.refuses(call.key)) {
-                    Some(refused) => Err(refused),
-                    None => Ok(calls
-                        .into_iter()
-                        .map(|call| self.register(session, now, call))
-                        .collect()),
-                }
-            })?;
-        self.finish(after, deadline);
+        let start = |session: &mut Session<Waiter>, now| match calls
+            .iter()
+            .find_map(|call| session.refuses(call.key))
+        {
+            Some(refused) => Err(refused),
+            None => Ok(calls.into_iter().map(|call| self.register(session, now, call)).collect()),
+        };
+        let now = Instant::now();
+        let (pending, after) = self.with_place(now, deadline, 0, true, start)?;
+        self.finish(after, now);
         pending
     }
 

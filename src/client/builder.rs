@@ -67,6 +67,19 @@ impl ClientBuilder {
         self
     }
 
+    /// How many calls may have no outcome yet, those that wait to be sent included. Default: 65,536.
+    /// At this bound [`Client::start`] waits and [`Client::try_start`] returns `WouldBlock`.
+    pub fn max_pending_calls(mut self, calls: usize) -> Self {
+        self.options.session.max_pending_calls = calls;
+        self
+    }
+
+    /// How many bytes of calls may wait to be sent. Default: 64 MiB; a single call may be larger.
+    pub fn max_pending_bytes(mut self, bytes: usize) -> Self {
+        self.options.session.max_pending_bytes = bytes;
+        self
+    }
+
     /// How long after a loss recovery is tried. Default: 30 s, what the service guarantees.
     pub fn recovery_window(mut self, window: Duration) -> Self {
         self.options.session.recovery_window = window;

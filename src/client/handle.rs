@@ -1,6 +1,6 @@
 //! The handle of the PubSub client.
 
-use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
 use super::builder::ClientBuilder;
 use super::pending::PendingAck;
-use super::request::{Request, What};
+use super::request::sealed::Internal;
+use super::request::{FireAndForget, Parts, Request};
 use super::shared::Shared;
 use super::source::UrlSource;
 use super::stats::Stats;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::message::{Ack, Event, Payload};
 
 /// A client of the service's PubSub subprotocols: groups, events, acks, recovery.
@@ -67,123 +68,195 @@ impl Client {
         &self.0.0
     }
 
-    /// Joins a group; blocks until the service has acked. See [`Request::wait`].
+    // --- the short forms -----------------------------------------------------------------------
+
+    /// Joins a group; blocks until the service has acked, at most until the call's deadline.
     ///
     /// The client joins it again after a new connection (a recovered one is still a member).
     ///
     /// # Errors
-    /// As [`Request::wait`]; `Refused` with `Forbidden` if the token lacks the role.
+    /// As [`call`](Self::call); `Refused` with `Forbidden` if the token lacks the role.
     pub fn join_group(&self, group: impl AsRef<str>) -> Result<Ack> {
-        self.join(group.as_ref()).wait()
+        self.call_now(Parts::join(group.as_ref()))
     }
 
-    /// Leaves a group; blocks until the service has acked.
+    /// Leaves a group; blocks until the service has acked, at most until the call's deadline.
     ///
     /// # Errors
-    /// As [`Request::wait`].
+    /// As [`call`](Self::call).
     pub fn leave_group(&self, group: impl AsRef<str>) -> Result<Ack> {
-        self.leave(group.as_ref()).wait()
+        self.call_now(Parts::leave(group.as_ref()))
     }
 
-    /// Publishes to a group; blocks until the service has acked. Membership is not needed.
+    /// Publishes to a group; blocks until the service has acked, at most until the call's deadline.
+    /// Membership is not needed.
     ///
     /// # Errors
-    /// As [`Request::wait`]; `Refused` with `Forbidden` if the token lacks the role.
-    pub fn send_to_group(&self, group: impl AsRef<str>, data: impl Into<Payload>) -> Result<Ack> {
-        self.to_group(group.as_ref(), data).wait()
+    /// As [`call`](Self::call); `Refused` with `Forbidden` if the token lacks the role.
+    #[doc(alias = "send_to_group")]
+    pub fn publish(&self, group: impl AsRef<str>, data: impl Into<Payload>) -> Result<Ack> {
+        self.call_now(Parts::publish(group.as_ref(), data.into()))
     }
 
-    /// Sends an event to the app server; blocks until the service has acked. If the app server
-    /// answers with data, that arrives as [`Event::ServerMessage`] before this returns.
+    /// Sends an event to the app server; blocks until the service has acked, at most until the
+    /// call's deadline. If the app server answers with data, that arrives as
+    /// [`Event::ServerMessage`] before this returns.
     ///
     /// # Errors
-    /// As [`Request::wait`]; `Refused` with `InternalServerError` if the handler failed.
-    pub fn send_event(&self, event: impl AsRef<str>, data: impl Into<Payload>) -> Result<Ack> {
-        self.event(event.as_ref(), data).wait()
+    /// As [`call`](Self::call); `Refused` with `InternalServerError` if the handler failed, or
+    /// there is none.
+    pub fn send_event(&self, name: impl AsRef<str>, data: impl Into<Payload>) -> Result<Ack> {
+        self.call_now(Parts::event(name.as_ref(), data.into()))
     }
 
-    /// A publication with options.
-    pub fn to_group<'a>(
-        &'a self,
-        group: impl Into<Cow<'a, str>>,
-        data: impl Into<Payload>,
-    ) -> Request<'a> {
-        Request::new(self, What::Publish(group.into(), data.into()))
+    fn call_now(&self, parts: Parts<'_>) -> Result<Ack> {
+        self.begin(parts, true)?.wait()
     }
 
-    /// An event to the app server with options.
-    pub fn event<'a>(
-        &'a self,
-        event: impl Into<Cow<'a, str>>,
-        data: impl Into<Payload>,
-    ) -> Request<'a> {
-        Request::new(self, What::Event(event.into(), data.into()))
+    fn begin(&self, parts: Parts<'_>, wait: bool) -> Result<PendingAck> {
+        let now = Instant::now();
+        let call = parts.prepare(self.shared(), now)?;
+        self.shared().start_one(now, call, wait)
     }
 
-    /// Joining with options.
-    pub fn join<'a>(&'a self, group: impl Into<Cow<'a, str>>) -> Request<'a> {
-        Request::new(self, What::Join(group.into()))
-    }
+    // --- requests, which have options ----------------------------------------------------------
 
-    /// Leaving with options.
-    pub fn leave<'a>(&'a self, group: impl Into<Cow<'a, str>>) -> Request<'a> {
-        Request::new(self, What::Leave(group.into()))
-    }
-
-    /// Starts many calls at once: they are written together, in order, which costs far less than
-    /// one by one. As [`Request::start`] for each; the first request's deadline is the limit for
-    /// writing. All are held in memory until they are written.
+    /// Sends a request and blocks until its outcome is known, at most until its deadline.
     ///
-    /// ```no_run
+    /// # Errors
+    /// `InvalidRequest` (nothing was sent), `Refused`, `Timeout`, `OutcomeUnknown`, `Closed`, or
+    /// what ended the client.
+    pub fn call<R: Request>(&self, request: R) -> Result<R::Outcome> {
+        R::wait(&self.start(request)?, Internal)
+    }
+
+    /// Starts a call and returns while it is under way. Blocks only at the bounds of what may be
+    /// [pending](crate::ClientBuilder::max_pending_calls), until there is room, at most until the
+    /// call's deadline. What the connection does not take at once waits in memory, and the client's
+    /// thread writes it; at most [`max_in_flight`](crate::ClientBuilder::max_in_flight) calls are
+    /// sent and unacked, the others wait in order.
+    ///
+    /// # Errors
+    /// `InvalidRequest`, `Timeout`, `Closed`, or what ended the client (nothing was sent).
+    pub fn start<R: Request>(&self, request: R) -> Result<R::Pending> {
+        Ok(R::pending(self.begin(request.into_parts(Internal), true)?, Internal))
+    }
+
+    /// As [`start`](Self::start), but never blocks: for a thread that must not wait, such as that of
+    /// a user interface.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start), and `WouldBlock` if there is no room (nothing was sent).
+    pub fn try_start<R: Request>(&self, request: R) -> Result<R::Pending> {
+        Ok(R::pending(self.begin(request.into_parts(Internal), false)?, Internal))
+    }
+
+    /// Sends without asking for an ack: returns when the frame is in the out-buffer, and no outcome
+    /// is ever reported. Blocks while there is no connection, or none that takes more data, at most
+    /// until the deadline.
+    ///
+    /// What is still in the out-buffer when the connection is lost is lost with it; the event that
+    /// reports the loss counts it. [`close`](Self::close) flushes.
+    ///
+    /// # Errors
+    /// `InvalidRequest`, `Timeout`, `Closed`, or what ended the client (nothing was sent).
+    pub fn fire_and_forget<R: FireAndForget>(&self, request: R) -> Result<()> {
+        let shared = self.shared();
+        let now = Instant::now();
+        let call = request.into_parts(Internal).unacked(shared, now)?;
+        shared.fire(now, call.deadline, [call])
+    }
+
+    // --- many requests -------------------------------------------------------------------------
+
+    /// Makes many calls, pipelined and in order: up to
+    /// [`max_in_flight`](crate::ClientBuilder::max_in_flight) are under way at once, and no more
+    /// are held in memory, however many the iterator returns. Blocks until all have their outcome;
+    /// returns how many succeeded.
+    ///
+    /// The first failure ends it: no further request is taken from the iterator, those under way
+    /// are waited for, and the error is returned.
+    ///
+    /// ```
+    /// # use webpubsub::{Client, Publish, emulator::Emulator};
     /// # fn main() -> webpubsub::Result<()> {
-    /// # let client = webpubsub::Client::connect("wss://example/client/hubs/h")?;
-    /// let pending = client.start_all((0..1000).map(|i| client.to_group(format!("g{i}"), "x")))?;
-    /// for one in &pending {
-    ///     one.wait()?;
-    /// }
-    /// # Ok(()) }
+    /// # let emulator = Emulator::start()?;
+    /// # let client = Client::connect(emulator.url("chat"))?;
+    /// let lines = ["one", "two", "three"];
+    /// assert_eq!(client.call_all(lines.map(|line| Publish::new("chat", line)))?, 3);
+    /// # client.close() }
     /// ```
     ///
     /// # Errors
-    /// As [`Request::start`]; if one request is not valid, none is sent.
-    pub fn start_all<'a>(
-        &'a self,
-        requests: impl IntoIterator<Item = Request<'a>>,
-    ) -> Result<Vec<PendingAck>> {
-        let prepare = |request: Request<'a>| {
-            self.own(&request)?;
-            request.prepare(Instant::now())
-        };
-        self.shared().start(requests.into_iter().map(prepare).collect::<Result<_>>()?)
+    /// As [`call`](Self::call).
+    pub fn call_all<R: Request>(&self, requests: impl IntoIterator<Item = R>) -> Result<u64> {
+        let most = self.shared().config.max_in_flight;
+        let mut under_way = VecDeque::with_capacity(most);
+        let mut succeeded = 0;
+        let mut first_error = None;
+        let mut requests = requests.into_iter();
+        loop {
+            let next = if first_error.is_none() { requests.next() } else { None };
+            let started = next.map(|request| self.start(request));
+            let all_started = started.is_none();
+            match started {
+                Some(Ok(pending)) => under_way.push_back(pending),
+                Some(Err(error)) => first_error = Some(error),
+                None => {}
+            }
+            while let Some(oldest) = under_way.front()
+                && (all_started || first_error.is_some() || under_way.len() >= most)
+            {
+                match R::wait(oldest, Internal) {
+                    Ok(_) => succeeded += 1,
+                    // In the order of the requests, unless a later one could not be started.
+                    Err(error) => first_error = first_error.or(Some(error)),
+                }
+                under_way.pop_front();
+            }
+            if all_started {
+                return first_error.map_or(Ok(succeeded), Err);
+            }
+        }
+    }
+
+    /// Starts many calls at once: they are written together, in order, which costs far less than
+    /// one by one. As [`start`](Self::start) for each; the first request's deadline limits the wait
+    /// for room, and the batch may go above the bounds of what may be pending.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start); if one request is not valid, none is sent.
+    pub fn start_all<R: Request>(
+        &self,
+        requests: impl IntoIterator<Item = R>,
+    ) -> Result<Vec<R::Pending>> {
+        let now = Instant::now();
+        let prepare = |request: R| request.into_parts(Internal).prepare(self.shared(), now);
+        let calls = requests.into_iter().map(prepare).collect::<Result<_>>()?;
+        let pending = self.shared().start(calls)?;
+        Ok(pending.into_iter().map(|call| R::pending(call, Internal)).collect())
     }
 
     /// Sends many publications and events at once without asking for acks; otherwise as
-    /// [`Request::fire_and_forget`] for each.
+    /// [`fire_and_forget`](Self::fire_and_forget) for each, with the first one's deadline.
     ///
     /// # Errors
-    /// As [`Request::fire_and_forget`]; if one request is not valid, none is sent.
-    pub fn fire_all<'a>(&'a self, requests: impl IntoIterator<Item = Request<'a>>) -> Result<()> {
-        let mut calls = Vec::new();
-        for request in requests {
-            self.own(&request)?;
-            if !request.is_message() {
-                return Err(Error::invalid("`fire_all` takes publications and events only"));
-            }
-            calls.push(request.unacked(Instant::now())?);
-        }
+    /// As [`fire_and_forget`](Self::fire_and_forget); if one request is not valid, none is sent.
+    pub fn fire_and_forget_all<R: FireAndForget>(
+        &self,
+        requests: impl IntoIterator<Item = R>,
+    ) -> Result<()> {
+        let now = Instant::now();
+        let prepare = |request: R| request.into_parts(Internal).unacked(self.shared(), now);
+        let mut calls = requests.into_iter().map(prepare).collect::<Result<Vec<_>>>()?;
         let Some(deadline) = calls.first().map(|call| call.deadline) else { return Ok(()) };
         for call in &mut calls {
             call.deadline = deadline;
         }
-        self.shared().fire(Instant::now(), deadline, calls)
+        self.shared().fire(now, deadline, calls)
     }
 
-    fn own(&self, request: &Request<'_>) -> Result<()> {
-        if request.is_of(self) {
-            return Ok(());
-        }
-        Err(Error::invalid("a request of another client is among these"))
-    }
+    // --- state ---------------------------------------------------------------------------------
 
     /// The groups that this client has joined, by its own calls.
     #[must_use]
@@ -217,11 +290,12 @@ macro_rules! common_calls {
             /// The queue of messages and lifecycle events, in arrival order. It ends after
             /// [`Event::Stopped`](crate::Event::Stopped).
             ///
-            /// It is a `crossbeam_channel::Receiver`, for iteration and `select!`. All receivers of
-            /// a client share one queue: each event goes to one of them.
+            /// It is a `crossbeam_channel::Receiver`, for iteration and `select!`. Clone it to move it
+            /// into a thread: all receivers of a client share one queue, and each event goes to one
+            /// of them.
             #[must_use]
-            pub fn events(&self) -> Receiver<Event> {
-                self.shared().events.clone()
+            pub fn events(&self) -> &Receiver<Event> {
+                &self.shared().events
             }
 
             /// Blocks until the next event.
@@ -256,18 +330,28 @@ macro_rules! common_calls {
                 }
             }
 
+            /// Blocks until every started call has its outcome and all that was sent is written, at
+            /// most for `limit`. What other threads start meanwhile counts too.
+            ///
+            /// # Errors
+            /// `Timeout`, whose text says how many calls are left.
+            pub fn drain(&self, limit: Duration) -> Result<()> {
+                self.shared().drain(limit)
+            }
+
             /// Ends the client, from any thread and in any state.
             ///
-            /// Pending calls end with `Closed` at once. What was handed to the connection is
-            /// flushed: every `fire_and_forget` that has returned, and started calls within
-            /// `max_in_flight`. (Started calls that still wait for their turn are not sent; to be
-            /// sure, wait for their outcome first.) Then a Close frame (1000) is sent, the queue gets
+            /// Calls without an outcome end with `Closed` at once; [`drain`](Self::drain) waits for
+            /// them. What was handed to the connection is flushed: every `fire_and_forget` that has
+            /// returned, and the started calls that had their turn. Then a Close frame (1000) is sent, the queue gets
             /// [`Event::Stopped`](crate::Event::Stopped) and ends, so `recv` and blocked writers end
             /// too, and the client's thread is waited for: in all at most the close timeout (default
             /// 2 s). A second `close` waits for the first.
             ///
             /// # Errors
-            /// `Timeout` if the peer did not take all that was sent before; the rest is lost.
+            /// The client is closed in any case. `Closed` if that cut off calls (the text says how
+            /// many were not sent, and of how many the outcome is unknown); `Timeout` if the peer did
+            /// not take all that was sent before.
             pub fn close(&self) -> Result<()> {
                 self.shared().close()
             }

@@ -31,7 +31,7 @@ pub use pending::PendingAck;
 pub use queue::Overflow;
 #[cfg(test)]
 pub(crate) use queue::{Limits, Queue};
-pub use request::Request;
+pub use request::{AnyRequest, FireAndForget, JoinGroup, LeaveGroup, Publish, Request, SendEvent};
 pub use simple::SimpleClient;
 pub use source::UrlSource;
 pub use stats::Stats;

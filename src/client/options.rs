@@ -129,6 +129,9 @@ impl Options {
                 "`max_in_flight` must be 1 to 1000: the service remembers the last 1000 ack ids",
             );
         }
+        if s.max_pending_calls == 0 || s.max_pending_bytes == 0 {
+            return wrong("`max_pending_calls` and `max_pending_bytes` must not be zero");
+        }
         if s.backoff_min > s.backoff_max {
             return wrong("`backoff`: the shortest delay must not exceed the longest");
         }

@@ -12,11 +12,24 @@ use crate::message::Ack;
 use crate::session::Key;
 use crate::sync::OneShot;
 
-/// A call that was started and not waited for.
+/// A call under way, made by [`Client::start`](crate::Client::start) and its like.
 ///
 /// Thousands of them can be under way at once. Dropping one detaches it: the call goes on, its
 /// outcome is not reported. Each has the deadline of its call; past it the outcome is a
 /// [`Timeout`](crate::ErrorKind::Timeout), and the call is never sent again.
+///
+/// ```
+/// # use webpubsub::{Client, Publish, emulator::Emulator};
+/// # use std::time::Duration;
+/// # fn main() -> webpubsub::Result<()> {
+/// # let emulator = Emulator::start()?;
+/// # let client = Client::connect(emulator.url("chat"))?;
+/// let call = client.start(Publish::new("chat", "hello"))?;
+/// while call.wait_timeout(Duration::from_millis(100))?.is_none() {
+///     println!("not yet");
+/// }
+/// # client.close() }
+/// ```
 #[must_use = "dropping this detaches the call; its outcome will not be known"]
 pub struct PendingAck {
     shared: Arc<Shared>,
@@ -82,21 +95,32 @@ impl PendingAck {
     }
 
     /// Blocks for at most `limit`. `None`: the outcome is not known yet.
-    pub fn wait_timeout(&self, limit: Duration) -> Option<Result<Ack>> {
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn wait_timeout(&self, limit: Duration) -> Result<Option<Ack>> {
         let until = Instant::now().checked_add(limit).unwrap_or(self.deadline);
         if until >= self.deadline {
-            return Some(self.wait());
+            return self.wait().map(Some);
         }
-        self.slot.wait_until(until)
+        self.slot.wait_until(until).transpose()
     }
 
-    /// Does not block. `None`: the outcome is not known yet.
-    pub fn try_wait(&self) -> Option<Result<Ack>> {
-        let known = self.slot.get();
-        if known.is_none() && Instant::now() >= self.deadline {
-            return Some(self.give_up());
-        }
-        known
+    /// Never blocks. `None`: the outcome is not known yet. (The client's thread reports a deadline
+    /// that has passed within a few milliseconds.)
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn try_wait(&self) -> Result<Option<Ack>> {
+        self.slot.get().transpose()
+    }
+
+    /// Withdraws the call if it has not been written yet, and says whether it did: its outcome then
+    /// is [`Cancelled`](crate::ErrorKind::Cancelled), and the service never sees it. A call that is
+    /// written goes on, and so does one that waits to be sent again. Never blocks.
+    #[allow(clippy::must_use_candidate)] // It acts.
+    pub fn cancel(&self) -> bool {
+        self.shared.cancel(self.key, self.deadline)
     }
 
     /// For `select!`: the outcome comes here once, besides the `wait` family.

@@ -1,188 +1,373 @@
-//! One call with options, to be sent in one of three ways.
+//! Requests: plain values that say what to send. A client sends them in one of several ways.
 
 use std::borrow::Cow;
 use std::fmt::Display;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::handle::Client;
 use super::pending::PendingAck;
-use super::shared::Call;
+use super::shared::{Call, Shared};
 use crate::error::{Error, Result};
 use crate::message::{Ack, Metadata, Payload};
-use crate::protocol::{Frame, MAX_MESSAGE, SendContent, SendEvent, SendToGroup, Upstream, rules};
+use crate::protocol::{self, Frame, MAX_MESSAGE, SendContent, SendToGroup, Upstream, rules};
 use crate::session::{CallKind, Key};
 
-/// A call that is being put together.
+/// What a client can send and get an answer to: [`Publish`], [`SendEvent`],
+/// [`JoinGroup`], [`LeaveGroup`], and [`AnyRequest`] for batches that mix them.
 ///
-/// Made by [`Client::to_group`], [`Client::event`], [`Client::join`] and [`Client::leave`]; sent by
-/// [`wait`](Request::wait), [`start`](Request::start) or
-/// [`fire_and_forget`](Request::fire_and_forget).
-///
-/// ```no_run
-/// # fn main() -> webpubsub::Result<()> {
-/// # let client = webpubsub::Client::connect("wss://example/client/hubs/h")?;
-/// client.to_group("chat", "hello").no_echo().wait()?;
-/// let pending = client.event("order.new", &b"\x01\x02"[..]).start()?;
-/// let ack = pending.wait()?;
-/// # Ok(()) }
-/// ```
-#[derive(Debug)]
-#[must_use = "nothing is sent until `wait`, `start` or `fire_and_forget`"]
-pub struct Request<'a> {
-    client: &'a Client,
+/// The methods that take one are [`Client::call`](crate::Client::call),
+/// [`start`](crate::Client::start), [`try_start`](crate::Client::try_start) and their like for many
+/// requests. No other crate can implement this trait, and nobody needs to import it.
+pub trait Request: sealed::Sealed {
+    /// What a call returns that has succeeded.
+    type Outcome;
+    /// A call under way.
+    type Pending;
+
+    #[doc(hidden)]
+    fn pending(call: PendingAck, _: sealed::Internal) -> Self::Pending;
+
+    #[doc(hidden)]
+    fn wait(pending: &Self::Pending, _: sealed::Internal) -> Result<Self::Outcome>;
+}
+
+/// A request that can go without an ack: [`Publish`] and [`SendEvent`]. Joining
+/// and leaving cannot, because the client follows its membership by their acks.
+pub trait FireAndForget: Request {}
+
+pub(super) mod sealed {
+    /// Keeps methods of public traits for this crate.
+    #[derive(Debug)]
+    pub struct Internal;
+
+    pub trait Sealed {
+        #[doc(hidden)]
+        fn into_parts(self, _: Internal) -> super::Parts<'static>;
+    }
+}
+
+/// What every request is made of.
+#[derive(Debug, Clone)]
+pub struct Parts<'a> {
     what: What<'a>,
+    options: Options,
+}
+
+#[derive(Debug, Clone)]
+enum What<'a> {
+    Join(Name<'a>),
+    Leave(Name<'a>),
+    Publish(Name<'a>, Payload),
+    Event(Name<'a>, Payload),
+}
+
+/// The short forms of the calls borrow the name, requests own it.
+#[derive(Debug, Clone)]
+enum Name<'a> {
+    Borrowed(&'a str),
+    Owned(Arc<str>),
+}
+
+impl Deref for Name<'_> {
+    type Target = str;
+    fn deref(&self) -> &str {
+        match self {
+            Self::Borrowed(name) => name,
+            Self::Owned(name) => name,
+        }
+    }
+}
+
+impl Name<'_> {
+    fn to_arc(&self) -> Arc<str> {
+        match self {
+            Self::Borrowed(name) => Arc::from(*name),
+            Self::Owned(name) => Arc::clone(name),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Options {
+    timeout: Option<Duration>,
     ack_id: Option<u64>,
     no_echo: bool,
     ttl_seconds: Option<u32>,
     metadata: Option<Metadata>,
-    timeout: Option<Duration>,
 }
 
-#[derive(Debug)]
-pub(super) enum What<'a> {
-    Join(Cow<'a, str>),
-    Leave(Cow<'a, str>),
-    Publish(Cow<'a, str>, Payload),
-    Event(Cow<'a, str>, Payload),
+/// A publication to a group. Membership is not needed.
+///
+/// ```
+/// # use webpubsub::{Client, Publish, emulator::Emulator};
+/// # use std::time::Duration;
+/// # fn main() -> webpubsub::Result<()> {
+/// # let emulator = Emulator::start()?;
+/// # let client = Client::connect(emulator.url("chat"))?;
+/// client.call(Publish::new("chat", "hello").no_echo().timeout(Duration::from_secs(3)))?;
+/// client.fire_and_forget(Publish::new("chat", &b"\x01\x02"[..]))?;
+/// # client.close() }
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[must_use = "a request does nothing until a client sends it"]
+pub struct Publish {
+    group: Arc<str>,
+    data: Payload,
+    options: Options,
 }
 
-impl<'a> Request<'a> {
-    pub(super) fn new(client: &'a Client, what: What<'a>) -> Self {
-        Self {
-            client,
-            what,
-            ack_id: None,
-            no_echo: false,
-            ttl_seconds: None,
-            metadata: None,
-            timeout: None,
-        }
+/// An event for the app server, whose handler answers before the ack comes.
+///
+/// ```
+/// # use webpubsub::{Client, SendEvent, emulator::{Emulator, EventAnswer}};
+/// # fn main() -> webpubsub::Result<()> {
+/// # let emulator = Emulator::builder().event_handler(|_| EventAnswer::Nothing).start()?;
+/// # let client = Client::connect(emulator.url("chat"))?;
+/// let pending = client.start(SendEvent::new("order.new", "a dozen eggs"))?;
+/// // … other work …
+/// pending.wait()?;
+/// # client.close() }
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[must_use = "a request does nothing until a client sends it"]
+pub struct SendEvent {
+    name: Arc<str>,
+    data: Payload,
+    options: Options,
+}
+
+/// Joining a group. The client joins it again after a new connection.
+#[derive(Debug, Clone, PartialEq)]
+#[must_use = "a request does nothing until a client sends it"]
+pub struct JoinGroup {
+    group: Arc<str>,
+    options: Options,
+}
+
+/// Leaving a group.
+#[derive(Debug, Clone, PartialEq)]
+#[must_use = "a request does nothing until a client sends it"]
+pub struct LeaveGroup {
+    group: Arc<str>,
+    options: Options,
+}
+
+/// Any of the requests, for batches that mix them.
+///
+/// ```
+/// # use webpubsub::{AnyRequest, Client, JoinGroup, Publish, emulator::Emulator};
+/// # fn main() -> webpubsub::Result<()> {
+/// # let emulator = Emulator::start()?;
+/// # let client = Client::connect(emulator.url("chat"))?;
+/// let both: [AnyRequest; 2] = [JoinGroup::new("a").into(), Publish::new("b", "hi").into()];
+/// assert_eq!(client.call_all(both)?, 2);
+/// # client.close() }
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[must_use = "a request does nothing until a client sends it"]
+pub struct AnyRequest(Any);
+
+#[derive(Debug, Clone, PartialEq)]
+enum Any {
+    Publish(Publish),
+    Event(SendEvent),
+    Join(JoinGroup),
+    Leave(LeaveGroup),
+}
+
+impl Publish {
+    /// A publication to this group. Text, bytes and JSON values turn into a [`Payload`] by
+    /// themselves.
+    pub fn new(group: impl AsRef<str>, data: impl Into<Payload>) -> Self {
+        Self { group: group.as_ref().into(), data: data.into(), options: Options::default() }
     }
 
-    /// Publications only: this connection does not get its own message. The same user's other
-    /// connections do.
+    /// This connection does not get its own message. The same user's other connections do.
     pub fn no_echo(mut self) -> Self {
-        self.no_echo = true;
+        self.options.no_echo = true;
         self
     }
 
-    /// Publications and events only: use this ack id instead of a generated one.
-    ///
-    /// The service runs an id at most once per connection; a repetition succeeds with
-    /// [`Ack::duplicate`]. Ids generated later are larger. An id below those generated so far may
-    /// be one that was used already, and then the call succeeds without being run.
-    pub fn ack_id(mut self, id: u64) -> Self {
-        self.ack_id = Some(id);
-        self
-    }
-
-    /// Publications only: how long the service may keep the message, 0 to 300 seconds (preview;
-    /// not in the service's public documentation). That a message which waits longer for a lost
-    /// receiver is dropped is an assumption.
+    /// How long the service may keep the message, 0 to 300 seconds (preview; not in the service's
+    /// public documentation). That a message which waits longer for a lost receiver is dropped is
+    /// an assumption.
     pub fn ttl_seconds(mut self, seconds: u32) -> Self {
-        self.ttl_seconds = Some(seconds);
+        self.options.ttl_seconds = Some(seconds);
         self
     }
+}
 
-    /// Publications and events only: a small pair of strings beside the payload (preview; not in
-    /// the service's public documentation). The key consists of HTTP token characters, the value
-    /// of at most 1024 ASCII characters.
-    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.metadata.get_or_insert_default().insert(key.into(), value.into());
-        self
+impl SendEvent {
+    /// An event of this name. Text, bytes and JSON values turn into a [`Payload`] by themselves.
+    pub fn new(name: impl AsRef<str>, data: impl Into<Payload>) -> Self {
+        Self { name: name.as_ref().into(), data: data.into(), options: Options::default() }
     }
+}
 
-    /// The deadline of this call, from now: waiting for a connection, writing, and the ack.
-    /// Default: [`ClientBuilder::call_timeout`](crate::ClientBuilder::call_timeout).
-    pub fn timeout(mut self, limit: Duration) -> Self {
-        self.timeout = Some(limit);
-        self
+impl JoinGroup {
+    /// Joining this group.
+    pub fn new(group: impl AsRef<str>) -> Self {
+        Self { group: group.as_ref().into(), options: Options::default() }
     }
+}
 
-    /// Sends and blocks until the service has acked, at most until the deadline.
-    ///
-    /// # Errors
-    /// `InvalidRequest` (nothing was sent), `Refused`, `Timeout`, `OutcomeUnknown`, `Closed`, or
-    /// what ended the client.
-    pub fn wait(self) -> Result<Ack> {
-        self.begin()?.wait()
+impl LeaveGroup {
+    /// Leaving this group.
+    pub fn new(group: impl AsRef<str>) -> Self {
+        Self { group: group.as_ref().into(), options: Options::default() }
     }
+}
 
-    /// Sends and returns while the ack is under way. Blocks only while the connection takes no
-    /// more data. Any number of calls may be started: at most
-    /// [`max_in_flight`](crate::ClientBuilder::max_in_flight) are sent and unacked, the others
-    /// wait in order, in memory.
-    ///
-    /// # Errors
-    /// `InvalidRequest`, `Timeout`, `Closed`, or what ended the client (nothing was sent).
-    pub fn start(self) -> Result<PendingAck> {
-        self.begin()
-    }
-
-    /// Sends without asking for an ack: returns when the frame is in the out-buffer, and no
-    /// outcome is ever reported. Without a connection it waits for one like any call. (Joining and
-    /// leaving do not wait for a connection: the client follows them, so that membership can be
-    /// restored.)
-    ///
-    /// What is still in the out-buffer when the connection is lost is lost with it; the event that
-    /// reports the loss counts it. [`Client::close`] flushes.
-    ///
-    /// # Errors
-    /// `InvalidRequest`, `Timeout`, `Closed`, or what ended the client (nothing was sent).
-    pub fn fire_and_forget(self) -> Result<()> {
-        if !self.is_message() {
-            // Membership is followed by its ack, so that it can be restored; nobody waits for it.
-            return self.begin().map(drop);
+macro_rules! timeout {
+    ($($request:ty),*) => { $(
+        impl $request {
+            /// The deadline of this call, counted from when it is sent: waiting for a connection,
+            /// writing, and the ack. Default:
+            /// [`ClientBuilder::call_timeout`](crate::ClientBuilder::call_timeout).
+            pub fn timeout(mut self, limit: Duration) -> Self {
+                self.options.timeout = Some(limit);
+                self
+            }
         }
-        let shared = self.client.shared();
-        let now = Instant::now();
-        let call = self.unacked(now)?;
-        shared.fire(now, call.deadline, [call])
+    )* };
+}
+timeout!(Publish, SendEvent, JoinGroup, LeaveGroup);
+
+macro_rules! message_options {
+    ($($request:ty),*) => { $(
+        impl $request {
+            /// Use this ack id instead of a generated one.
+            ///
+            /// The service runs an id at most once per connection; a repetition succeeds with
+            /// [`Ack::duplicate`]. Ids generated later are larger. An id below those generated so
+            /// far may be one that was used already, and then the call succeeds without being run.
+            pub fn ack_id(mut self, id: u64) -> Self {
+                self.options.ack_id = Some(id);
+                self
+            }
+
+            /// A small pair of strings beside the payload (preview; not in the service's public
+            /// documentation). The key consists of HTTP token characters, the value of at most
+            /// 1024 ASCII characters.
+            pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+                self.options.metadata.get_or_insert_default().insert(key.into(), value.into());
+                self
+            }
+        }
+
+        impl FireAndForget for $request {}
+    )* };
+}
+message_options!(Publish, SendEvent);
+
+macro_rules! requests {
+    ($($request:ty, $variant:ident, |$self:ident| $what:expr;)*) => { $(
+        impl sealed::Sealed for $request {
+            fn into_parts($self, _: sealed::Internal) -> Parts<'static> {
+                Parts { what: $what, options: $self.options }
+            }
+        }
+
+        impl Request for $request {
+            type Outcome = Ack;
+            type Pending = PendingAck;
+
+            fn pending(call: PendingAck, _: sealed::Internal) -> PendingAck {
+                call
+            }
+
+            fn wait(pending: &PendingAck, _: sealed::Internal) -> Result<Ack> {
+                pending.wait()
+            }
+        }
+
+        impl From<$request> for AnyRequest {
+            fn from(request: $request) -> Self {
+                Self(Any::$variant(request))
+            }
+        }
+    )* };
+}
+requests! {
+    Publish, Publish, |self| What::Publish(Name::Owned(self.group), self.data);
+    SendEvent, Event, |self| What::Event(Name::Owned(self.name), self.data);
+    JoinGroup, Join, |self| What::Join(Name::Owned(self.group));
+    LeaveGroup, Leave, |self| What::Leave(Name::Owned(self.group));
+}
+
+impl sealed::Sealed for AnyRequest {
+    fn into_parts(self, internal: sealed::Internal) -> Parts<'static> {
+        match self.0 {
+            Any::Publish(request) => request.into_parts(internal),
+            Any::Event(request) => request.into_parts(internal),
+            Any::Join(request) => request.into_parts(internal),
+            Any::Leave(request) => request.into_parts(internal),
+        }
+    }
+}
+
+impl Request for AnyRequest {
+    type Outcome = Ack;
+    type Pending = PendingAck;
+
+    fn pending(call: PendingAck, _: sealed::Internal) -> PendingAck {
+        call
     }
 
-    fn begin(self) -> Result<PendingAck> {
-        let shared = self.client.shared();
-        let now = Instant::now();
-        shared.start_one(now, self.prepare(now)?)
+    fn wait(pending: &PendingAck, _: sealed::Internal) -> Result<Ack> {
+        pending.wait()
+    }
+}
+
+impl<'a> Parts<'a> {
+    fn new(what: What<'a>) -> Self {
+        Self { what, options: Options::default() }
+    }
+
+    pub(super) fn join(group: &'a str) -> Self {
+        Self::new(What::Join(Name::Borrowed(group)))
+    }
+
+    pub(super) fn leave(group: &'a str) -> Self {
+        Self::new(What::Leave(Name::Borrowed(group)))
+    }
+
+    pub(super) fn publish(group: &'a str, data: Payload) -> Self {
+        Self::new(What::Publish(Name::Borrowed(group), data))
+    }
+
+    pub(super) fn event(name: &'a str, data: Payload) -> Self {
+        Self::new(What::Event(Name::Borrowed(name), data))
     }
 
     /// Checks and encodes.
-    pub(super) fn prepare(self, now: Instant) -> Result<Call> {
+    pub(super) fn prepare(self, shared: &Shared, now: Instant) -> Result<Call> {
         self.check()?;
-        let id = self.client.shared().next_id(self.ack_id);
-        let (kind, deadline) = (self.kind(), self.deadline(now));
-        let frame = self.encode(Some(id))?;
+        let id = shared.next_id(self.options.ack_id);
+        let (kind, deadline) = (self.kind(), self.deadline(shared, now));
+        let frame = self.encode(shared, Some(id))?;
         Ok(Call::new(Key::Ack(id), kind, frame, deadline))
     }
 
     /// Checks and encodes a message that nobody waits for. It gets a key of its own if it must wait.
-    pub(super) fn unacked(self, now: Instant) -> Result<Call> {
-        if self.ack_id.is_some() {
+    pub(super) fn unacked(self, shared: &Shared, now: Instant) -> Result<Call> {
+        if self.options.ack_id.is_some() {
             return Err(Error::invalid("`ack_id` and `fire_and_forget` exclude each other"));
         }
         self.check()?;
-        let (kind, deadline) = (self.kind(), self.deadline(now));
-        Ok(Call::new(Key::Unacked(0), kind, self.encode(None)?, deadline))
+        let (kind, deadline) = (self.kind(), self.deadline(shared, now));
+        Ok(Call::new(Key::Unacked(0), kind, self.encode(shared, None)?, deadline))
     }
 
-    pub(super) fn is_of(&self, client: &Client) -> bool {
-        Arc::ptr_eq(self.client.shared(), client.shared())
-    }
-
-    pub(super) fn is_message(&self) -> bool {
-        matches!(self.what, What::Publish(..) | What::Event(..))
-    }
-
-    fn deadline(&self, now: Instant) -> Instant {
-        let limit = self.timeout.unwrap_or(self.client.shared().config.call_timeout);
+    fn deadline(&self, shared: &Shared, now: Instant) -> Instant {
+        let limit = self.options.timeout.unwrap_or(shared.config.call_timeout);
         // A limit too long for the clock is a long one.
         now.checked_add(limit).unwrap_or_else(|| now + Duration::from_secs(86_400 * 365))
     }
 
     /// What the service would answer by closing the connection is refused here.
     fn check(&self) -> Result<()> {
-        let is_publication = matches!(self.what, What::Publish(..));
         match &self.what {
             What::Join(group) | What::Leave(group) | What::Publish(group, _) => {
                 rule("group name", rules::group(group))?;
@@ -194,50 +379,46 @@ impl<'a> Request<'a> {
         {
             rule("payload", rules::json_data(json.as_str()))?;
         }
-        if let Some(metadata) = &self.metadata {
+        if let Some(metadata) = &self.options.metadata {
             rule("metadata", rules::metadata(metadata))?;
         }
-        if let Some(seconds) = self.ttl_seconds {
+        if let Some(seconds) = self.options.ttl_seconds {
             rule("ttl_seconds", rules::ttl_seconds(seconds))?;
-        }
-        if !is_publication && (self.no_echo || self.ttl_seconds.is_some()) {
-            return Err(Error::invalid("`no_echo` and `ttl_seconds` apply to publications only"));
-        }
-        if !self.is_message() && (self.ack_id.is_some() || self.metadata.is_some()) {
-            return Err(Error::invalid(
-                "`ack_id` and `metadata` apply to publications and events only",
-            ));
         }
         Ok(())
     }
 
     fn kind(&self) -> CallKind {
         match &self.what {
-            What::Join(group) => CallKind::Join(Arc::from(&**group)),
-            What::Leave(group) => CallKind::Leave(Arc::from(&**group)),
+            What::Join(group) => CallKind::Join(group.to_arc()),
+            What::Leave(group) => CallKind::Leave(group.to_arc()),
             What::Publish(..) => CallKind::Message,
             What::Event(..) => CallKind::Event,
         }
     }
 
-    fn encode(self, ack_id: Option<u64>) -> Result<Frame> {
-        let metadata = self.metadata.map(Cow::Owned);
-        let message = match self.what {
-            What::Join(group) => Upstream::JoinGroup { group, ack_id },
-            What::Leave(group) => Upstream::LeaveGroup { group, ack_id },
+    fn encode(self, shared: &Shared, ack_id: Option<u64>) -> Result<Frame> {
+        let Options { no_echo, ttl_seconds, metadata, .. } = self.options;
+        let metadata = metadata.map(Cow::Owned);
+        let message = match &self.what {
+            What::Join(group) => Upstream::JoinGroup { group: Cow::Borrowed(group), ack_id },
+            What::Leave(group) => Upstream::LeaveGroup { group: Cow::Borrowed(group), ack_id },
             What::Publish(group, payload) => Upstream::SendToGroup(SendToGroup {
-                group,
+                group: Cow::Borrowed(group),
                 ack_id,
-                no_echo: self.no_echo,
-                ttl_seconds: self.ttl_seconds,
+                no_echo,
+                ttl_seconds,
                 metadata,
-                content: SendContent::Payload(payload),
+                content: SendContent::Payload(payload.clone()),
             }),
-            What::Event(name, payload) => {
-                Upstream::Event(SendEvent { event: name, ack_id, metadata, payload })
-            }
+            What::Event(name, payload) => Upstream::Event(protocol::SendEvent {
+                event: Cow::Borrowed(name),
+                ack_id,
+                metadata,
+                payload: payload.clone(),
+            }),
         };
-        let frame = self.client.shared().encode(&message)?;
+        let frame = shared.encode(&message)?;
         let frame = frame.ok_or_else(|| Error::invalid("this client has no subprotocol"))?;
         check_size(frame.as_bytes().len())?;
         Ok(frame)

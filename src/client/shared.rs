@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -14,14 +14,18 @@ use super::stats::{Counters, Stats, add};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Ack, Event};
 use crate::protocol::{self, Frame, Protocol, Upstream};
-use crate::session::{self, Dial, Key, Output, Session};
+use crate::session::{self, CutOff, Dial, Key, Output, Session};
 use crate::transport::{Link, Op, Stop, Waker};
 
 /// After its link is cut the reader ends at once; a machine that hangs may take longer.
 const LAST_WAIT: Duration = Duration::from_secs(1);
+/// A limit that the clock cannot express is as good as this one.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 pub(super) struct Shared {
     state: Mutex<State>,
+    /// Calls have ended, or were written: for the threads that `State::watchers` counts.
+    room: Condvar,
     /// Cuts a dial short, and ends the reader if `waker` wakes it.
     pub(super) stop: Stop,
     /// Wakes the reader, whatever it waits for.
@@ -55,6 +59,9 @@ pub(super) struct State {
     reader_wakes: Option<Instant>,
     /// That is the deadline of a call.
     wakes_for_call: bool,
+    /// Threads that wait for room for a call, and those that wait until no call is left.
+    room_watchers: usize,
+    end_watchers: usize,
 }
 
 impl State {
@@ -74,6 +81,14 @@ impl State {
         self.reader_wakes
     }
 
+    /// The reader may not have noticed yet that the link has failed. What is sent now waits for the
+    /// next one.
+    fn note_dead_link(&mut self) {
+        if self.link.as_ref().is_some_and(|link| link.is_down()) {
+            self.session.suspend();
+        }
+    }
+
     /// Whether the reader would wake too late for what the session has been told just now.
     fn needs_wake(&mut self) -> bool {
         let Some(next) = self.session.next_wake() else { return false };
@@ -91,6 +106,15 @@ pub(super) struct Locked<'a> {
     // Dropped in this order: the poison is there when the reader looks for it.
     state: MutexGuard<'a, State>,
     _wake: WakeOnPanic<'a>,
+}
+
+impl<'a> Locked<'a> {
+    /// Lets go of the lock until there is a notice, at most for that long.
+    fn wait(self, notice: &Condvar, limit: Duration) -> Self {
+        let Self { state, _wake } = self;
+        let waited = notice.wait_timeout(state, limit);
+        Self { state: waited.unwrap_or_else(PoisonError::into_inner).0, _wake }
+    }
 }
 
 /// A thread that panics with the lock wakes the reader, which ends the client: nobody else would,
@@ -147,6 +171,10 @@ impl fmt::Debug for Shared {
 }
 
 impl After {
+    fn is_empty(&self) -> bool {
+        self.completions.is_empty() && self.flush.is_none() && self.cut.is_none() && !self.wake
+    }
+
     pub(super) fn cuts_link(&self) -> bool {
         self.cut.is_some()
     }
@@ -178,7 +206,10 @@ impl Shared {
                 link: None,
                 reader_wakes: None,
                 wakes_for_call: false,
+                room_watchers: 0,
+                end_watchers: 0,
             }),
+            room: Condvar::new(),
             stop: Stop::new(),
             waker: Arc::new(waker),
             calls,
@@ -251,7 +282,14 @@ impl Shared {
                 Output::Dial(dial) => after.dial = Some(dial),
             }
         }
-        self.calls.store(state.session.pending(), Ordering::Relaxed);
+        let pending = state.session.pending();
+        self.calls.store(pending, Ordering::Relaxed);
+        // Not in vain, because that is a system call.
+        if state.room_watchers > 0 && state.session.has_room(0)
+            || state.end_watchers > 0 && pending == 0
+        {
+            self.room.notify_all();
+        }
         after
     }
 
@@ -313,18 +351,6 @@ impl Shared {
         }
     }
 
-    /// Registers a call and sends it if it may go now; its outcome comes to its `PendingAck`.
-    pub(super) fn start_one(self: &Arc<Self>, now: Instant, call: Call) -> Result<PendingAck> {
-        let deadline = call.deadline;
-        let (pending, after) =
-            self.with_room(now, deadline, |session, now| match session.refuses(call.key) {
-                Some(refused) => Err(refused),
-                None => Ok(self.register(session, now, call)),
-            })?;
-        self.finish(after, deadline);
-        pending
-    }
-
     pub(super) fn register(
         self: &Arc<Self>,
         session: &mut Session<Waiter>,
@@ -335,6 +361,91 @@ impl Shared {
         call.waiter = Some(waiter);
         session.call(now, call);
         pending
+    }
+
+    /// Runs something on the session once it has room for another call of this size, waiting for
+    /// that at most until the deadline, or not at all.
+    pub(super) fn with_place<R>(
+        &self,
+        mut now: Instant,
+        deadline: Instant,
+        size: usize,
+        wait: bool,
+        act: impl FnOnce(&mut Session<Waiter>, Instant) -> R,
+    ) -> Result<(R, After)> {
+        loop {
+            let mut state = self.lock();
+            if self.is_poisoned() {
+                return Err(internal());
+            }
+            state.note_dead_link();
+            state.session.make_room(now);
+            if state.session.has_room(size) || state.session.ended().is_some() {
+                let result = act(&mut state.session, now);
+                return Ok((result, self.apply_for_caller(&mut state)));
+            }
+            let left = deadline.saturating_duration_since(now);
+            let gives_up = !wait || left.is_zero();
+            let refusal =
+                gives_up.then(|| state.session.explained(session::no_room(&self.config, wait)));
+            let after = self.apply_for_caller(&mut state);
+            if refusal.is_none() && after.is_empty() {
+                self.wait_for_room(state, left);
+            } else {
+                drop(state);
+                self.finish(after, now);
+            }
+            if let Some(refusal) = refusal {
+                return Err(refusal);
+            }
+            now = Instant::now();
+        }
+    }
+
+    fn wait_for_room(&self, mut state: Locked<'_>, limit: Duration) {
+        state.room_watchers += 1;
+        let mut state = state.wait(&self.room, limit);
+        state.room_watchers -= 1;
+    }
+
+    /// Waits until every call has its outcome; returns how many have none at the deadline.
+    fn wait_for_outcomes(&self, deadline: Instant) -> usize {
+        let mut state = self.lock();
+        loop {
+            let pending = state.session.pending();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if pending == 0 || left.is_zero() || self.is_poisoned() {
+                return pending;
+            }
+            state.end_watchers += 1;
+            state = state.wait(&self.room, left);
+            state.end_watchers -= 1;
+        }
+    }
+
+    /// See [`Client::drain`](crate::Client::drain).
+    pub(super) fn drain(&self, limit: Duration) -> Result<()> {
+        let now = Instant::now();
+        let deadline = now.checked_add(limit).unwrap_or(now + LONGEST);
+        let pending = self.wait_for_outcomes(deadline);
+        if pending > 0 {
+            let text = format!("{pending} calls have no outcome yet within the limit of `drain`");
+            return Err(Error::new(ErrorKind::Timeout, text).maybe_delivered(true));
+        }
+        let link = self.lock().link.clone();
+        if link.is_none_or(|link| link.drain(deadline)) {
+            return Ok(());
+        }
+        let text = "not everything that was sent is written within the limit of `drain`";
+        Err(Error::new(ErrorKind::Timeout, text).maybe_delivered(true))
+    }
+
+    /// See [`PendingAck::cancel`].
+    pub(super) fn cancel(&self, key: Key, deadline: Instant) -> bool {
+        let now = Instant::now();
+        let (cancelled, after) = self.step(|session| session.cancel(now, key, deadline));
+        self.finish(after, now);
+        cancelled
     }
 
     /// Runs something on the session once the link's out-buffer has room. `now`: the caller has
@@ -350,10 +461,10 @@ impl Shared {
             if self.is_poisoned() {
                 return Err(internal());
             }
-            if state.link.as_ref().is_some_and(|link| link.is_down()) {
-                // The reader may not have noticed yet. What is sent now waits for the next link.
-                state.session.suspend();
-            } else if let Some(link) = state.link.as_ref().filter(|link| !link.has_room()) {
+            state.note_dead_link();
+            if let Some(link) =
+                state.link.as_ref().filter(|link| !link.has_room() && !link.is_down())
+            {
                 let link = Arc::clone(link);
                 drop(state);
                 if let Err(no_room) = link.wait_for_room(deadline) {
@@ -413,7 +524,7 @@ impl Shared {
     /// See [`Client::close`](crate::Client::close).
     pub(super) fn close(&self) -> Result<()> {
         let deadline = Instant::now() + self.config.close_timeout;
-        let link = self.begin_close(deadline);
+        let (link, cut_off) = self.begin_close(deadline);
         let flushed = link.as_ref().is_none_or(|link| link.drain(deadline));
         if self.done.recv_deadline(deadline) != Err(RecvTimeoutError::Disconnected) {
             self.abandon(link.as_deref());
@@ -424,21 +535,18 @@ impl Shared {
         if let Some(thread) = thread.filter(|_| ended) {
             let _ = thread.join();
         }
-        if flushed {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::Timeout,
-            "the peer did not take all that was sent before the close; the rest is lost",
-        )
-        .maybe_delivered(true))
+        end_report(cut_off, flushed)
     }
 
-    /// Asks the session to end. Returns the link to flush, if there is one.
-    fn begin_close(&self, deadline: Instant) -> Option<Arc<Link>> {
+    /// Asks the session to end. Returns the link to flush, if there is one, and which calls that has
+    /// cut off.
+    fn begin_close(&self, deadline: Instant) -> (Option<Arc<Link>>, CutOff) {
         let mut state = self.lock();
         let link = state.link.clone();
+        let before = state.session.ended().is_some();
         state.session.close(Instant::now());
+        // What ended earlier is reported by who ended it.
+        let cut_off = if before { CutOff::default() } else { state.session.cut_off };
         let after = self.apply(&mut state);
         drop(state);
         if link.is_none() {
@@ -448,7 +556,7 @@ impl Shared {
         // reads on may the peer take what is written.
         self.waker.wake();
         self.finish(after, deadline);
-        link
+        (link, cut_off)
     }
 
     fn abandon(&self, link: Option<&Link>) {
@@ -461,7 +569,7 @@ impl Shared {
 
     /// The last handle is gone: the same as `close`, without waiting for anything.
     pub(super) fn drop_all(&self) {
-        let link = self.begin_close(Instant::now());
+        let (link, _) = self.begin_close(Instant::now());
         self.abandon(link.as_deref());
     }
 
@@ -485,6 +593,27 @@ impl Shared {
             None => Error::closed(),
         }
     }
+}
+
+/// What `close` returns.
+fn end_report(cut_off: CutOff, flushed: bool) -> Result<()> {
+    let CutOff { unsent, unknown } = cut_off;
+    if unsent + unknown > 0 {
+        let text = format!(
+            "the client is closed, which cut off {} calls: {unsent} were not sent, {unknown} may \
+             have been executed; use `drain` before `close` to wait for them",
+            unsent + unknown
+        );
+        return Err(Error::new(ErrorKind::Closed, text).maybe_delivered(unknown > 0));
+    }
+    if flushed {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Timeout,
+        "the peer did not take all that was sent before the close; the rest is lost",
+    )
+    .maybe_delivered(true))
 }
 
 fn op_of(frame: &Frame) -> Op {

@@ -53,6 +53,7 @@ impl Hasher for SpreadHasher {
 pub(super) struct Calls<W> {
     all: HashMap<Key, Call<W>, Spread>,
     waiting: BTreeMap<u64, Key>,
+    waiting_bytes: usize,
     /// Places at the end of `waiting`; what is issued again gets places before the first.
     next_place: u64,
     written: usize,
@@ -82,6 +83,7 @@ impl<W> Calls<W> {
         Self {
             all: HashMap::default(),
             waiting: BTreeMap::new(),
+            waiting_bytes: 0,
             next_place: 1 << 63,
             written: 0,
             written_bytes: 0,
@@ -95,6 +97,11 @@ impl<W> Calls<W> {
 
     pub(super) fn len(&self) -> usize {
         self.all.len()
+    }
+
+    /// Bytes of the calls that wait to be written.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
     }
 
     pub(super) fn any_waiting(&self) -> bool {
@@ -118,6 +125,7 @@ impl<W> Calls<W> {
         let place = self.next_place;
         self.next_place += 1;
         self.waiting.insert(place, call.key);
+        self.waiting_bytes += call.size();
         call.place = Place::Waiting(place);
         self.insert(call);
     }
@@ -169,6 +177,7 @@ impl<W> Calls<W> {
             Place::New => {}
             Place::Waiting(place) => {
                 self.waiting.remove(&place);
+                self.waiting_bytes -= call.size();
             }
             Place::Written(_) => {
                 self.written -= 1;
@@ -204,6 +213,7 @@ impl<W> Calls<W> {
             return None;
         }
         self.waiting.remove(&place);
+        self.waiting_bytes -= size;
         let written = self.note_written(size);
         let call = self.all.get_mut(&key)?;
         call.place = written;
@@ -252,6 +262,7 @@ impl<W> Calls<W> {
             if call.order().is_some() {
                 self.written -= 1;
                 self.written_bytes -= call.size();
+                self.waiting_bytes += call.size();
                 call.written_before = true;
             }
             call.place = Place::Waiting(place);

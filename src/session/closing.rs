@@ -8,6 +8,15 @@ use super::{Output, Session};
 use crate::error::Error;
 use crate::message::{Event, Stopped};
 
+/// The program's calls that the end has cut off.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct CutOff {
+    /// They were not sent.
+    pub(crate) unsent: u64,
+    /// They were sent, and had no answer yet.
+    pub(crate) unknown: u64,
+}
+
 impl<W> Session<W> {
     /// The program closes the client: callers are told, then goodbye is said if there is a link.
     pub(crate) fn close(&mut self, now: Instant) {
@@ -41,6 +50,11 @@ impl<W> Session<W> {
         let cause = self.ended.get_or_insert(cause).clone();
         for key in self.calls.keys() {
             if let Some(call) = self.calls.remove(key) {
+                match call.was_written() {
+                    _ if call.is_rejoin() => {}
+                    true => self.cut_off.unknown += 1,
+                    false => self.cut_off.unsent += 1,
+                }
                 let error = ended_error(&cause, call.was_written());
                 self.complete(call.waiter, Err(error));
             }

@@ -30,6 +30,10 @@ pub(crate) struct Config {
     pub(crate) close_timeout: Duration,
     pub(crate) max_in_flight: usize,
     pub(crate) max_in_flight_bytes: usize,
+    /// Calls without an outcome, written or not.
+    pub(crate) max_pending_calls: usize,
+    /// Bytes of calls that are not written.
+    pub(crate) max_pending_bytes: usize,
 }
 
 /// No limit is longer than a year: `Instant` cannot name every later time, and a sum that it cannot
@@ -81,6 +85,8 @@ impl Default for Config {
             // remembers only the last 1000 ack ids.)
             max_in_flight: 256,
             max_in_flight_bytes: 16 * 1024 * 1024,
+            max_pending_calls: 65_536,
+            max_pending_bytes: 64 * 1024 * 1024,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::config::Config;
 use super::loss::Loss;
 use crate::error::{Error, ErrorKind};
 
@@ -31,6 +32,27 @@ pub(super) fn timed_out(written: bool, queue_full: Option<usize>) -> Error {
         Some(unread) => Cow::Owned(format!("{text}; {}", nothing_is_read(unread))),
     };
     Error::new(ErrorKind::Timeout, text).maybe_delivered(written)
+}
+
+pub(super) fn cancelled() -> Error {
+    Error::new(ErrorKind::Cancelled, "the call was cancelled before it was sent")
+}
+
+/// No room for a call among those that have no outcome yet: for one that waited for its turn, or for
+/// one that does not wait.
+pub(crate) fn no_room(config: &Config, waited: bool) -> Error {
+    let (kind, how) = match waited {
+        true => (ErrorKind::Timeout, "the call found no room within its time limit"),
+        false => (ErrorKind::WouldBlock, "there is no room for the call at the moment"),
+    };
+    let Config { max_pending_calls: calls, max_pending_bytes: bytes, .. } = config;
+    Error::new(
+        kind,
+        format!(
+            "{how}; nothing was sent: {calls} calls have no outcome yet (`max_pending_calls`), or \
+             {bytes} bytes wait to be written (`max_pending_bytes`)"
+        ),
+    )
 }
 
 /// The cause of a loss, or the full queue that may be behind it, with that cause.

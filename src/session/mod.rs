@@ -40,9 +40,10 @@ pub(crate) mod tests;
 
 pub(crate) use bug::Bug;
 pub(crate) use call::{Call, CallKind, Key};
+pub(crate) use closing::CutOff;
 pub(crate) use config::Config;
 pub(crate) use delivery::{Bound, EventQueue, Room};
-pub(crate) use errors::ended_error;
+pub(crate) use errors::{ended_error, no_room};
 pub(crate) use hold::{HOLD_BYTES, HOLD_MESSAGES};
 pub(crate) use keep_alive::KeepAliveConfig;
 pub(crate) use loss::Loss;
@@ -135,6 +136,7 @@ pub(crate) struct Session<W> {
     refusals: u32,
     /// Why everything ended, once it has.
     ended: Option<Error>,
+    pub(crate) cut_off: CutOff,
     /// Counters for the stats.
     pub(crate) recoveries: u64,
     pub(crate) reconnects: u64,
@@ -162,6 +164,7 @@ impl<W> Session<W> {
             exponent: 0,
             refusals: 0,
             ended: None,
+            cut_off: CutOff::default(),
             recoveries: 0,
             reconnects: 0,
         }
@@ -236,12 +239,33 @@ impl<W> Session<W> {
         // or the rejoin of a group that this call has just joined.
         let its_own = |call: &Call<W>| call.deadline == deadline && !call.is_rejoin();
         if self.calls.get(key).is_some_and(its_own) {
-            // By now another call may have the key, if the program chooses its ids itself.
-            if self.calls.get(key).is_some_and(|call| call.deadline == deadline) {
-                self.time_out(key);
-            }
+            self.time_out(key);
         }
         self.admit(now);
+    }
+
+    /// The caller takes a call back that was never written; true if it was. What has the key by now
+    /// may be another call, see `withdraw`.
+    pub(crate) fn cancel(&mut self, now: Instant, key: Key, deadline: Instant) -> bool {
+        self.expire(now);
+        let unwritten =
+            |call: &Call<W>| call.deadline == deadline && !call.is_rejoin() && !call.was_written();
+        if !self.calls.get(key).is_some_and(unwritten) {
+            return false;
+        }
+        if let Some(call) = self.calls.remove(key) {
+            self.groups.ended(&call.kind);
+            self.complete(call.waiter, Err(errors::cancelled()));
+        }
+        self.admit(now);
+        true
+    }
+
+    /// Whether a call of this size may be taken on, or must wait for others to end or to be written.
+    pub(crate) fn has_room(&self, size: usize) -> bool {
+        let waiting = self.calls.waiting_bytes();
+        self.calls.len() < self.config.max_pending_calls
+            && (waiting == 0 || waiting + size <= self.config.max_pending_bytes)
     }
 
     /// An ack came.

@@ -9,7 +9,7 @@ use serde_json::json;
 use tungstenite::protocol::CloseFrame;
 use tungstenite::{Error as WsError, Message};
 use webpubsub::emulator::Emulator;
-use webpubsub::{Client, Event, Protocol};
+use webpubsub::{Client, Event, Protocol, Publish, SendEvent};
 
 use super::calls::{
     PLAIN, RELIABLE, Socket, dial, is_alive, open, read, read_close, recover, recover_with, text,
@@ -154,7 +154,7 @@ fn a_client_recovers_with_the_token_that_came_last() {
         for _ in 0..64 {
             assert_eq!(emulator.refresh_tokens(), 1);
         }
-        client.send_to_group("g", "behind them").expect("ack");
+        client.publish("g", "behind them").expect("ack");
         emulator.faults().drop_connections();
         eventually("recovered", || client.stats().recoveries == 1);
         assert_eq!(client.connection_id(), id);
@@ -233,17 +233,17 @@ fn after(ending: Ending, protocol: Protocol, lost: bool) -> Found {
     let id = client.connection_id().expect("connected");
     client.join_group("g").expect("join");
     faults.hold_acks(true);
-    let call = client.to_group("g", "once").start().expect("start");
+    let call = client.start(Publish::new("g", "once")).expect("start");
     assert!(emulator.wait_until(WATCHDOG, |s| s.publications == 1));
     match ending {
         Ending::Code(code) => faults.close_connections(code, ""),
         Ending::ByTheApp => assert!(emulator.close_connection("hub", &id, None)),
-        Ending::FailedEvent => client.event("e", "x").fire_and_forget().expect("fire"),
+        Ending::FailedEvent => client.fire_and_forget(SendEvent::new("e", "x")).expect("fire"),
     }
     eventually("back", || client.stats().recoveries + client.stats().reconnects == 1);
     faults.hold_acks(false);
     let acked = call.wait().is_ok();
-    client.send_to_group("g", "after").expect("the connection is usable");
+    client.publish("g", "after").expect("the connection is usable");
     // The rejoin is ahead of that call on the wire.
     let known = emulator.connections("hub");
     let present = client.connection_id().expect("connected");

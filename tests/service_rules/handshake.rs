@@ -313,7 +313,7 @@ fn an_unsolicited_pong_comes_again_and_again() {
     let simple = SimpleClient::connect(emulator.url("hub")).expect("connect");
     client.join_group("g").expect("join");
     for i in 0..10u8 {
-        client.send_to_group("g", vec![i]).expect("send");
+        client.publish("g", vec![i]).expect("send");
         std::thread::sleep(every / 2);
     }
     let stats = client.stats();

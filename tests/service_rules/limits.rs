@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::{Error as WsError, Message, WebSocket};
 use webpubsub::emulator::{Emulator, Permission};
-use webpubsub::{Client, ClientAccess, ErrorKind, Payload, Protocol, Role, Secret};
+use webpubsub::{Client, ClientAccess, ErrorKind, Payload, Protocol, Publish, Role, Secret};
 
 use crate::support::{WATCHDOG, emulator, within};
 
@@ -333,8 +333,9 @@ fn a_client_with_256_calls_in_flight_and_their_echo_is_never_cut() {
         within(6 * WATCHDOG, {
             let client = client.clone();
             move || {
-                let calls: Vec<_> =
-                    (0..5000).map(|_| client.to_group("g", "x").start().expect("start")).collect();
+                let calls: Vec<_> = (0..5000)
+                    .map(|_| client.start(Publish::new("g", "x")).expect("start"))
+                    .collect();
                 for call in &calls {
                     call.wait().expect("ack");
                 }

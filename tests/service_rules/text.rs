@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::{Message, WebSocket};
 use webpubsub::emulator::{Emulator, EventAnswer};
-use webpubsub::{Client, ClientAccess, ErrorKind, Event, Payload, Protocol, RawJson, Role};
+use webpubsub::{
+    Client, ClientAccess, ErrorKind, Event, Payload, Protocol, Publish, RawJson, Role, SendEvent,
+};
 
 use crate::support::{
     WATCHDOG, client_over, emulator, eventually, next_event, next_group_message, protocols,
@@ -129,12 +131,12 @@ fn the_client_refuses_to_send_null() {
             Payload::from_json(&()).expect("JSON"),
         ] {
             for error in [
-                client.send_to_group("g", null.clone()).expect_err("null"),
-                client.to_group("g", null.clone()).start().expect_err("null"),
-                client.to_group("g", null.clone()).fire_and_forget().expect_err("null"),
+                client.publish("g", null.clone()).expect_err("null"),
+                client.start(Publish::new("g", null.clone())).expect_err("null"),
+                client.fire_and_forget(Publish::new("g", null.clone())).expect_err("null"),
                 client.send_event("e", null.clone()).expect_err("null"),
-                client.fire_all([client.event("e", null.clone())]).expect_err("null"),
-                client.start_all([client.to_group("g", null.clone())]).expect_err("null"),
+                client.fire_and_forget_all([SendEvent::new("e", null.clone())]).expect_err("null"),
+                client.start_all([Publish::new("g", null.clone())]).expect_err("null"),
             ] {
                 assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{error}");
                 assert!(!error.may_have_been_delivered());
@@ -143,7 +145,7 @@ fn the_client_refuses_to_send_null() {
             }
         }
         for good in [json(r#"{"value":null}"#), Payload::from("null"), json("\"null\"")] {
-            client.send_to_group("g", good.clone()).expect("send");
+            client.publish("g", good.clone()).expect("send");
             assert_eq!(next_group_message(&client).payload, good);
         }
         assert_eq!(client.stats().reconnects + client.stats().recoveries, 0);
@@ -197,7 +199,7 @@ fn protobuf_data_over_protobuf_is_never_refused() {
     let strict = Emulator::builder().refuse_protobuf_over_json(true).start().expect("emulator");
     let client = client_over(&strict, Protocol::Protobuf);
     client.join_group("g").expect("join");
-    client.send_to_group("g", Payload::Protobuf(Vec::new().into())).expect("send");
+    client.publish("g", Payload::Protobuf(Vec::new().into())).expect("send");
     assert!(matches!(next_group_message(&client).payload, Payload::Protobuf(_)));
 }
 
@@ -230,16 +232,16 @@ fn the_client_refuses_json_data_that_nests_deeper_than_63() {
         let objects = format!("{}0{}", r#"{"a":"#.repeat(64), "}".repeat(64));
         for deep in [json(nested(64)), json(nested(100_000)), json(objects)] {
             for error in [
-                client.send_to_group("g", deep.clone()).expect_err("too deep"),
+                client.publish("g", deep.clone()).expect_err("too deep"),
                 client.send_event("e", deep.clone()).expect_err("too deep"),
-                client.to_group("g", deep.clone()).fire_and_forget().expect_err("too deep"),
+                client.fire_and_forget(Publish::new("g", deep.clone())).expect_err("too deep"),
             ] {
                 assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{error}");
                 assert!(error.to_string().contains("63"), "{error}");
             }
         }
         let deepest = json(nested(63));
-        client.send_to_group("g", deepest.clone()).expect("send");
+        client.publish("g", deepest.clone()).expect("send");
         assert_eq!(next_group_message(&client).payload, deepest);
         assert_eq!(client.stats().reconnects + client.stats().recoveries, 0);
     }
@@ -352,7 +354,7 @@ fn a_user_id_is_null_if_there_is_none_and_the_client_reports_none() {
             let Event::Connected(connected) = next_event(&client) else { panic!("no event") };
             assert_eq!(connected.user_id, None);
             client.join_group("g").expect("join");
-            client.send_to_group("g", "x").expect("send");
+            client.publish("g", "x").expect("send");
             assert_eq!(next_group_message(&client).from_user_id, None);
         }
     }
@@ -366,7 +368,7 @@ fn a_text_of_a_mebibyte_arrives_though_its_escapes_make_it_six() {
         let client = Client::builder(emulator.url("hub")).protocol(protocol).connect();
         let client = client.expect("connect");
         client.join_group("g").expect("join");
-        client.send_to_group("g", text.as_str()).expect("send");
+        client.publish("g", text.as_str()).expect("send");
         assert_eq!(next_group_message(&client).text().expect("text"), text);
     }
 }

@@ -87,7 +87,7 @@ impl Payload {
     ///
     /// # fn main() -> webpubsub::Result<()> {
     /// let reading = Reading { sensor: "attic".into(), celsius: 21.5 };
-    /// let payload = Payload::pack(&reading); // … client.send_to_group("sensors", payload)
+    /// let payload = Payload::pack(&reading); // … client.publish("sensors", payload)
     /// assert_eq!(payload.unpack::<Reading>()?, reading);
     /// # Ok(()) }
     /// ```
