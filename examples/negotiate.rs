@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use webpubsub::emulator::Emulator;
-use webpubsub::{Client, ClientAccess, Event, Role, UrlSource};
+use webpubsub::{Client, ClientAccess, Event, Reconnect, Role, UrlSource};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -28,9 +28,8 @@ fn main() -> Result<(), BoxError> {
     println!("asking {negotiate} for client access URLs");
 
     let source = UrlSource::provider(move || ask(&negotiate));
-    let client = Client::builder(source)
-        .backoff(Duration::from_millis(100), Duration::from_secs(30))
-        .connect()?;
+    let reconnect = Reconnect::new().backoff(Duration::from_millis(100), Duration::from_secs(30));
+    let client = Client::builder(source).reconnect(Some(reconnect)).connect()?;
     println!("connected as user {}", client.user_id().as_deref().unwrap_or("(none)"));
     client.join_group("chat")?;
 

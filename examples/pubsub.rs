@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use webpubsub::emulator::Emulator;
-use webpubsub::{Client, Event};
+use webpubsub::{Client, Event, Reconnect};
 
 const HUB: &str = "pubsub";
 const GROUP: &str = "group1";
@@ -30,7 +30,8 @@ fn main() -> webpubsub::Result<()> {
 
     // The last act of the emulator is to close the connection, and here that is the end. A client
     // with default settings would make a new connection and join its groups again.
-    let client = Client::builder(url).auto_reconnect(emulator.is_none()).connect()?;
+    let client =
+        Client::builder(url).reconnect(emulator.is_none().then(Reconnect::new)).connect()?;
     println!("connected as {}; Ctrl-C ends", client.connection_id().as_deref().unwrap_or("?"));
 
     // The handler runs on a thread of its own, so it may block while the client closes.

@@ -50,7 +50,7 @@
 //! a reference count; use it from any thread, without a lock of your own. Frames leave in the order
 //! in which the calls were made, also those of several threads.
 //!
-//! Each client has one thread, named `webpubsub` by default. It reads and keeps the connection alive. It runs no code of yours (but for your program's logger) and never waits for
+//! Each client has one thread, named `webpubsub` unless [`name`](ClientBuilder::name) says otherwise. It reads and keeps the connection alive. It runs no code of yours (but for your program's logger) and never waits for
 //! a caller. A send is written by the thread
 //! that calls, or by another one that is writing just then. While the client connects there are
 //! short-lived helpers: one that connects again after a loss, one that looks up the host name, one that
@@ -153,16 +153,15 @@
 //! # }
 //! ```
 //!
-//! The queue is bounded: 1024 messages, or 64 MiB ([`ClientBuilder::queue_messages`]). While calls wait
-//! for acks, which come over the same connection, the bound is 16,384
-//! ([`ClientBuilder::queue_messages_in_flight`]). When it is full the client reads on for another 1000
+//! The queue is bounded ([`QueueConfig`]): 1024 messages, or 64 MiB. While calls wait for acks, which
+//! come over the same connection, the bound is 16,384. When it is full the client reads on for another 1000
 //! messages or 16 MiB, so acks, a lost link and its recovery are not held up by a slow consumer. Past
 //! that it stops reading, the service feels it, and calls time out (the error names the full queue): a
 //! program that publishes to a group of which it is a member must read its events, or ask for
 //! [`no_echo`](Publish::no_echo) or no queue at all.
 //! [`Overflow`] names two other policies: drop (counted, and noted in the queue as
-//! [`Event::Lagged`]), or end the client. A program that only sends asks for
-//! [`no_event_queue`](ClientBuilder::no_event_queue).
+//! [`Event::Lagged`]), or end the client. A program that only sends asks for no queue,
+//! [`event_queue(None)`](ClientBuilder::event_queue).
 //!
 //! One warning. On a reliable connection the service holds at most 1000 messages that the client
 //! has not acknowledged, and this client acknowledges what it has put into the queue. A consumer
@@ -176,7 +175,7 @@
 //! | what the client does | recovers the session: first try at once, then every second, for 30 s; only then a new connection | a new connection: after up to 1 s, later up to 30 s, without end |
 //! | events | `Recovering`, `Recovered` | `Disconnected`, `Reconnecting`, `Connected` with `gap_possible` |
 //! | messages for us | sent again by the service; repeated ones are dropped | lost while we are away |
-//! | calls in flight | sent again, same id: executed once, they just take longer | fail with `OutcomeUnknown`, or sent again if [asked for](ClientBuilder::resend_on_new_connection) |
+//! | calls in flight | sent again, same id: executed once, they just take longer | fail with `OutcomeUnknown`, or sent again if [asked for](Reconnect::resend_calls) |
 //! | joins and leaves in flight | sent again | sent again |
 //! | calls not yet sent | wait, within their deadlines | wait, within their deadlines |
 //! | fire and forget, not yet written | lost, counted in [`Recovering::unsent`] | lost, counted in [`Disconnected::maybe_lost`] |
@@ -192,12 +191,12 @@
 //! The client gives up ([`Event::Stopped`]) when the service refuses a new connection from a fixed
 //! URL (HTTP 4xx, except 408, 425 and 429), or from three URLs of a provider in a row; when it
 //! answers with a redirect or does not grant the subprotocol; when the first connection fails (`connect` then returns the error: it makes one
-//! attempt); and when [`max_reconnect_attempts`](ClientBuilder::max_reconnect_attempts) is
-//! reached or [`auto_reconnect`](ClientBuilder::auto_reconnect) is off. HTTP 408, 425, 429, 5xx and
+//! attempt); and when [`max_attempts`](Reconnect::max_attempts) is reached or
+//! [`reconnect`](ClientBuilder::reconnect) is `None`. HTTP 408, 425, 429, 5xx and
 //! network failures are tried again, not before a `Retry-After`.
 //!
 //! [`SimpleClient`] cannot recover anything. It stops at a loss, unless
-//! [`auto_reconnect`](SimpleClientBuilder::auto_reconnect) is on.
+//! [`reconnect`](SimpleClientBuilder::reconnect) was asked for.
 //!
 //! # Errors
 //!
@@ -226,15 +225,15 @@
 //! | what | default | set by |
 //! | --- | --- | --- |
 //! | `connect`: one attempt, all steps | 30 s | `connect_timeout` |
-//! | each step of it: name look-up, TCP, proxy, TLS, the request for the upgrade (its answer may take all that is left of the 30 s: the service waits for a `connect` event handler), `connected` | 10 s | `step_timeout` |
+//! | each step of it: name look-up, TCP, proxy, TLS, the request for the upgrade (its answer may take all that is left of the 30 s: the service waits for a `connect` event handler), `connected` | 10 s | `connect_step_timeout` |
 //! | a call: waiting for a link, writing, the ack, all together | 30 s | `call_timeout`, [`Publish::timeout`] |
 //! | `start` and `fire_and_forget` | block only while the connection takes no more data, or (`fire_and_forget`) while there is none; at most the call's limit | the same |
 //! | `close` | 2 s, and up to 1 s more on a machine that hangs | `close_timeout` |
-//! | silence until a ping is sent; until the peer counts as dead | 10 s; 20 s | `keep_alive`, `no_keep_alive` |
+//! | silence until a ping is sent; until the peer counts as dead | 10 s; 20 s | [`KeepAlive`] |
 //! | writing without any progress: the link is given up | 10 s | |
 //! | the last two while an event handler of the app server may run, during which the service answers nothing | the deadline of the event's call, at least 60 s | `call_timeout`, [`Publish::timeout`] |
-//! | recovery: in all; from try to try; each try (longer while it brings data, at most 2 min) | 30 s; 1 s; 5 s | `recovery_window`, `recovery_interval`, `recovery_attempt_timeout` |
-//! | new connections: delay, growing with each failure, at random below the bound | 1 s to 30 s | `backoff` |
+//! | recovery: in all; from try to try; each try (longer while it brings data, at most 2 min) | 30 s; 1 s; 5 s | [`Recovery`] |
+//! | new connections: delay, growing with each failure, at random below the bound | 1 s to 30 s | [`Reconnect`] |
 //!
 //! `recv` and the iteration over `events()` wait without a limit, until something comes or the
 //! client ends; [`Client::close`] from another thread ends them.
@@ -264,8 +263,9 @@
 //!
 //! On the way there, an HTTP proxy is taken from the environment (`HTTPS_PROXY`, `HTTP_PROXY`,
 //! `ALL_PROXY`, `NO_PROXY`; never for loopback hosts), unless
-//! [`proxy`](ClientBuilder::proxy) or [`no_proxy`](ClientBuilder::no_proxy) says otherwise. Further
-//! certificates, headers and a resolver of your own are settings too.
+//! [`proxy`](ClientBuilder::proxy) says otherwise. Whom a client trusts and which certificate it
+//! shows is its [`TlsConfig`], which clients may share; headers and a resolver of your own are
+//! settings too.
 //!
 //! # The emulator
 //!
@@ -297,8 +297,7 @@
 //! # use webpubsub::emulator::Emulator;
 //! # fn main() -> webpubsub::Result<()> {
 //! let emulator = Emulator::builder().tls(true).start()?;
-//! let root = emulator.root_certificate_pem().expect("it has TLS");
-//! let client = Client::builder(emulator.url("chat")).root_certificate_pem(root).connect()?;
+//! let client = Client::builder(emulator.url("chat")).tls(emulator.tls_config()).connect()?;
 //! # Ok(())
 //! # }
 //! ```
@@ -312,12 +311,11 @@
 //! | `native-tls` | yes | `wss` by the platform's TLS library: OpenSSL on Linux, SChannel, Secure Transport |
 //! | `native-tls-vendored` | no | the same, with OpenSSL built from source (needs perl and make) |
 //! | `rustls` | no | `wss` by rustls with ring, checked by the platform's verifier |
-//! | `rustls-bundled-roots` | no | for rustls: Mozilla's roots, see [`bundled_roots`](ClientBuilder::bundled_roots) |
+//! | `rustls-bundled-roots` | no | for rustls: Mozilla's roots, see [`Roots::Bundled`] |
 //! | `protobuf` | no | the subprotocols [`Protocol`]`::Protobuf` and `ReliableProtobuf`, and typed protobuf payloads (`Payload::pack`) |
 //! | `emulator` | no | the module `emulator`, with `wss` too if a TLS feature is on |
 //!
-//! With both TLS libraries native-tls is used, unless [`tls_backend`](ClientBuilder::tls_backend)
-//! says otherwise; both speak TLS 1.2 at least. Without a TLS feature a `wss` URL is an error of
+//! With both TLS libraries native-tls is used, unless [`TlsConfig::backend`] says otherwise; both speak TLS 1.2 at least. Without a TLS feature a `wss` URL is an error of
 //! [`ErrorKind::Config`] when the client is built.
 //!
 //! # Logging and secrets
@@ -336,8 +334,8 @@
 //! why (`info`); groups, publications, events and failed calls (`debug`).
 //!
 //! No log line or error of this crate holds a payload, an access token, a key or a reconnection
-//! token, and no `Debug` output of a client, builder, source or connection string does (the emulator
-//! logs payloads if asked to, see its `log_frames`); URLs are
+//! token, and no `Debug` output of a client, builder, configuration, source or connection string does
+//! (the emulator logs payloads if asked to, see its `log_frames`); URLs are
 //! shown as host and port. An error may quote what the service said, and in its causes is what your
 //! own URL provider said (it is not logged), or where a JSON payload does not fit. `Debug` of an
 //! [`Event`], a [`Payload`] or a [`Request`] shows the data, and so do frames recorded by the emulator.
@@ -393,8 +391,9 @@ mod transport;
 
 pub use auth::{ClientAccess, ConnectionString, Role};
 pub use client::{
-    AnyRequest, Client, ClientBuilder, FireAndForget, JoinGroup, LeaveGroup, Overflow, PendingAck,
-    Publish, Request, SendEvent, SimpleClient, SimpleClientBuilder, Stats, UrlSource,
+    AnyRequest, Client, ClientBuilder, FireAndForget, JoinGroup, KeepAlive, LeaveGroup, Overflow,
+    PendingAck, Publish, QueueConfig, Reconnect, Recovery, Request, SendEvent, SimpleClient,
+    SimpleClientBuilder, Stats, UrlSource,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use message::{
@@ -403,7 +402,7 @@ pub use message::{
 };
 pub use protocol::Protocol;
 pub use secret::Secret;
-pub use transport::TlsBackend;
+pub use transport::{Proxy, Roots, TlsBackend, TlsConfig};
 
 pub use bytes::Bytes;
 pub use crossbeam_channel;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use webpubsub::emulator::EventAnswer;
 use webpubsub::{
-    Client, ClientAccess, ErrorKind, Event, JoinGroup, Payload, Publish, Role, SendEvent,
+    Client, ClientAccess, ErrorKind, Event, JoinGroup, Payload, Publish, Reconnect, Role, SendEvent,
 };
 
 use crate::support::{
@@ -242,14 +242,16 @@ fn a_message_above_the_limit_ends_the_session_and_not_the_client() {
         let emulator = emulator();
         let client = Client::builder(emulator.url("hub"))
             .protocol(protocol)
-            .max_message_size(64 * 1024)
-            .backoff(Duration::from_millis(1), Duration::from_millis(10))
+            .max_message_bytes(64 * 1024)
+            .reconnect(Some(
+                Reconnect::new().backoff(Duration::from_millis(1), Duration::from_millis(10)),
+            ))
             .connect()
             .expect("connect");
         assert!(matches!(next_event(&client), Event::Connected(_)));
         emulator.send_to_all("hub", "x".repeat(100_000)).expect("sent");
         let Event::Disconnected(lost) = next_event(&client) else { panic!("no loss") };
-        assert!(lost.cause.to_string().contains("max_message_size"), "{:?}", lost.cause);
+        assert!(lost.cause.to_string().contains("max_message_bytes"), "{:?}", lost.cause);
         assert!(matches!(next_event(&client), Event::Reconnecting(_)));
         let Event::Connected(again) = next_event(&client) else { panic!("no connection") };
         assert!(again.gap_possible);
@@ -263,7 +265,7 @@ fn a_connection_lost_while_a_call_waits_fails_it_with_unknown_outcome() {
         let emulator = emulator();
         let client = Client::builder(emulator.url("hub"))
             .protocol(protocol)
-            .auto_reconnect(false)
+            .reconnect(None)
             .connect()
             .expect("connect");
         emulator.faults().hold_acks(true);
@@ -335,7 +337,7 @@ fn the_app_servers_close_is_told_with_its_reason() {
         let emulator = form.start().expect("emulator");
         let client = Client::builder(emulator.url("hub"))
             .protocol(protocol)
-            .auto_reconnect(false)
+            .reconnect(None)
             .connect()
             .expect("connect");
         let id = client.connection_id().expect("connected");

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use webpubsub::emulator::{Emulator, Permission};
-use webpubsub::{Client, ErrorKind, Event, Publish};
+use webpubsub::{Client, ErrorKind, Event, KeepAlive, Publish, Reconnect, Recovery};
 
 use crate::support::{Fake, WATCHDOG, eventually, hold, next_event, peer, within};
 
@@ -95,8 +95,8 @@ fn after_close(code: u16, by_reset: bool) -> Found {
     let port = relay_with_reset(emulator.port(), Arc::clone(&resets));
     let url = format!("ws://127.0.0.1:{port}/client/hubs/hub");
     let client = Client::builder(url)
-        .backoff(ms(10), ms(50))
-        .recovery_interval(ms(20))
+        .reconnect(Some(Reconnect::new().backoff(ms(10), ms(50))))
+        .recovery(Recovery::new().attempt_interval(ms(20)))
         .connect()
         .expect("connect");
     let id = client.connection_id().expect("id");
@@ -158,7 +158,11 @@ fn close_reports_the_loss_of_what_the_program_sent_and_of_nothing_else() {
         // So many pings that they fill the connection.
         let client = Client::builder(url)
             .socket_buffer_size(1)
-            .keep_alive(Duration::from_micros(50), Duration::from_secs(60))
+            .keep_alive(Some(
+                KeepAlive::new()
+                    .ping_after(Duration::from_micros(50))
+                    .dead_after(Duration::from_secs(60)),
+            ))
             .close_timeout(ms(300))
             .connect()
             .expect("connect");

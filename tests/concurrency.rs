@@ -15,7 +15,7 @@ fn p01_no_ack_is_lost_however_fast_it_comes() {
     const THREADS: usize = 8;
     const CALLS: usize = 10_000;
     let emulator = emulator();
-    let client = Client::builder(emulator.url("hub")).no_event_queue().connect().expect("connect");
+    let client = Client::builder(emulator.url("hub")).event_queue(None).connect().expect("connect");
     let slowest = within(Duration::from_secs(120), {
         let client = client.clone();
         move || {
@@ -135,8 +135,8 @@ fn reader_switches() -> Vec<(String, u64)> {
 fn an_idle_client_never_wakes_up() {
     let emulator = emulator();
     let client = Client::builder(emulator.url("hub"))
-        .thread_name("idle-reader")
-        .no_keep_alive()
+        .name("idle-reader")
+        .keep_alive(None)
         .connect()
         .expect("connect");
     client.join_group("g").expect("join");
@@ -156,10 +156,9 @@ fn an_idle_client_never_wakes_up() {
 fn four_megabytes_both_ways_at_once_over_tls() {
     const MESSAGES: usize = 64;
     let emulator = Emulator::builder().tls(true).start().expect("emulator");
-    let root = emulator.root_certificate_pem().expect("root");
     let connect = || {
         Client::builder(emulator.url("hub"))
-            .root_certificate_pem(root.as_str())
+            .tls(emulator.tls_config())
             .socket_buffer_size(16 * 1024)
             .connect()
             .expect("connect")

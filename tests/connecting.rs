@@ -5,7 +5,10 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use webpubsub::emulator::Emulator;
-use webpubsub::{Client, ClientAccess, Error, ErrorKind, Event, Protocol, SimpleClient};
+use webpubsub::{
+    Client, ClientAccess, Error, ErrorKind, Event, KeepAlive, Protocol, QueueConfig, Reconnect,
+    Recovery, SimpleClient, TlsConfig,
+};
 
 use crate::support::{
     Fake, RELIABLE, WATCHDOG, emulator, hold, read_head, shown, upgrade_by_hand, within,
@@ -15,7 +18,7 @@ fn fails(url: &str) -> Error {
     let url = url.to_owned();
     let error = within(WATCHDOG, move || {
         Client::builder(url)
-            .step_timeout(Duration::from_millis(300))
+            .connect_step_timeout(Duration::from_millis(300))
             .connect_timeout(Duration::from_secs(5))
             .connect()
             .expect_err("must fail")
@@ -273,7 +276,7 @@ fn the_answer_to_the_upgrade_may_take_longer_than_a_step() {
         hold(stream);
     });
     SimpleClient::builder(late.url())
-        .step_timeout(Duration::from_millis(200))
+        .connect_step_timeout(Duration::from_millis(200))
         .connect_timeout(Duration::from_secs(5))
         .connect()
         .expect("connect");
@@ -281,7 +284,7 @@ fn the_answer_to_the_upgrade_may_take_longer_than_a_step() {
     let silent = Fake::start(hold);
     let start = Instant::now();
     let error = SimpleClient::builder(silent.url())
-        .step_timeout(Duration::from_millis(200))
+        .connect_step_timeout(Duration::from_millis(200))
         .connect_timeout(Duration::from_millis(700))
         .connect()
         .expect_err("no answer");
@@ -370,20 +373,41 @@ fn header_only(head: &str) -> bool {
         && crate::support::header(head, "Authorization") == Some("Bearer SECRET-TOKEN")
 }
 
+const TLS_SETTING: &str = match cfg!(feature = "_tls") {
+    true => "`TlsConfig::root_certificate_pem`",
+    false => "this build of webpubsub has no TLS",
+};
+
 #[test]
 fn wrong_settings_name_the_setting() {
     let url = "ws://127.0.0.1:1/client/hubs/h";
-    let second = Duration::from_secs(1);
+    let (zero, second) = (Duration::ZERO, Duration::from_secs(1));
+    let with = || Client::builder(url);
+    let keep_alive = |ping, dead| KeepAlive::new().ping_after(ping).dead_after(dead);
     let cases = [
-        (Client::builder(url).max_in_flight(1001), "max_in_flight"),
-        (Client::builder(url).max_in_flight(0), "max_in_flight"),
-        (Client::builder(url).backoff(second * 2, second), "backoff"),
-        (Client::builder(url).keep_alive(second, second), "keep_alive"),
-        (Client::builder(url).queue_messages(0), "queue_messages"),
-        (Client::builder(url).queue_bytes(0), "queue_bytes"),
-        (Client::builder(url).read_buffer_size(1), "read_buffer_size"),
-        (Client::builder(url).root_certificate_pem("nonsense"), "certificate"),
-        (Client::builder(url).connect_timeout(Duration::ZERO), "time limits"),
+        (with().max_in_flight(1001), "`max_in_flight`"),
+        (with().max_in_flight(0), "`max_in_flight`"),
+        (with().max_pending_calls(0), "`max_pending_calls`"),
+        (with().max_pending_bytes(0), "`max_pending_bytes`"),
+        (
+            with().reconnect(Some(Reconnect::new().backoff(second * 2, second))),
+            "`Reconnect::backoff`",
+        ),
+        (with().keep_alive(Some(keep_alive(second, second))), "`KeepAlive::dead_after`"),
+        (with().keep_alive(Some(keep_alive(zero, second))), "`keep_alive(None)`"),
+        (with().recovery(Recovery::new().attempt_timeout(zero)), "`Recovery::attempt_timeout`"),
+        (
+            with().event_queue(Some(QueueConfig::new().max_messages(0))),
+            "`QueueConfig::max_messages`",
+        ),
+        (with().event_queue(Some(QueueConfig::new().max_bytes(0))), "`event_queue(None)`"),
+        (with().read_buffer_bytes(1), "`read_buffer_bytes`"),
+        (with().max_message_bytes(1023), "`max_message_bytes` must be 1024 at least"),
+        (with().tls(TlsConfig::new().root_certificate_pem("nonsense")), TLS_SETTING),
+        (with().connect_timeout(zero), "`connect_timeout`"),
+        (with().connect_step_timeout(zero), "`connect_step_timeout`"),
+        (with().name("a\0b"), "`name`"),
+        (with().header("Host", "h"), "`header`"),
         (Client::builder("Endpoint=https://h;AccessKey=k;Version=1.0;"), "connection string"),
     ];
     for (builder, name) in cases {
@@ -458,7 +482,7 @@ fn an_address_that_hangs_or_refuses_does_not_hold_back_the_next() {
     let refuses = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("addr");
     let by_name = |addresses: Vec<std::net::SocketAddr>| {
         Client::builder("ws://service.test/client/hubs/hub")
-            .step_timeout(Duration::from_secs(5))
+            .connect_step_timeout(Duration::from_secs(5))
             .resolver(move |_, _| Ok(addresses.clone()))
             .connect()
     };

@@ -56,9 +56,9 @@ fn clients() {
         let url = format!("ws://{}/client/hubs/hub", setting("DEAD_NETWORK_ADDRESS"));
         settings(Client::builder(url)).connect().expect("connect")
     };
-    let silent = connect(ClientBuilder::no_keep_alive);
-    let writing = connect(ClientBuilder::no_keep_alive);
-    let writing_late = connect(ClientBuilder::no_keep_alive);
+    let silent = connect(|builder| builder.keep_alive(None));
+    let writing = connect(|builder| builder.keep_alive(None));
+    let writing_late = connect(|builder| builder.keep_alive(None));
     let waiting = connect(|builder| builder);
     // The service is silent from here on, as its handler runs.
     let call = waiting

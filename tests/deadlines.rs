@@ -7,7 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use webpubsub::emulator::{Emulator, Permission, StallAt};
-use webpubsub::{Client, ClientBuilder, Publish};
+use webpubsub::{
+    Client, ClientBuilder, KeepAlive, Publish, QueueConfig, Reconnect, Recovery,
+};
 
 use crate::support::{emulator, eventually};
 
@@ -36,9 +38,9 @@ fn latest(client: &Client) -> Duration {
 fn many_deadlines_are_kept_beside_other_timers() {
     let emulator = emulator();
     let busy = Client::builder(emulator.url("hub"))
-        .keep_alive(ms(7), ms(10_000))
+        .keep_alive(Some(KeepAlive::new().ping_after(ms(7)).dead_after(ms(10_000))))
         .max_in_flight(1000)
-        .queue_messages(10)
+        .event_queue(Some(QueueConfig::new().max_messages(10)))
         .connect()
         .expect("connect");
     busy.join_group("full").expect("join");
@@ -59,7 +61,9 @@ fn lives_on(
     hang: impl Fn(),
     hangs: impl Fn() -> bool,
 ) {
-    let builder = builder.backoff(ms(10), ms(50)).recovery_interval(ms(20));
+    let builder = builder
+        .reconnect(Some(Reconnect::new().backoff(ms(10), ms(50))))
+        .recovery(Recovery::new().attempt_interval(ms(20)));
     let client = builder.close_timeout(ms(500)).connect().expect("connect");
     let id = client.connection_id().expect("id");
     assert!(emulator.grant("hub", &id, Permission::JoinLeaveGroup, "g"));

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use webpubsub::emulator::{Direction, Emulator, EventAnswer, RecordedFrame, StallAt};
 use webpubsub::protocol::{Frame, Upstream, decode_upstream};
 use webpubsub::{
-    Client, ClientAccess, ClientBuilder, ErrorKind, Event, Overflow, Publish, SendEvent,
+    Client, ClientAccess, ClientBuilder, ErrorKind, Event, KeepAlive, Overflow, Publish,
+    QueueConfig, Reconnect, Recovery, SendEvent,
 };
 
 use super::{PLAIN, RELIABLE};
@@ -29,8 +30,8 @@ fn ms(n: u64) -> Duration {
 fn quick(emulator: &Emulator) -> ClientBuilder {
     Client::builder(emulator.url("hub"))
         .protocol(RELIABLE)
-        .backoff(ms(10), ms(50))
-        .recovery_interval(ms(20))
+        .reconnect(Some(Reconnect::new().backoff(ms(10), ms(50))))
+        .recovery(Recovery::new().attempt_interval(ms(20)))
 }
 
 /// The next lifecycle event; messages are skipped.
@@ -115,9 +116,8 @@ fn p02_every_try_of_a_call_is_the_identical_message_with_all_its_options() {
 fn p10_on_a_new_connection_nothing_is_sent_again_unless_asked_for() {
     for resend in [false, true] {
         let emulator = Emulator::builder().record_frames(1000).start().expect("emulator");
-        let builder = quick(&emulator);
-        let builder = if resend { builder.resend_on_new_connection(true) } else { builder };
-        let client = builder.connect().expect("connect");
+        let reconnect = Reconnect::new().backoff(ms(10), ms(50)).resend_calls(resend);
+        let client = quick(&emulator).reconnect(Some(reconnect)).connect().expect("connect");
         emulator.faults().hold_acks(true);
         let pending = client.start(Publish::new("g", "maybe")).expect("start");
         assert!(emulator.wait_until(WATCHDOG, |s| s.frames_in >= 1));
@@ -205,8 +205,7 @@ fn j09_one_hanging_attempt_does_not_eat_the_recovery() {
     for at in [StallAt::Accept, StallAt::Upgrade] {
         let emulator = emulator();
         let client = quick(&emulator)
-            .recovery_interval(ms(20))
-            .recovery_attempt_timeout(ms(200))
+            .recovery(Recovery::new().attempt_interval(ms(20)).attempt_timeout(ms(200)))
             .connect()
             .expect("connect");
         expect!(&client, Event::Connected(_));
@@ -229,7 +228,10 @@ fn j09_one_hanging_attempt_does_not_eat_the_recovery() {
 #[test]
 fn j10_a_silent_peer_is_noticed_while_the_session_can_be_recovered() {
     let emulator = emulator();
-    let client = quick(&emulator).keep_alive(ms(100), ms(300)).connect().expect("connect");
+    let client = quick(&emulator)
+        .keep_alive(Some(KeepAlive::new().ping_after(ms(100)).dead_after(ms(300))))
+        .connect()
+        .expect("connect");
     client.join_group("g").expect("join");
     expect!(&client, Event::Connected(_));
     emulator.faults().freeze(true);
@@ -250,7 +252,7 @@ fn j10_a_silent_peer_is_noticed_while_the_session_can_be_recovered() {
 fn p05_a_silent_peer_ends_a_simple_client_too() {
     let emulator = emulator();
     let client = webpubsub::SimpleClient::builder(emulator.url("hub"))
-        .keep_alive(ms(100), ms(1500))
+        .keep_alive(Some(KeepAlive::new().ping_after(ms(100)).dead_after(ms(1500))))
         .connect()
         .expect("connect");
     // Answered pings keep it alive well past the limit, which a busy machine must not reach.
@@ -267,7 +269,7 @@ fn p05_a_silent_peer_ends_a_simple_client_too() {
 fn p05_a_peer_that_is_slow_to_take_an_upload_is_not_dead() {
     let emulator = emulator();
     let client = quick(&emulator)
-        .keep_alive(ms(100), ms(500))
+        .keep_alive(Some(KeepAlive::new().ping_after(ms(100)).dead_after(ms(500))))
         .socket_buffer_size(16 * 1024)
         .connect()
         .expect("connect");
@@ -293,7 +295,10 @@ fn p05_a_peer_that_is_slow_to_take_an_upload_is_not_dead() {
 #[test]
 fn p05_a_quiet_but_living_connection_is_kept() {
     let emulator = emulator();
-    let client = quick(&emulator).keep_alive(ms(50), ms(1000)).connect().expect("connect");
+    let client = quick(&emulator)
+        .keep_alive(Some(KeepAlive::new().ping_after(ms(50)).dead_after(ms(1000))))
+        .connect()
+        .expect("connect");
     expect!(&client, Event::Connected(_));
     assert!(client.recv_timeout(ms(2500)).expect("open").is_none());
     assert!(emulator.stats().pings >= 10);
@@ -322,7 +327,7 @@ fn j16_connected_does_not_wait_for_rejoins_and_a_lost_ack_holds_nothing_back() {
 #[test]
 fn p03_one_thread_whatever_the_load_and_one_order() {
     let emulator = emulator();
-    let client = quick(&emulator).thread_name("p03").connect().expect("connect");
+    let client = quick(&emulator).name("p03").connect().expect("connect");
     let flooder = client_over(&emulator, RELIABLE);
     client.join_group("g").expect("join");
     let flood = thread::spawn(move || {
@@ -405,7 +410,10 @@ fn p12_acknowledging_goes_on_after_a_failed_send() {
 fn p13_a_backoff_of_zero_is_fine() {
     let emulator = emulator();
     let zero = Duration::ZERO;
-    let client = quick(&emulator).backoff(zero, zero).connect().expect("connect");
+    let client = quick(&emulator)
+        .reconnect(Some(Reconnect::new().backoff(zero, zero)))
+        .connect()
+        .expect("connect");
     expect!(&client, Event::Connected(_));
     emulator.faults().refuse_next_upgrades(3, 503, None);
     emulator.faults().close_connections(1008, "");
@@ -439,7 +447,7 @@ fn p15_one_client_serves_many_threads() {
 fn p16_a_connect_that_timed_out_never_connects_later() {
     let emulator = emulator();
     emulator.faults().stall(StallAt::Connected, true);
-    let error = quick(&emulator).connect_timeout(ms(200)).thread_name("p16").connect();
+    let error = quick(&emulator).connect_timeout(ms(200)).name("p16").connect();
     assert_eq!(error.expect_err("stalled").kind(), ErrorKind::NotConnected);
     emulator.faults().stall(StallAt::Connected, false);
     eventually("thread gone", || threads_named("p16") == 0);
@@ -451,7 +459,7 @@ fn p16_a_connect_that_timed_out_never_connects_later() {
 #[test]
 fn c04_a_message_that_breaks_our_limit_does_not_come_round_for_ever() {
     let emulator = emulator();
-    let client = quick(&emulator).max_message_size(10_000).connect().expect("connect");
+    let client = quick(&emulator).max_message_bytes(10_000).connect().expect("connect");
     expect!(&client, Event::Connected(_));
     emulator.send_to_all("hub", "x".repeat(20_000)).expect("sent");
     expect!(&client, Event::Disconnected(_));
@@ -464,9 +472,9 @@ fn c04_a_message_that_breaks_our_limit_does_not_come_round_for_ever() {
 fn c05_server_and_group_messages_come_in_one_order_and_bounded() {
     let emulator = emulator();
     let client = quick(&emulator)
-        .queue_messages(100)
-        .queue_messages_in_flight(100)
-        .queue_bytes(1 << 20)
+        .event_queue(Some(
+            QueueConfig::new().max_messages(100).max_messages_during_calls(100).max_bytes(1 << 20),
+        ))
         .connect()
         .expect("connect");
     client.join_group("g").expect("join");
@@ -495,7 +503,8 @@ fn c05_server_and_group_messages_come_in_one_order_and_bounded() {
 #[test]
 fn c07_reconnecting_is_settable() {
     let emulator = emulator();
-    let client = quick(&emulator).max_reconnect_attempts(2).connect().expect("connect");
+    let reconnect = Reconnect::new().backoff(ms(10), ms(50)).max_attempts(Some(2));
+    let client = quick(&emulator).reconnect(Some(reconnect)).connect().expect("connect");
     expect!(&client, Event::Connected(_));
     emulator.faults().refuse_next_upgrades(100, 503, None);
     emulator.faults().close_connections(1008, "");
@@ -540,10 +549,13 @@ fn v02_a_loss_for_good_fails_calls_at_once_and_not_at_their_deadlines() {
 fn v03_an_overflow_silences_nothing() {
     let emulator = emulator();
     let client = quick(&emulator)
-        .queue_messages(10)
-        .queue_messages_in_flight(10)
-        .queue_bytes(1 << 20)
-        .overflow(Overflow::DropNewest)
+        .event_queue(Some(
+            QueueConfig::new()
+                .max_messages(10)
+                .max_messages_during_calls(10)
+                .max_bytes(1 << 20)
+                .overflow(Overflow::DropNewest),
+        ))
         .connect()
         .expect("connect");
     client.join_group("g").expect("join");
@@ -664,7 +676,7 @@ fn frames_of_a_batch_that_timed_out_without_a_link_are_not_sent_later() {
 fn one_callers_deadline_does_not_strand_the_frames_of_others() {
     let emulator = emulator();
     let client =
-        quick(&emulator).no_keep_alive().socket_buffer_size(8 * 1024).connect().expect("connect");
+        quick(&emulator).keep_alive(None).socket_buffer_size(8 * 1024).connect().expect("connect");
     emulator.faults().freeze(true);
     let body = "x".repeat(900_000);
     thread::scope(|s| {
@@ -695,7 +707,7 @@ fn a_deadline_holds_against_a_peer_that_takes_a_little_at_a_time() {
 #[test]
 fn calls_whose_time_is_up_free_their_places_though_nothing_comes_in() {
     let emulator = emulator();
-    let client = quick(&emulator).no_keep_alive().max_in_flight(4).connect().expect("connect");
+    let client = quick(&emulator).keep_alive(None).max_in_flight(4).connect().expect("connect");
     emulator.faults().lose_next_acks(4);
     for _ in 0..4 {
         drop(client.start(Publish::new("g", "x").timeout(ms(50))).expect("start"));
@@ -708,7 +720,10 @@ fn calls_whose_time_is_up_free_their_places_though_nothing_comes_in() {
 fn a_deadline_is_told_between_two_connections_too() {
     let emulator = emulator();
     let hour = Duration::from_secs(3600);
-    let client = quick(&emulator).backoff(hour, hour).connect().expect("connect");
+    let client = quick(&emulator)
+        .reconnect(Some(Reconnect::new().backoff(hour, hour)))
+        .connect()
+        .expect("connect");
     emulator.faults().close_connections(1008, "");
     eventually("noticed", || !client.is_connected());
     let pending = client.start(Publish::new("g", "x").timeout(ms(100))).expect("start");

@@ -6,7 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use webpubsub::emulator::Emulator;
-use webpubsub::{Client, ClientBuilder, Event, Overflow, Protocol, Publish};
+use webpubsub::{
+    Client, ClientBuilder, Event, Overflow, Protocol, Publish, QueueConfig, Reconnect, Recovery,
+};
 
 use crate::support::log::{log_of_threads, logged_by};
 use crate::support::{
@@ -19,15 +21,21 @@ fn ms(n: u64) -> Duration {
 
 /// Short retry times.
 fn quick(emulator: &Emulator) -> ClientBuilder {
-    Client::builder(emulator.url("hub")).backoff(ms(10), ms(50)).recovery_interval(ms(20))
+    Client::builder(emulator.url("hub"))
+        .reconnect(Some(Reconnect::new().backoff(ms(10), ms(50))))
+        .recovery(Recovery::new().attempt_interval(ms(20)))
 }
 
 const SENT: u64 = 60;
 
 /// A client whose queue of ten messages is full, with more messages on their way.
 fn behind(emulator: &Emulator, builder: ClientBuilder) -> Client {
-    let client =
-        builder.queue_messages(10).queue_messages_in_flight(10).connect().expect("connect");
+    behind_with(emulator, builder, Overflow::Wait)
+}
+
+fn behind_with(emulator: &Emulator, builder: ClientBuilder, overflow: Overflow) -> Client {
+    let queue = QueueConfig::new().max_messages(10).max_messages_during_calls(10);
+    let client = builder.event_queue(Some(queue.overflow(overflow))).connect().expect("connect");
     client.join_group("full").expect("join");
     send(emulator, "full", 0..SENT);
     // `Connected` is one of them.
@@ -78,11 +86,7 @@ fn a_lost_link_is_noticed_and_recovered_while_the_queue_is_full() {
             continue;
         }
         let emulator = Emulator::builder().tls(tls).start().expect("emulator");
-        let builder = match emulator.root_certificate_pem() {
-            Some(root) => quick(&emulator).root_certificate_pem(root),
-            None => quick(&emulator),
-        };
-        let client = behind(&emulator, builder);
+        let client = behind(&emulator, quick(&emulator).tls(emulator.tls_config()));
         let lost = Instant::now();
         lose(&emulator, &client);
         let recovered = emulator.wait_until(ms(1000), |s| s.recoveries_accepted == 1);
@@ -99,7 +103,10 @@ fn all_arrive(retention: Duration, busy: Duration) {
         .limits(|limits| limits.retention = retention)
         .start()
         .expect("emulator");
-    let client = quick(&emulator).recovery_window(retention).connect().expect("connect");
+    let client = quick(&emulator)
+        .recovery(Recovery::new().attempt_interval(ms(20)).give_up_after(retention))
+        .connect()
+        .expect("connect");
     client.join_group("g").expect("join");
     // As many as the service bears unacknowledged; then more than the queue holds.
     send(&emulator, "g", 0..900);
@@ -153,8 +160,11 @@ fn what_a_plain_link_brought_comes_before_the_news_of_its_loss() {
                 peer::reset(stream);
             }
         });
-        let builder = Client::builder(fake.url()).protocol(Protocol::Json).auto_reconnect(false);
-        let client = builder.queue_messages(10).connect().expect("connect");
+        let builder = Client::builder(fake.url()).protocol(Protocol::Json).reconnect(None);
+        let client = builder
+            .event_queue(Some(QueueConfig::new().max_messages(10)))
+            .connect()
+            .expect("connect");
         eventually("full", || client.stats().queue_len > 10);
         // Now the reader takes as much more as it may.
         thread::sleep(ms(200));
@@ -241,7 +251,7 @@ fn close_lets_all_that_was_read_into_the_queue_before_stopped() {
 #[test]
 fn the_last_drops_are_reported_though_nothing_more_comes() {
     let emulator = emulator();
-    let client = behind(&emulator, quick(&emulator).overflow(Overflow::DropNewest));
+    let client = behind_with(&emulator, quick(&emulator), Overflow::DropNewest);
     eventually("dropped", || client.stats().dropped == SENT - 10);
     assert!(is_complete(&take(&client, 10), 10));
     let room = Instant::now();
@@ -263,7 +273,7 @@ fn a_full_queue_is_worth_a_warning() {
     const NAME: &str = "full-queue";
     log_of_threads();
     let emulator = emulator();
-    let client = behind(&emulator, quick(&emulator).thread_name(NAME));
+    let client = behind(&emulator, quick(&emulator).name(NAME));
     send(&emulator, "full", SENT..2 * SENT);
     eventually("read", || client.stats().messages_in >= 2 * SENT);
     let warnings = logged_by(NAME, "the event queue is full");
@@ -272,7 +282,7 @@ fn a_full_queue_is_worth_a_warning() {
 
 fn names_the_queue(error: &webpubsub::Error) -> bool {
     let text = error.to_string();
-    text.contains("the event queue is full (") && text.contains("`no_event_queue`")
+    text.contains("the event queue is full (") && text.contains("`event_queue(None)`")
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use webpubsub::emulator::{Emulator, EventAnswer};
-use webpubsub::{Client, Event, SendEvent, SimpleClient};
+use webpubsub::{Client, Event, KeepAlive, Recovery, SendEvent, SimpleClient};
 
 use crate::support::{WATCHDOG, eventually};
 
@@ -27,8 +27,9 @@ fn slow_emulator() -> (Emulator, Arc<AtomicU32>) {
 }
 
 fn connect(emulator: &Emulator) -> Client {
-    let builder = Client::builder(emulator.url("hub")).keep_alive(INTERVAL, DEAD_AFTER);
-    builder.recovery_interval(INTERVAL).connect().expect("connect")
+    let builder = Client::builder(emulator.url("hub"))
+        .keep_alive(Some(KeepAlive::new().ping_after(INTERVAL).dead_after(DEAD_AFTER)));
+    builder.recovery(Recovery::new().attempt_interval(INTERVAL)).connect().expect("connect")
 }
 
 /// Nothing but messages and the first `Connected` came, and the handler ran once.
@@ -72,7 +73,8 @@ fn an_event_that_nobody_waits_for_keeps_the_link_too() {
 
 fn a_frame_of_a_simple_client_is_such_an_event() {
     let (emulator, runs) = slow_emulator();
-    let builder = SimpleClient::builder(emulator.url("hub")).keep_alive(INTERVAL, DEAD_AFTER);
+    let builder = SimpleClient::builder(emulator.url("hub"))
+        .keep_alive(Some(KeepAlive::new().ping_after(INTERVAL).dead_after(DEAD_AFTER)));
     let client = builder.connect().expect("connect");
     client.send_text("x").expect("sent");
     let answered = || client.stats().messages_in == 1 || !client.is_connected();

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use webpubsub::{Client, Event, Publish};
+use webpubsub::{Client, Event, Publish, QueueConfig};
 
 use crate::support::log::{log_of_threads, logged_by};
 use crate::support::peer::{self, Heard};
@@ -80,8 +80,8 @@ fn keeps_its_times(flood: Flood) {
         flood.run(&mut stream);
     });
     log_of_threads();
-    let builder = Client::builder(fake.url()).no_event_queue().close_timeout(ms(500));
-    let client = builder.thread_name(flood.name).connect().expect("connect");
+    let builder = Client::builder(fake.url()).event_queue(None).close_timeout(ms(500));
+    let client = builder.name(flood.name).connect().expect("connect");
     let start = Instant::now();
     let call = client.start(Publish::new("g", "x").timeout(ms(500))).expect("start");
     let outcome = call.receiver().recv_timeout(ms(3000));
@@ -183,9 +183,10 @@ fn measure(flood: Flood, time: Duration) {
         thread::sleep(ms(200));
         flood.run(&mut stream);
     });
-    let builder = Client::builder(fake.url()).overflow(webpubsub::Overflow::DropNewest);
+    let builder = Client::builder(fake.url())
+        .event_queue(Some(QueueConfig::new().overflow(webpubsub::Overflow::DropNewest)));
     // What is put together of fragments may be as large as this.
-    let client = builder.max_message_size(2 << 20).connect().expect("connect");
+    let client = builder.max_message_bytes(2 << 20).connect().expect("connect");
     let before = memory("VmRSS");
     let start = Instant::now();
     // Somebody is writing all the time, which the peer never lets come to an end.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use webpubsub::emulator::{Emulator, EventAnswer};
 use webpubsub::{
-    Client, ClientAccess, ClientBuilder, ErrorKind, Event, GroupMessage, Payload, Protocol,
-    Publish, RawJson, Role, SimpleClient,
+    Client, ClientAccess, ClientBuilder, ErrorKind, Event, GroupMessage, KeepAlive, Payload,
+    Protocol, Publish, RawJson, Reconnect, Recovery, Role, SimpleClient,
 };
 
 use crate::support::{
@@ -18,9 +18,8 @@ fn quick(emulator: &Emulator, protocol: Protocol) -> ClientBuilder {
     let ms = Duration::from_millis;
     Client::builder(emulator.url("hub"))
         .protocol(protocol)
-        .recovery_window(Duration::from_secs(20))
-        .recovery_interval(ms(10))
-        .backoff(ms(1), ms(20))
+        .recovery(Recovery::new().give_up_after(Duration::from_secs(20)).attempt_interval(ms(10)))
+        .reconnect(Some(Reconnect::new().backoff(ms(1), ms(20))))
 }
 
 /// One of every kind, and the odd ones.
@@ -257,7 +256,9 @@ fn a_quiet_connection_is_kept_by_pings() {
         let emulator = emulator_with_handler();
         let client = Client::builder(emulator.url("hub"))
             .protocol(protocol)
-            .keep_alive(Duration::from_millis(20), WATCHDOG)
+            .keep_alive(Some(
+                KeepAlive::new().ping_after(Duration::from_millis(20)).dead_after(WATCHDOG),
+            ))
             .connect()
             .expect("connect");
         eventually("answered", || client.stats().last_round_trip.is_some());

@@ -4,7 +4,7 @@
 //! else moves the figure. The flood comes from a hand-made peer that writes one small buffer over
 //! and over, and what the client does not take stays in the kernel: what grows is the client.
 //!
-//! The bound is the one of `ClientBuilder::queue_messages`: so many messages (a greater number while a
+//! The bound is the one of `QueueConfig`: so many messages (a greater number while a
 //! call is in flight), or so many bytes of frames. To it comes what an event takes beside its frame
 //! ([`PER_EVENT`]) and a fixed allowance ([`ALLOWANCE`]) for thread stacks, buffers of the
 //! connection and the allocator's own arenas.
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
-use webpubsub::{Client, ClientBuilder, Event, Overflow, Publish};
+use webpubsub::{Client, ClientBuilder, Event, Overflow, Publish, QueueConfig};
 
 use crate::support::{Fake, RELIABLE, WATCHDOG, eventually, hold, upgrade_by_hand, within};
 
@@ -72,35 +72,41 @@ const CASES: [Case; 7] = [
     },
     Case {
         name: "wait-bytes",
-        build: |builder| builder.queue_messages(1 << 30).queue_bytes(BYTES),
+        build: |builder| {
+            builder.event_queue(Some(QueueConfig::new().max_messages(1 << 30).max_bytes(BYTES)))
+        },
         call: false,
         messages: Some((BYTES / DATA) as u64),
         ends: Ends::Blocked,
     },
     Case {
         name: "drop-newest",
-        build: |builder| builder.overflow(Overflow::DropNewest),
+        build: |builder| {
+            builder.event_queue(Some(QueueConfig::new().overflow(Overflow::DropNewest)))
+        },
         call: false,
         messages: Some(1024),
         ends: Ends::Taken,
     },
     Case {
         name: "disconnect",
-        build: |builder| builder.overflow(Overflow::Disconnect),
+        build: |builder| builder.event_queue(Some(QueueConfig::new().overflow(Overflow::Stop))),
         call: false,
         messages: Some(1024),
         ends: Ends::Stopped,
     },
     Case {
         name: "no-queue",
-        build: ClientBuilder::no_event_queue,
+        build: |builder| builder.event_queue(None),
         call: false,
         messages: Some(0),
         ends: Ends::Taken,
     },
     Case {
         name: "unbounded",
-        build: |builder| builder.queue_messages(1 << 30).queue_bytes(1 << 40),
+        build: |builder| {
+            builder.event_queue(Some(QueueConfig::new().max_messages(1 << 30).max_bytes(1 << 40)))
+        },
         call: false,
         messages: None,
         ends: Ends::Taken,

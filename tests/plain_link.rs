@@ -52,7 +52,7 @@ fn calls_in_flight_and_their_echoes_stay_below_the_limit_of_the_service() {
     let most_unsent = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&most_unsent);
     let fake = Fake::start(move |stream| answer_late(stream, &seen));
-    let builder = Client::builder(fake.url()).protocol(Protocol::Json).no_event_queue();
+    let builder = Client::builder(fake.url()).protocol(Protocol::Json).event_queue(None);
     let client = builder.connect().expect("connect");
     let calls = client.start_all((0..BURSTS * 256).map(|_| Publish::new("g", "x")));
     for (i, call) in calls.expect("start").into_iter().enumerate() {

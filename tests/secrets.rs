@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use webpubsub::emulator::Emulator;
 use webpubsub::{
-    Client, ClientAccess, ConnectionString, Event, Publish, Role, Secret, SimpleClient, UrlSource,
+    Client, ClientAccess, ConnectionString, Event, Proxy, Publish, Reconnect, Recovery, Role,
+    Secret, SimpleClient, TlsConfig, UrlSource,
 };
 
 #[allow(dead_code)] // it serves the other binary too
@@ -125,8 +126,8 @@ fn connect_and_recover(emulator: &Emulator, url: &str, texts: &mut Texts, marks:
     let ms = Duration::from_millis;
     let builder = Client::builder(url)
         .header("X-Gateway-Key", HEADER)
-        .backoff(ms(1), ms(10))
-        .recovery_interval(ms(20));
+        .reconnect(Some(Reconnect::new().backoff(ms(1), ms(10))))
+        .recovery(Recovery::new().attempt_interval(ms(20)));
     texts.note("builder", format!("{builder:?}"));
     let client = builder.connect().expect("connect");
     texts.note("client", format!("{client:?}"));
@@ -218,7 +219,10 @@ fn malformed_input(emulator: &Emulator, url: &str, texts: &mut Texts) {
     texts.error("bad header", &builder.connect().expect_err("bad"));
     let builder = Client::builder(url).header("X", format!("{HEADER}\n"));
     texts.error("bad header", &builder.connect().expect_err("bad"));
-    let builder = Client::builder(url).client_certificate_pem("-", KEY);
+    let tls = TlsConfig::new().client_certificate_pem("-", KEY);
+    texts.note("tls", format!("{tls:?}"));
+    let builder = Client::builder(url).tls(tls);
+    texts.note("builder", format!("{builder:?}"));
     if cfg!(feature = "_tls") {
         texts.error("bad key", &builder.connect().expect_err("bad"));
     }
@@ -263,9 +267,13 @@ fn proxy_failures(url: &str, texts: &mut Texts) {
         format!("socks5://u:{PROXY_PASSWORD}@h"),
         format!("http://u:{PROXY_PASSWORD}@"),
     ] {
-        let builder = Client::builder(url).proxy(proxy.as_str());
-        texts.note("builder", format!("{builder:?}"));
-        texts.error("proxy", &builder.connect().expect_err("refused"));
+        let refused = Proxy::new(proxy).and_then(|proxy| {
+            texts.note("proxy", format!("{proxy:?}"));
+            let builder = Client::builder(url).proxy(Some(proxy));
+            texts.note("builder", format!("{builder:?}"));
+            builder.connect()
+        });
+        texts.error("proxy", &refused.expect_err("refused"));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use webpubsub::emulator::{Emulator, EventAnswer};
-use webpubsub::{Bytes, ClientAccess, ErrorKind, Event, Payload, Role, SimpleClient};
+use webpubsub::{Bytes, ClientAccess, ErrorKind, Event, Payload, Reconnect, Role, SimpleClient};
 
 use crate::support::{WATCHDOG, client, emulator, eventually, next_group_message};
 
@@ -121,8 +121,9 @@ fn without_the_role_the_fixed_group_mode_is_closed_with_1008() {
 fn a_simple_client_reconnects_if_asked() {
     let emulator = emulator();
     let client = SimpleClient::builder(emulator.url("hub"))
-        .auto_reconnect(true)
-        .backoff(Duration::from_millis(1), Duration::from_millis(20))
+        .reconnect(Some(
+            Reconnect::new().backoff(Duration::from_millis(1), Duration::from_millis(20)),
+        ))
         .connect()
         .expect("connect");
     emulator.faults().drop_connections();

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use webpubsub::{Client, ErrorKind, Event, Publish};
+use webpubsub::{Client, ErrorKind, Event, KeepAlive, Publish, Recovery};
 
 use crate::support::peer::{self, Heard};
 use crate::support::{Fake, WATCHDOG, eventually, next_event, threads_named, within};
@@ -36,7 +36,8 @@ fn the_limit_of_the_connected_message_holds() {
         peer::upgrade(&mut stream);
         drip(stream);
     });
-    let builder = Client::builder(fake.url()).step_timeout(ms(400)).connect_timeout(ms(8000));
+    let builder =
+        Client::builder(fake.url()).connect_step_timeout(ms(400)).connect_timeout(ms(8000));
     let start = Instant::now();
     let error = within(WATCHDOG, || builder.connect().expect_err("no `connected`"));
     assert_eq!(error.kind(), ErrorKind::NotConnected, "{error}");
@@ -50,7 +51,8 @@ fn the_limit_of_connecting_covers_all_steps_together() {
         peer::upgrade(&mut stream);
         drip(stream);
     });
-    let builder = Client::builder(fake.url()).step_timeout(ms(2000)).connect_timeout(ms(1200));
+    let builder =
+        Client::builder(fake.url()).connect_step_timeout(ms(2000)).connect_timeout(ms(1200));
     let start = Instant::now();
     let error = within(WATCHDOG, || builder.connect().expect_err("no `connected`"));
     assert_eq!(error.kind(), ErrorKind::NotConnected, "{error}");
@@ -73,8 +75,8 @@ fn a_recovery_try_is_cut_at_its_limit() {
         stream.write_all(&peer::pong()).expect("write");
         crate::support::hold(stream);
     });
-    let builder = Client::builder(fake.url()).recovery_interval(ms(20));
-    let client = builder.recovery_attempt_timeout(ms(300)).connect().expect("connect");
+    let recovery = Recovery::new().attempt_interval(ms(20)).attempt_timeout(ms(300));
+    let client = Client::builder(fake.url()).recovery(recovery).connect().expect("connect");
     let lost = Instant::now();
     while tries.load(SeqCst) < 3 && lost.elapsed() < ms(3000) {
         thread::sleep(ms(5));
@@ -103,8 +105,8 @@ fn a_recovery_try_that_gets_on_is_not_cut() {
         stream.write_all(&peer::pong()).expect("write");
         crate::support::hold(stream);
     });
-    let builder = Client::builder(fake.url()).recovery_interval(ms(20));
-    let client = builder.recovery_attempt_timeout(ms(800)).connect().expect("connect");
+    let recovery = Recovery::new().attempt_interval(ms(20)).attempt_timeout(ms(800));
+    let client = Client::builder(fake.url()).recovery(recovery).connect().expect("connect");
     assert!(matches!(next_event(&client), Event::Connected(_)));
     assert!(matches!(next_event(&client), Event::Recovering(_)));
     assert!(matches!(next_event(&client), Event::ServerMessage(_)));
@@ -124,9 +126,9 @@ fn deadlines_pings_acks_and_stop_keep_their_times() {
         drip(stream);
     });
     let client = Client::builder(fake.url())
-        .keep_alive(ms(50), ms(60_000))
+        .keep_alive(Some(KeepAlive::new().ping_after(ms(50)).dead_after(ms(60_000))))
         .close_timeout(ms(500))
-        .thread_name(NAME)
+        .name(NAME)
         .connect()
         .expect("connect");
     let start = Instant::now();

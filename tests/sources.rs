@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use webpubsub::emulator::Emulator;
 use webpubsub::{
-    Client, ClientAccess, ClientBuilder, ConnectionString, ErrorKind, Event, Publish, Role,
-    SimpleClient, UrlSource,
+    Client, ClientAccess, ClientBuilder, ConnectionString, ErrorKind, Event, Publish, Reconnect,
+    Recovery, Role, SimpleClient, UrlSource,
 };
 
 use crate::support::{emulator, eventually, next_event};
 
 fn quick(source: impl Into<UrlSource>) -> ClientBuilder {
-    Client::builder(source).backoff(Duration::from_millis(1), Duration::from_millis(10))
+    Client::builder(source).reconnect(Some(
+        Reconnect::new().backoff(Duration::from_millis(1), Duration::from_millis(10)),
+    ))
 }
 
 fn lifecycle_until_connected(client: &Client) -> Vec<Event> {
@@ -218,7 +220,7 @@ fn a_token_alone_and_a_ttl_are_modelled_by_the_emulators_clock() {
     );
     let sender = Client::connect(url).expect("connect");
     let receiver = quick(emulator.url("hub"))
-        .recovery_interval(Duration::from_millis(20))
+        .recovery(Recovery::new().attempt_interval(Duration::from_millis(20)))
         .connect()
         .expect("connect");
     receiver.join_group("g").expect("join");

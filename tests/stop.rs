@@ -9,7 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use webpubsub::emulator::{Emulator, StallAt};
-use webpubsub::{Client, ClientBuilder, Event, Publish, UrlSource};
+use webpubsub::{
+    Client, ClientBuilder, Event, Publish, QueueConfig, Reconnect, Recovery, UrlSource,
+};
 
 use crate::support::{WATCHDOG, emulator, eventually, threads_named};
 
@@ -23,9 +25,9 @@ fn quick(builder: ClientBuilder, name: &str) -> ClientBuilder {
     let ms = Duration::from_millis;
     builder
         .protocol(super::RELIABLE)
-        .backoff(ms(20), ms(20))
-        .recovery_interval(ms(20))
-        .thread_name(name)
+        .reconnect(Some(Reconnect::new().backoff(ms(20), ms(20))))
+        .recovery(Recovery::new().attempt_interval(ms(20)))
+        .name(name)
 }
 
 /// Brings a client into a state, stops it in both ways, and looks at what is left.
@@ -37,11 +39,8 @@ fn matrix(state: &str, tls: bool, bring: impl Fn(&Emulator, ClientBuilder) -> Cl
     for way in ["close", "drop"] {
         let emulator = Emulator::builder().tls(tls).start().expect("emulator");
         let name = format!("{NAME}-{}", RUN.fetch_add(1, Ordering::Relaxed));
-        let mut builder = quick(Client::builder(emulator.url("hub")), &name);
-        if let Some(root) = emulator.root_certificate_pem() {
-            builder = builder.root_certificate_pem(root);
-        }
-        let client = bring(&emulator, builder);
+        let builder = Client::builder(emulator.url("hub")).tls(emulator.tls_config());
+        let client = bring(&emulator, quick(builder, &name));
         let events = client.events().clone();
         let start = Instant::now();
         if way == "close" {
@@ -113,9 +112,9 @@ fn open_with_calls_under_way() {
 fn open_with_a_full_queue() {
     matrix("full queue", false, |emulator, builder| {
         let client = builder
-            .queue_messages(1)
-            .queue_messages_in_flight(1)
-            .queue_bytes(1 << 20)
+            .event_queue(Some(
+                QueueConfig::new().max_messages(1).max_messages_during_calls(1).max_bytes(1 << 20),
+            ))
             .connect()
             .expect("connect");
         for _ in 0..50 {
@@ -175,7 +174,10 @@ fn p07_in_backoff_and_in_refused_reconnects() {
     });
     matrix("long backoff", false, |emulator, builder| {
         let hour = Duration::from_secs(3600);
-        let client = builder.backoff(hour, hour).connect().expect("connect");
+        let client = builder
+            .reconnect(Some(Reconnect::new().backoff(hour, hour)))
+            .connect()
+            .expect("connect");
         emulator.faults().close_connections(1008, "");
         wait_for(&client, |e| matches!(e, Event::Reconnecting(_)));
         client

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use webpubsub::emulator::Emulator;
-use webpubsub::{Client, ClientBuilder, Error, ErrorKind, Event, TlsBackend};
+use webpubsub::{
+    Client, ClientBuilder, Error, ErrorKind, Event, Reconnect, Roots, TlsBackend, TlsConfig,
+};
 
 use crate::support::{next_event, next_group_message, shown};
 
@@ -23,11 +25,17 @@ fn root(emulator: &Emulator) -> String {
     emulator.root_certificate_pem().expect("root")
 }
 
-fn builder(emulator: &Emulator, backend: TlsBackend) -> ClientBuilder {
+fn tls(backend: TlsBackend) -> TlsConfig {
+    TlsConfig::new().backend(backend)
+}
+
+fn builder(emulator: &Emulator, tls: TlsConfig) -> ClientBuilder {
     Client::builder(emulator.url("hub"))
-        .tls_backend(backend)
-        .step_timeout(Duration::from_secs(5))
-        .backoff(Duration::from_millis(1), Duration::from_millis(20))
+        .tls(tls)
+        .connect_step_timeout(Duration::from_secs(5))
+        .reconnect(Some(
+            Reconnect::new().backoff(Duration::from_millis(1), Duration::from_millis(20)),
+        ))
 }
 
 fn tls_error(builder: ClientBuilder) -> Error {
@@ -41,19 +49,20 @@ fn tls_error(builder: ClientBuilder) -> Error {
 fn an_unknown_authority_is_refused_and_a_trusted_one_accepted() {
     for backend in BACKENDS {
         let emulator = emulator();
-        let error = tls_error(builder(&emulator, *backend));
+        let error = tls_error(builder(&emulator, tls(*backend)));
         assert!(error.to_string().contains("certificate"), "{error}");
         let other = self::emulator();
-        tls_error(builder(&emulator, *backend).root_certificate_pem(root(&other)));
-        for der in [false, true] {
-            let trusting = builder(&emulator, *backend);
-            let trusting = match der {
-                false => trusting.root_certificate_pem(root(&emulator)),
-                true => {
-                    trusting.root_certificate_der(emulator.root_certificate_der().expect("der"))
-                }
-            };
-            let client = trusting.connect().expect("connect");
+        tls_error(builder(&emulator, tls(*backend).root_certificate_pem(root(&other))));
+        tls_error(builder(&emulator, other.tls_config().backend(*backend)));
+        // Beside the platform's roots, among others, and alone.
+        let both = root(&other) + &root(&emulator);
+        for trusting in [
+            tls(*backend).root_certificate_pem(root(&emulator)),
+            tls(*backend).root_certificate_pem(root(&other)).root_certificate_pem(root(&emulator)),
+            tls(*backend).roots(Roots::AddedOnly).root_certificate_pem(both),
+            emulator.tls_config().backend(*backend),
+        ] {
+            let client = builder(&emulator, trusting).connect().expect("connect");
             client.join_group("g").expect("join");
             client.publish("g", "x").expect("send");
             assert_eq!(next_group_message(&client).text().expect("text"), "x");
@@ -71,8 +80,7 @@ fn a_wrong_host_name_is_refused() {
         let address = ([127, 0, 0, 1], emulator.port()).into();
         let url = emulator.url("hub").replace("127.0.0.1", "other.test");
         let by_name = Client::builder(url)
-            .tls_backend(*backend)
-            .root_certificate_pem(root(&emulator))
+            .tls(emulator.tls_config().backend(*backend))
             .resolver(move |_, _| Ok(vec![address]));
         let error = tls_error(by_name);
         assert!(error.to_string().contains("other.test"), "{error}");
@@ -83,8 +91,8 @@ fn a_wrong_host_name_is_refused() {
 fn the_insecure_switch_accepts_everything() {
     for backend in BACKENDS {
         let emulator = emulator();
-        let client = builder(&emulator, *backend).danger_accept_invalid_certificates(true);
-        client.connect().expect("connect").join_group("g").expect("join");
+        let careless = tls(*backend).danger_accept_invalid_certificates(true);
+        builder(&emulator, careless).connect().expect("connect").join_group("g").expect("join");
     }
 }
 
@@ -94,12 +102,11 @@ fn what_is_no_certificate_is_refused_by_the_builder() {
         let emulator = emulator();
         let key = "-----BEGIN PRIVATE KEY-----\nU0VDUkVU\n-----END PRIVATE KEY-----\n";
         for bad in [
-            builder(&emulator, *backend).root_certificate_pem("nonsense"),
-            builder(&emulator, *backend).root_certificate_der([1, 2, 3]),
-            builder(&emulator, *backend).client_certificate_pem("nonsense", key),
-            builder(&emulator, *backend).client_certificate_pem(root(&emulator), key),
+            tls(*backend).root_certificate_pem("nonsense"),
+            tls(*backend).client_certificate_pem("nonsense", key),
+            tls(*backend).client_certificate_pem(root(&emulator), key),
         ] {
-            let error = bad.connect().expect_err("bad");
+            let error = builder(&emulator, bad).connect().expect_err("bad");
             assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
             assert!(error.to_string().contains("_certificate"), "{error}");
             assert!(!shown(&error).contains("U0VDUkVU"));
@@ -112,11 +119,8 @@ fn what_is_no_certificate_is_refused_by_the_builder() {
 fn an_expired_certificate_is_refused() {
     for backend in BACKENDS {
         let expired = server::Server::start(true);
-        let error = tls_error(
-            Client::builder(expired.url())
-                .tls_backend(*backend)
-                .root_certificate_pem(expired.root_pem.as_str()),
-        );
+        let trusting = tls(*backend).root_certificate_pem(expired.root_pem.as_str());
+        let error = tls_error(Client::builder(expired.url()).tls(trusting));
         let text = shown(&error).to_lowercase();
         assert!(text.contains("expired"), "{text}");
     }
@@ -132,13 +136,11 @@ fn mutual_tls() {
             .start()
             .expect("emulator");
         let (chain, key) = emulator.client_certificate_pem().expect("tls");
-        let with = builder(&emulator, *backend)
-            .root_certificate_pem(root(&emulator))
-            .client_certificate_pem(chain, key);
-        with.connect().expect("connect").join_group("g").expect("join");
+        let trusting = emulator.tls_config().backend(*backend);
+        let with = trusting.clone().client_certificate_pem(chain, key);
+        builder(&emulator, with).connect().expect("connect").join_group("g").expect("join");
         // In TLS 1.3 a client learns of the refusal only with its first read.
-        let without = builder(&emulator, *backend).root_certificate_pem(root(&emulator));
-        let error = without.connect().expect_err("no certificate was shown");
+        let error = builder(&emulator, trusting).connect().expect_err("no certificate was shown");
         assert!(matches!(error.kind(), ErrorKind::Tls | ErrorKind::Upgrade), "{error:?}");
     }
 }
@@ -147,7 +149,7 @@ fn mutual_tls() {
 #[test]
 fn bundled_roots_need_their_feature() {
     let emulator = emulator();
-    let error = builder(&emulator, TlsBackend::Rustls).bundled_roots(true).connect();
+    let error = builder(&emulator, tls(TlsBackend::Rustls).roots(Roots::Bundled)).connect();
     assert!(error.expect_err("no roots").to_string().contains("rustls-bundled-roots"));
 }
 
@@ -155,17 +157,18 @@ fn bundled_roots_need_their_feature() {
 #[test]
 fn bundled_roots_are_trusted_beside_the_programs_own() {
     let emulator = emulator();
-    tls_error(builder(&emulator, TlsBackend::Rustls).bundled_roots(true));
-    let own = builder(&emulator, TlsBackend::Rustls).root_certificate_pem(root(&emulator));
-    own.bundled_roots(true).connect().expect("connect");
+    let bundled = tls(TlsBackend::Rustls).roots(Roots::Bundled);
+    tls_error(builder(&emulator, bundled.clone()));
+    let own = bundled.root_certificate_pem(root(&emulator));
+    builder(&emulator, own).connect().expect("connect");
 }
 
 #[test]
 fn a_stream_that_ends_with_close_notify_or_without_is_a_loss() {
     for backend in BACKENDS {
         let emulator = emulator();
-        let client = builder(&emulator, *backend).root_certificate_pem(root(&emulator)).connect();
-        let client = client.expect("connect");
+        let trusting = emulator.tls_config().backend(*backend);
+        let client = builder(&emulator, trusting).connect().expect("connect");
         client.join_group("g").expect("join");
         assert!(matches!(next_event(&client), Event::Connected(_)));
         for reset in [false, true] {
@@ -213,8 +216,7 @@ fn key_updates_in_mid_stream_lose_nothing() {
 
 fn simple_client(server: &server::Server, backend: TlsBackend) -> webpubsub::SimpleClient {
     webpubsub::SimpleClient::builder(server.url())
-        .tls_backend(backend)
-        .root_certificate_pem(server.root_pem.as_str())
+        .tls(tls(backend).root_certificate_pem(server.root_pem.as_str()))
         .connect()
         .expect("connect")
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use webpubsub::{Client, ClientBuilder, Event, PendingAck, Protocol, Publish};
+use webpubsub::{Client, ClientBuilder, Event, PendingAck, Protocol, Publish, TlsConfig};
 
 use super::cases::{BATCH, WINDOW, protocol_for};
 use super::floor::{LOOK, SEND_EVERY, percentiles, rate};
@@ -15,7 +15,10 @@ use super::support::peer::Peer;
 
 fn builder(peer: &Peer, protocol: Protocol) -> ClientBuilder {
     let builder = Client::builder(peer.url()).protocol(protocol);
-    if peer.pem.is_empty() { builder } else { builder.root_certificate_pem(peer.pem.clone()) }
+    if peer.pem.is_empty() {
+        return builder;
+    }
+    builder.tls(TlsConfig::new().root_certificate_pem(peer.pem.clone()))
 }
 
 fn connect(peer: &Peer) -> Client {
@@ -140,7 +143,7 @@ pub(crate) fn receive(peer: &Peer, flood: &str, size: usize, length: Duration) -
 }
 
 pub(crate) fn receive_on_reader(peer: &Peer, size: usize, length: Duration) -> f64 {
-    let client = builder(peer, Protocol::Json).no_event_queue().connect().expect("connect");
+    let client = builder(peer, Protocol::Json).event_queue(None).connect().expect("connect");
     client.fire_and_forget(Publish::new(format!("flood/plain/{size}"), "")).expect("sent");
     thread::sleep(length / 5);
     let (start, before) = (Instant::now(), client.stats().messages_in);

@@ -115,7 +115,7 @@ fn sleep(peer: &Target, length: Duration) {
     const CLIENTS: usize = 10;
     let connect = |keep_alive| {
         let builder = Client::builder(peer.url());
-        let builder = if keep_alive { builder } else { builder.no_keep_alive() };
+        let builder = if keep_alive { builder } else { builder.keep_alive(None) };
         builder.connect().expect("connect")
     };
     for (keep_alive, name) in [(false, "idle_wake_ups"), (true, "idle_wake_ups_keep_alive")] {

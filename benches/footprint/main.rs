@@ -21,7 +21,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-use webpubsub::{Client, Event, Protocol, Publish};
+use webpubsub::{Client, Event, Protocol, Publish, TlsConfig};
 
 use support::args::Args;
 use support::numbers::{median, min_max, note_machine, show};
@@ -86,7 +86,11 @@ pub(crate) fn spread(name: &str, transport: &str, values: &[f64]) {
 fn connect(peer: &Peer) -> Client {
     let builder = Client::builder(peer.url());
     let pem = &peer.pem;
-    let builder = if pem.is_empty() { builder } else { builder.root_certificate_pem(pem) };
+    let builder = if pem.is_empty() {
+        builder
+    } else {
+        builder.tls(TlsConfig::new().root_certificate_pem(pem))
+    };
     builder.connect().expect("connect")
 }
 

@@ -66,7 +66,7 @@ impl Run {
     fn connect(&self, receives: bool) -> webpubsub::Result<Client> {
         let protocol = if self.options.plain { Protocol::Json } else { Protocol::ReliableJson };
         let builder = Client::builder(self.url.as_str()).protocol(protocol);
-        if receives { builder.connect() } else { builder.no_event_queue().connect() }
+        if receives { builder.connect() } else { builder.event_queue(None).connect() }
     }
 
     fn stopped(&self) -> bool {

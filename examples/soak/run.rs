@@ -7,7 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use webpubsub::emulator::Emulator;
-use webpubsub::{Client, ClientAccess, Overflow, Protocol, Result, Role};
+use webpubsub::{
+    Client, ClientAccess, KeepAlive, Overflow, Protocol, QueueConfig, Reconnect, Recovery, Result,
+    Role,
+};
 
 use super::check::{Entry, Sent};
 use super::faults::{
@@ -272,15 +275,19 @@ fn connect(
         .lifetime(Duration::from_secs(30 * 86_400));
     let mut builder = Client::builder(emulator.url_for(HUB, &access)?)
         .protocol(protocol)
-        .keep_alive(PING, DEAD_AFTER)
-        .recovery_interval(Duration::from_millis(20))
-        .recovery_attempt_timeout(RECOVERY_ATTEMPT)
-        .backoff(Duration::from_millis(10), Duration::from_millis(100));
+        .keep_alive(Some(KeepAlive::new().ping_after(PING).dead_after(DEAD_AFTER)))
+        .recovery(
+            Recovery::new()
+                .attempt_interval(Duration::from_millis(20))
+                .attempt_timeout(RECOVERY_ATTEMPT),
+        )
+        .reconnect(Some(
+            Reconnect::new().backoff(Duration::from_millis(10), Duration::from_millis(100)),
+        ));
     if place >= settings.publishers {
-        builder = builder.queue_messages(QUEUE).queue_messages_in_flight(QUEUE);
-        if drops_messages(place) {
-            builder = builder.overflow(Overflow::DropNewest);
-        }
+        let queue = QueueConfig::new().max_messages(QUEUE).max_messages_during_calls(QUEUE);
+        let overflow = if drops_messages(place) { Overflow::DropNewest } else { Overflow::Wait };
+        builder = builder.event_queue(Some(queue.overflow(overflow)));
     }
     builder.connect()
 }

@@ -5,7 +5,7 @@
 //! - [`reader`]: THE loop: dial, read, hand over, keep time, stop; [`dialer`] opens links for it.
 //! - [`queue`]: the event queue and its bounds.
 //! - [`handle`], [`request`], [`pending`]: what programs call.
-//! - [`builder`], [`options`], [`source`]: settings and where the URL comes from.
+//! - [`builder`], [`options`], [`config`], [`source`]: settings and where the URL comes from.
 //! - [`simple`]: the client without a subprotocol.
 //!
 //! Invariants: the session's lock is never held across a system call, a codec, a channel send or
@@ -13,6 +13,7 @@
 
 mod batch;
 mod builder;
+mod config;
 mod dialer;
 mod handle;
 mod options;
@@ -26,11 +27,11 @@ mod source;
 mod stats;
 
 pub use builder::{ClientBuilder, SimpleClientBuilder};
+pub use config::{KeepAlive, Overflow, QueueConfig, Reconnect, Recovery};
 pub use handle::Client;
 pub use pending::PendingAck;
-pub use queue::Overflow;
 #[cfg(test)]
-pub(crate) use queue::{Limits, Queue};
+pub(crate) use queue::Queue;
 pub use request::{AnyRequest, FireAndForget, JoinGroup, LeaveGroup, Publish, Request, SendEvent};
 pub use simple::SimpleClient;
 pub use source::UrlSource;

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
 
+use super::config::{KeepAlive, QueueConfig, Reconnect, Recovery};
 use super::dialer::{Dials, Setup};
-use super::queue::{Limits, Queue};
+use super::queue::Queue;
 use super::reader::Reader;
 use super::shared::{Shared, internal};
 use super::source::{Kind, Raw, Shape, UrlSource};
@@ -17,33 +18,27 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::Protocol;
 use crate::secret::Secret;
 use crate::session::{self, KeepAliveConfig};
-use crate::transport::{DialOptions, LinkOptions, Proxy, ProxyChoice, Resolver, TlsOptions};
+use crate::transport::{DialOptions, LinkOptions, Proxy, Resolver, TlsConfig};
 
 /// What both builders hold.
 #[derive(Clone)]
 pub(super) struct Options {
     pub(super) source: UrlSource,
     pub(super) session: session::Config,
-    pub(super) limits: Limits,
+    pub(super) keep_alive: Option<KeepAlive>,
+    pub(super) reconnect: Option<Reconnect>,
+    pub(super) recovery: Recovery,
+    pub(super) queue: Option<QueueConfig>,
     pub(super) link: LinkOptions,
-    pub(super) keep_alive: Option<Duration>,
-    pub(super) dead_after: Duration,
     pub(super) token_in_header: bool,
     pub(super) socket_buffer: Option<usize>,
-    pub(super) thread_name: String,
-    pub(super) tls: TlsOptions,
-    pub(super) proxy: ProxyOption,
+    pub(super) name: Option<String>,
+    /// `None`: what all such clients share.
+    pub(super) tls: Option<TlsConfig>,
+    pub(super) proxy: Option<Proxy>,
     pub(super) user_agent: String,
     pub(super) headers: Vec<(String, Secret)>,
     pub(super) resolver: Option<Arc<Resolver>>,
-}
-
-/// As the program gave it; parsed when the client is built.
-#[derive(Clone)]
-pub(super) enum ProxyOption {
-    Environment,
-    None,
-    Url(Secret),
 }
 
 /// Headers that the upgrade sets itself.
@@ -91,10 +86,14 @@ impl fmt::Debug for Options {
         f.debug_struct("Options")
             .field("source", &self.source)
             .field("session", &self.session)
-            .field("queue", &self.limits)
-            .field("link", &self.link)
             .field("keep_alive", &self.keep_alive)
-            .field("dead_after", &self.dead_after)
+            .field("reconnect", &self.reconnect)
+            .field("recovery", &self.recovery)
+            .field("event_queue", &self.queue)
+            .field("link", &self.link)
+            .field("name", &self.name)
+            .field("proxy", &self.proxy)
+            .field("tls", &self.tls)
             .finish_non_exhaustive()
     }
 }
@@ -106,15 +105,16 @@ impl Options {
         Self {
             source,
             session,
-            limits: Limits::default(),
+            keep_alive: Some(KeepAlive::new()),
+            reconnect: Some(Reconnect::new()),
+            recovery: Recovery::new(),
+            queue: Some(QueueConfig::new()),
             link: LinkOptions::default(),
-            keep_alive: Some(Duration::from_secs(10)),
-            dead_after: Duration::from_secs(20),
             token_in_header: false,
             socket_buffer: None,
-            thread_name: "webpubsub".into(),
-            tls: TlsOptions::default(),
-            proxy: ProxyOption::Environment,
+            name: None,
+            tls: None,
+            proxy: Some(Proxy::from_env()),
             user_agent: concat!("webpubsub-rust/", env!("CARGO_PKG_VERSION")).into(),
             headers: Vec::new(),
             resolver: None,
@@ -129,81 +129,82 @@ impl Options {
                 "`max_in_flight` must be 1 to 1000: the service remembers the last 1000 ack ids",
             );
         }
-        if s.max_pending_calls == 0 || s.max_pending_bytes == 0 {
-            return wrong("`max_pending_calls` and `max_pending_bytes` must not be zero");
+        for (setter, value, least) in [
+            ("max_pending_calls", s.max_pending_calls, 1),
+            ("max_pending_bytes", s.max_pending_bytes, 1),
+            ("max_message_bytes", self.link.max_message_size, 1024),
+            ("read_buffer_bytes", self.link.read_buffer_size, 1024),
+        ] {
+            if value < least {
+                return Err(Error::config(format!("`{setter}` must be {least} at least")));
+            }
         }
-        if s.backoff_min > s.backoff_max {
-            return wrong("`backoff`: the shortest delay must not exceed the longest");
+        if s.connect_timeout.is_zero() {
+            return wrong("`connect_timeout` must not be zero");
         }
-        if self.keep_alive.is_some_and(|interval| interval.is_zero()) {
-            return wrong("`keep_alive`: the interval must not be zero; use `no_keep_alive`");
+        if s.step_timeout.is_zero() {
+            return wrong("`connect_step_timeout` must not be zero");
         }
-        if self.keep_alive.is_some_and(|interval| interval >= self.dead_after) {
-            return wrong("`keep_alive`: the dead limit must be longer than the interval");
+        if self.name.as_ref().is_some_and(|name| name.contains('\0')) {
+            return wrong("`name` must not contain a NUL character");
         }
-        if [s.connect_timeout, s.step_timeout, s.recovery_attempt].iter().any(Duration::is_zero) {
-            return wrong("the time limits for connecting must not be zero");
-        }
-        if self.limits.soft == 0 || self.limits.bytes == 0 {
-            return wrong(
-                "`queue_messages` and `queue_bytes` must not be zero; use `no_event_queue`",
-            );
-        }
-        if self.thread_name.contains('\0') {
-            return wrong("`thread_name` must not contain a NUL character");
-        }
-        if self.link.read_buffer_size < 1024 || self.link.max_message_size < 1024 {
-            return wrong("`read_buffer_size` and `max_message_size` must be 1024 at least");
-        }
-        Ok(())
+        self.keep_alive.as_ref().map_or(Ok(()), KeepAlive::check)?;
+        self.reconnect.as_ref().map_or(Ok(()), Reconnect::check)?;
+        self.recovery.check()?;
+        self.queue.as_ref().map_or(Ok(()), QueueConfig::check)
     }
 
     fn dial_options(&self) -> Result<DialOptions> {
         check_headers(&self.user_agent, &self.headers)?;
-        let proxy = match &self.proxy {
-            ProxyOption::Environment => ProxyChoice::Environment,
-            ProxyOption::None => ProxyChoice::None,
-            ProxyOption::Url(url) => ProxyChoice::Fixed(Proxy::parse(url.expose())?),
-        };
+        let tls = self.tls.clone().unwrap_or_else(TlsConfig::shared);
+        tls.check()?;
         Ok(DialOptions {
-            step: self.session.step_timeout,
+            step: self.session.step_timeout.min(YEAR),
             socket_buffer: self.socket_buffer,
-            tls: self.tls.connector()?,
-            proxy,
+            tls,
+            proxy: self.proxy.clone(),
             user_agent: self.user_agent.clone(),
             headers: self.headers.clone(),
         })
     }
 
-    /// A limit that the clock cannot express is a long one.
-    fn bounded(mut self) -> Self {
-        let session = &mut self.session;
-        for limit in [
-            &mut session.connect_timeout,
-            &mut session.step_timeout,
-            &mut session.call_timeout,
-            &mut session.close_timeout,
-            &mut self.dead_after,
-        ] {
-            *limit = (*limit).min(YEAR);
+    /// The settings of the session. A limit that the clock cannot express is a long one.
+    fn session(&self) -> session::Config {
+        let given = &self.session;
+        let mut session = session::Config {
+            connect_timeout: given.connect_timeout.min(YEAR),
+            step_timeout: given.step_timeout.min(YEAR),
+            call_timeout: given.call_timeout.min(YEAR),
+            close_timeout: given.close_timeout.min(YEAR),
+            recovery_window: self.recovery.give_up_after.min(YEAR),
+            recovery_interval: self.recovery.attempt_interval.min(YEAR),
+            recovery_attempt: self.recovery.attempt_timeout.min(YEAR),
+            auto_reconnect: self.reconnect.is_some(),
+            ..given.clone()
+        };
+        if let Some(reconnect) = &self.reconnect {
+            session.backoff_min = reconnect.shortest.min(YEAR);
+            session.backoff_max = reconnect.longest.min(YEAR);
+            session.max_reconnect_attempts = reconnect.max_attempts;
+            session.rejoin = reconnect.rejoin_groups;
+            session.resend_on_new_connection = reconnect.resend_calls;
         }
-        self.keep_alive = self.keep_alive.map(|interval| interval.min(YEAR));
-        self
+        session
     }
 
-    /// Checks everything, starts the thread and waits for the first connection.
-    pub(super) fn connect(self, protocol: Option<Protocol>, raw: Raw) -> Result<Arc<Shared>> {
-        self.check()?;
-        self.bounded().connect_checked(protocol, raw)
+    fn keep_alive(&self) -> KeepAliveConfig {
+        let KeepAlive { ping_after, dead_after } = self.keep_alive.clone().unwrap_or_default();
+        let interval = self.keep_alive.is_some().then(|| ping_after.min(YEAR));
+        KeepAliveConfig { interval, dead_after: dead_after.min(YEAR) }
     }
 
-    fn connect_checked(self, protocol: Option<Protocol>, raw: Raw) -> Result<Arc<Shared>> {
+    /// How this client connects; checks what has to do with that.
+    fn dials(&self, protocol: Option<Protocol>, raw: Raw) -> Result<Dials> {
         let shape = Shape {
             subprotocol: protocol.map(Protocol::name),
             token_in_header: self.token_in_header,
             raw,
         };
-        // Nothing is started before the configuration is known to be good.
         match &self.source.0 {
             Kind::Fixed(url) => drop(shape.new_connection(url.expose())?),
             Kind::Minted { from, hub, access } => {
@@ -211,24 +212,32 @@ impl Options {
             }
             Kind::Provider(_) => {}
         }
-        let dials = Dials::new(Setup {
+        Ok(Dials::new(Setup {
             source: self.source.clone(),
             shape,
             dial: self.dial_options()?,
             resolver: self.resolver.clone(),
             link: self.link.clone(),
-        });
-        let keep_alive = KeepAliveConfig { interval: self.keep_alive, dead_after: self.dead_after };
-        let limit = self.session.connect_timeout + GRACE;
+        }))
+    }
+
+    /// Checks everything, starts the thread and waits for the first connection.
+    pub(super) fn connect(self, protocol: Option<Protocol>, raw: Raw) -> Result<Arc<Shared>> {
+        // Nothing is started before the configuration is known to be good.
+        self.check()?;
+        let dials = self.dials(protocol, raw)?;
+        let session = self.session();
+        let keep_alive = self.keep_alive();
+        let limit = session.connect_timeout + GRACE;
         let calls = Arc::new(AtomicUsize::new(0));
-        let (queue, events) = Queue::new(self.limits, Arc::clone(&calls));
-        let (shared, alive) = Shared::new(protocol, self.session, events, calls)?;
+        let (queue, events) = Queue::new(self.queue, Arc::clone(&calls));
+        let (shared, alive) = Shared::new(protocol, session, events, calls)?;
         let (ready, first) = bounded(1);
         // On the heap, because a thread's stack keeps what was ever moved over it.
         let reader = Reader::new(Arc::clone(&shared), dials, keep_alive, queue, ready, alive);
         let reader = Box::new(reader);
         let thread = thread::Builder::new()
-            .name(self.thread_name)
+            .name(self.name.unwrap_or_else(|| "webpubsub".into()))
             .spawn(move || reader.run())
             .map_err(|e| {
                 Error::new(ErrorKind::Internal, "the client's thread could not be started")

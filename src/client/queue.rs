@@ -9,52 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
+use super::config::{Overflow, QueueConfig};
 use crate::message::Event;
 use crate::session::{Bound, EventQueue, HOLD_BYTES, HOLD_MESSAGES, Room};
-
-/// What happens to messages when the event queue is full. See
-/// [`ClientBuilder::queue_messages`](crate::ClientBuilder::queue_messages).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Overflow {
-    /// Messages wait. The client reads on for up to 1000 messages or 16 MiB beyond the bound and then
-    /// stops reading, so the service feels it. Nothing is lost, but a reliable consumer that falls
-    /// some 2000 messages behind loses its session to the service's own limit of 1000
-    /// unacknowledged messages. (If connection after connection is lost for good while nobody takes
-    /// events, messages are dropped at last, and [`Event::Lagged`] says how many.)
-    #[default]
-    Wait,
-    /// New messages are dropped and counted; [`Event::Lagged`] stands where they would have been, at
-    /// the latest half a second after the queue has room again.
-    DropNewest,
-    /// The client stops; [`Event::Stopped`] says why.
-    Disconnect,
-}
-
-/// The bounds of the event queue.
-#[derive(Debug, Clone)]
-pub(crate) struct Limits {
-    /// Messages, while no call is in flight.
-    pub(crate) soft: usize,
-    /// Messages, while a call is in flight: its ack must be read.
-    pub(crate) hard: usize,
-    pub(crate) bytes: usize,
-    pub(crate) overflow: Overflow,
-    /// Without a queue all messages and events are discarded.
-    pub(crate) off: bool,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            soft: 1024,
-            hard: 16 * 1024,
-            bytes: 64 * 1024 * 1024,
-            overflow: Overflow::Wait,
-            off: false,
-        }
-    }
-}
 
 /// One of this many messages looks at the channel's length.
 const LOOK_EVERY: usize = 64;
@@ -64,7 +21,9 @@ pub(crate) struct Queue {
     events: Sender<Event>,
     /// For its length only.
     receiver: Receiver<Event>,
-    limits: Limits,
+    limits: QueueConfig,
+    /// Without a queue all messages and events are discarded.
+    off: bool,
     /// How many calls have not ended.
     calls: Arc<AtomicUsize>,
     /// The sizes of the last `receiver.len()` events, oldest first; `None` for lifecycle events,
@@ -80,12 +39,17 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    pub(crate) fn new(limits: Limits, calls: Arc<AtomicUsize>) -> (Self, Receiver<Event>) {
+    /// `None`: no queue.
+    pub(crate) fn new(
+        config: Option<QueueConfig>,
+        calls: Arc<AtomicUsize>,
+    ) -> (Self, Receiver<Event>) {
         let (events, receiver) = unbounded();
         let queue = Self {
             events,
             receiver: receiver.clone(),
-            limits,
+            off: config.is_none(),
+            limits: config.unwrap_or_default(),
             calls,
             sizes: VecDeque::new(),
             messages: 0,
@@ -119,16 +83,16 @@ impl Queue {
     }
 
     fn is_full(&self, bound: Bound) -> bool {
-        let hard = self.limits.hard.max(self.limits.soft);
+        let hard = self.limits.max_messages_during_calls.max(self.limits.max_messages);
         match bound {
             Bound::LastCall => {
                 self.messages >= hard + HOLD_MESSAGES
-                    || self.bytes >= self.limits.bytes + HOLD_BYTES
+                    || self.bytes >= self.limits.max_bytes + HOLD_BYTES
             }
-            Bound::Normal if self.bytes >= self.limits.bytes || self.messages >= hard => true,
+            Bound::Normal if self.bytes >= self.limits.max_bytes || self.messages >= hard => true,
             // The soft bound yields while a call is in flight: its ack comes behind the messages.
             Bound::Normal => {
-                self.messages >= self.limits.soft
+                self.messages >= self.limits.max_messages
                     && (self.limits.overflow != Overflow::Wait
                         || self.calls.load(Ordering::Relaxed) == 0)
             }
@@ -138,14 +102,14 @@ impl Queue {
 
 impl EventQueue for Queue {
     fn room(&mut self, bound: Bound) -> Room {
-        if self.limits.off || self.ended {
+        if self.off || self.ended {
             return Room::Discard;
         }
         // Asking the channel for its length disturbs the receiver, so it is done now and then, and
         // at the bounds.
         if self.sizes.len() >= self.look_at
-            || self.messages >= self.limits.soft
-            || self.bytes >= self.limits.bytes
+            || self.messages >= self.limits.max_messages
+            || self.bytes >= self.limits.max_bytes
         {
             self.forget_taken();
             self.look_at = self.sizes.len() + LOOK_EVERY;
@@ -154,12 +118,12 @@ impl EventQueue for Queue {
             _ if !self.is_full(bound) => Room::Yes,
             Overflow::Wait => Room::Wait,
             Overflow::DropNewest => Room::Drop,
-            Overflow::Disconnect => Room::Stop,
+            Overflow::Stop => Room::Stop,
         }
     }
 
     fn push(&mut self, event: Event, size: Option<usize>) {
-        if self.limits.off || self.ended {
+        if self.off || self.ended {
             return;
         }
         self.ended = matches!(event, Event::Stopped(_));
@@ -188,8 +152,9 @@ mod tests {
 
     fn queue(overflow: Overflow) -> (Queue, Receiver<Event>, Arc<AtomicUsize>) {
         let calls = Arc::new(AtomicUsize::new(0));
-        let limits = Limits { soft: 2, hard: 4, bytes: 100, overflow, off: false };
-        let (queue, events) = Queue::new(limits, Arc::clone(&calls));
+        let config =
+            QueueConfig { max_messages: 2, max_messages_during_calls: 4, max_bytes: 100, overflow };
+        let (queue, events) = Queue::new(Some(config), Arc::clone(&calls));
         (queue, events, calls)
     }
 
@@ -258,7 +223,7 @@ mod tests {
         for (overflow, answer) in [
             (Overflow::Wait, Room::Wait),
             (Overflow::DropNewest, Room::Drop),
-            (Overflow::Disconnect, Room::Stop),
+            (Overflow::Stop, Room::Stop),
         ] {
             let (mut q, _events, calls) = queue(overflow);
             q.push(message(), Some(1));

@@ -26,7 +26,7 @@ use crate::session::{CallKind, Key};
 ///
 /// Threads, cloning and the end are as with [`Client`](crate::Client). A lost connection ends the
 /// client ([`Event::Disconnected`] has close code and reason), unless
-/// [`SimpleClientBuilder::auto_reconnect`] was asked for.
+/// [`SimpleClientBuilder::reconnect`] was asked for.
 #[derive(Clone)]
 pub struct SimpleClient(Arc<Handle>);
 

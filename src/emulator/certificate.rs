@@ -17,7 +17,6 @@ use crate::transport::Wire;
 pub(super) struct Certificate {
     acceptor: Acceptor,
     pub(super) root_pem: String,
-    pub(super) root_der: Vec<u8>,
     /// For clients, where the emulator asks for a certificate.
     pub(super) client_pem: (String, Secret),
 }
@@ -35,7 +34,6 @@ impl Certificate {
             acceptor: acceptor(&made, mutual)?,
             client_pem: (made.client_pem, Secret::new(made.client_key_pem)),
             root_pem: made.root_pem,
-            root_der: made.root_der,
         })
     }
 
@@ -88,6 +86,7 @@ fn acceptor(made: &Made, mutual: bool) -> Result<Acceptor> {
 /// Everything as text, whoever serves it.
 struct Made {
     root_pem: String,
+    #[cfg(feature = "rustls")]
     root_der: Vec<u8>,
     leaf_pem: String,
     leaf_key_pem: String,
@@ -111,6 +110,7 @@ impl Made {
             signed(Vec::new(), "a client", ExtendedKeyUsagePurpose::ClientAuth, &issuer)?;
         Ok(Self {
             root_pem: root_certificate.pem(),
+            #[cfg(feature = "rustls")]
             root_der: root_certificate.der().to_vec(),
             leaf_pem,
             leaf_key_pem,

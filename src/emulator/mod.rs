@@ -90,6 +90,7 @@ use crate::error::{Error, Result};
 use crate::message::{Metadata, Payload};
 use crate::protocol::rules;
 use crate::secret::Secret;
+use crate::transport::{Roots, TlsConfig};
 
 /// A running emulator of the service; see the [module](self).
 pub struct Emulator {
@@ -172,13 +173,22 @@ impl Emulator {
         None
     }
 
-    /// The same in DER.
-    #[must_use]
-    pub fn root_certificate_der(&self) -> Option<Vec<u8>> {
-        #[cfg(feature = "_tls")]
-        return self.server.shared.certificate.as_ref().map(|c| c.root_der.clone());
-        #[cfg(not(feature = "_tls"))]
-        None
+    /// What a client trusts that connects to this emulator: with TLS its root certificate and
+    /// nothing else, without the defaults.
+    ///
+    /// ```
+    /// # use webpubsub::Client;
+    /// # use webpubsub::emulator::Emulator;
+    /// # fn main() -> webpubsub::Result<()> {
+    /// let emulator = Emulator::builder().tls(cfg!(feature = "native-tls")).start()?;
+    /// let client = Client::builder(emulator.url("chat")).tls(emulator.tls_config()).connect()?;
+    /// # client.close() }
+    /// ```
+    pub fn tls_config(&self) -> TlsConfig {
+        match self.root_certificate_pem() {
+            Some(pem) => TlsConfig::new().roots(Roots::AddedOnly).root_certificate_pem(pem),
+            None => TlsConfig::new(),
+        }
     }
 
     /// A certificate and its key (PEM) that the emulator accepts from clients, with TLS only.

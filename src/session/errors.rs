@@ -75,7 +75,7 @@ pub(super) fn explained(error: Error, queue_full: Option<usize>) -> Error {
 fn nothing_is_read(unread: usize) -> String {
     format!(
         "the event queue is full ({unread} unread), so reading from the connection falls behind or \
-         has stopped: read `events()`, or use `no_event_queue` or `no_echo`"
+         has stopped: read `events()`, or use `event_queue(None)` or `no_echo`"
     )
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::checker::Checker;
 use super::network::{Link, Up};
 use super::schedule::{ClientSetup, Consume, DialFate};
-use crate::client::{Limits, Queue};
+use crate::client::{Queue, QueueConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Ack, Event};
 use crate::protocol::{Decoder, Frame, Upstream, encode_upstream};
@@ -110,13 +110,11 @@ impl Client {
             None => (None, Duration::from_secs(20)),
         };
         let calls = Arc::new(AtomicUsize::new(0));
-        let limits = Limits {
-            soft: setup.soft,
-            hard: setup.hard,
-            overflow: setup.overflow,
-            ..Limits::default()
-        };
-        let (queue, events) = Queue::new(limits, Arc::clone(&calls));
+        let queue = QueueConfig::new()
+            .max_messages(setup.soft)
+            .max_messages_during_calls(setup.hard)
+            .overflow(setup.overflow);
+        let (queue, events) = Queue::new(Some(queue), Arc::clone(&calls));
         Self {
             index,
             decoder: Decoder::new(setup.protocol),

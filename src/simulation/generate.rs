@@ -106,7 +106,7 @@ impl Generator {
         let overflow = match self.rng.random_range(0..10) {
             _ if calm => Overflow::Wait,
             0..2 => Overflow::DropNewest,
-            2 if small => Overflow::Disconnect,
+            2 if small => Overflow::Stop,
             _ => Overflow::Wait,
         };
         let (soft, hard) = if small { (4, 8) } else { (1024, 16 * 1024) };

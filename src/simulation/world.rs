@@ -399,5 +399,5 @@ fn may_stop(client: &Client) -> bool {
     client.closed_by_program
         || !setup.auto_reconnect
         || client.trouble > 0
-        || setup.overflow == crate::client::Overflow::Disconnect
+        || setup.overflow == crate::client::Overflow::Stop
 }

@@ -7,7 +7,7 @@ use socket2::SockRef;
 
 use super::address::{self, Lookup};
 use super::options::DialOptions;
-use super::proxy::{self, Proxy};
+use super::proxy::{self, HttpProxy};
 use super::stop::Stop;
 use super::target::Target;
 use super::upgrade;
@@ -26,7 +26,10 @@ pub(crate) fn dial(
     stop: &Stop,
 ) -> Result<(Wire, Vec<u8>)> {
     let step = || deadline.min(Instant::now() + options.step);
-    let via = options.proxy.for_target(target)?;
+    let via = match &options.proxy {
+        Some(proxy) => proxy.for_target(target)?,
+        None => None,
+    };
     let (host, port) = match &via {
         Some(proxy) => (proxy.host.as_str(), proxy.port),
         None => (target.host.as_str(), target.port),
@@ -62,7 +65,7 @@ fn connect_error(host: &str, e: std::io::Error) -> Error {
 
 fn tunnel(
     socket: TcpStream,
-    proxy: &Proxy,
+    proxy: &HttpProxy,
     target: &Target,
     deadline: Instant,
 ) -> Result<TcpStream> {

@@ -33,12 +33,11 @@ pub(crate) use frame::encode_frame;
 pub(crate) use link::Flushed;
 pub(crate) use link::{Link, LinkOptions, Role};
 pub(crate) use options::DialOptions;
-pub(crate) use proxy::{Proxy, ProxyChoice};
+pub use proxy::Proxy;
 pub(crate) use reader::{Incoming, LinkReader, Lost};
 pub(crate) use stop::{Helper, HelperError, Stop};
 pub(crate) use target::Target;
-pub use tls::TlsBackend;
-pub(crate) use tls::{Root, TlsOptions};
+pub use tls::{Roots, TlsBackend, TlsConfig};
 pub(crate) use wait::{Waker, wait};
 #[cfg(feature = "emulator")]
 pub(crate) use wait::{has_ended, wait_to_read};

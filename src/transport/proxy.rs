@@ -16,24 +16,86 @@ use crate::secret::Secret;
 /// A proxy's answer has a short head; one that has not ended by then is none.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// An HTTP proxy.
+/// The HTTP proxy that a client goes through, by a CONNECT tunnel.
+///
+/// ```
+/// # fn main() -> webpubsub::Result<()> {
+/// use webpubsub::{Client, Proxy};
+///
+/// let proxy = Proxy::new("http://user:password@proxy.corp:3128")?;
+/// let builder = Client::builder("wss://…").proxy(Some(proxy)); // the environment does not matter
+/// let builder = Client::builder("wss://…").proxy(None); // and here nothing is between
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Proxy(Choice);
+
+#[derive(Clone)]
+enum Choice {
+    Environment,
+    Fixed(HttpProxy),
+}
+
+impl Proxy {
+    /// This proxy: `http://[USER:PASSWORD@]HOST[:PORT]`, with Basic credentials if it has them. The
+    /// port is 80 if there is none; the scheme may be missing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if the URL is not of that form. The error does not repeat it.
+    pub fn new(url: impl Into<Secret>) -> Result<Self> {
+        Ok(Self(Choice::Fixed(HttpProxy::parse(url.into().expose())?)))
+    }
+
+    /// By the environment, which is looked at for each connection: `HTTPS_PROXY` is for `wss`,
+    /// `HTTP_PROXY` for `ws`, `ALL_PROXY` for both; `NO_PROXY` lists exceptions (`*`, hosts with all
+    /// below them, each with an optional port); lower-case names come first. Loopback hosts are never
+    /// proxied this way. A value that is no proxy fails the attempt to connect, with
+    /// [`ErrorKind::Config`].
+    #[must_use]
+    pub fn from_env() -> Self {
+        Self(Choice::Environment)
+    }
+
+    /// The proxy for a target, if one is to be used.
+    pub(super) fn for_target(&self, target: &Target) -> Result<Option<HttpProxy>> {
+        match &self.0 {
+            Choice::Fixed(proxy) => Ok(Some(proxy.clone())),
+            Choice::Environment => {
+                from_environment(target, |name| std::env::var(name).ok().filter(|v| !v.is_empty()))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Choice::Environment => f.write_str("Proxy(from the environment)"),
+            Choice::Fixed(proxy) => write!(f, "Proxy({proxy:?})"),
+        }
+    }
+}
+
+/// One whose address is known.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Proxy {
+pub(super) struct HttpProxy {
     pub(super) host: String,
     pub(super) port: u16,
     /// The value of `Proxy-Authorization`.
     credentials: Option<Secret>,
 }
 
-impl fmt::Debug for Proxy {
+/// Without the credentials.
+impl fmt::Debug for HttpProxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Proxy({}:{})", self.host, self.port)
+        write!(f, "{}:{}", self.host, self.port)
     }
 }
 
-impl Proxy {
+impl HttpProxy {
     /// `http://[USER:PASSWORD@]HOST[:PORT]`; the scheme may be missing.
-    pub(crate) fn parse(text: &str) -> Result<Self> {
+    fn parse(text: &str) -> Result<Self> {
         // No text of these errors repeats the URL, which may hold a password.
         let bad = |rule: &str| {
             Error::config(format!(
@@ -87,35 +149,12 @@ fn percent_decode(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Which proxy a client uses.
-#[derive(Debug, Clone, Default)]
-pub(crate) enum ProxyChoice {
-    /// By the environment, looked at for each connection.
-    #[default]
-    Environment,
-    Fixed(Proxy),
-    None,
-}
-
-impl ProxyChoice {
-    /// The proxy for a target, if one is to be used.
-    pub(super) fn for_target(&self, target: &Target) -> Result<Option<Proxy>> {
-        match self {
-            Self::None => Ok(None),
-            Self::Fixed(proxy) => Ok(Some(proxy.clone())),
-            Self::Environment => {
-                from_environment(target, |name| std::env::var(name).ok().filter(|v| !v.is_empty()))
-            }
-        }
-    }
-}
-
 /// `HTTPS_PROXY` for `wss`, `HTTP_PROXY` for `ws`, then `ALL_PROXY`; `NO_PROXY` excepts hosts. The
 /// lower-case names come first. Loopback hosts are never proxied this way.
 fn from_environment(
     target: &Target,
     variable: impl Fn(&str) -> Option<String>,
-) -> Result<Option<Proxy>> {
+) -> Result<Option<HttpProxy>> {
     let get = |name: &str| variable(&name.to_ascii_lowercase()).or_else(|| variable(name));
     let special = if target.tls { "HTTPS_PROXY" } else { "HTTP_PROXY" };
     let Some((name, text)) =
@@ -128,7 +167,7 @@ fn from_environment(
     if excepted || is_loopback(&target.host) {
         return Ok(None);
     }
-    let proxy = Proxy::parse(&text).map_err(|e| {
+    let proxy = HttpProxy::parse(&text).map_err(|e| {
         Error::config(format!("the environment variable {name} is no usable proxy")).with_source(e)
     })?;
     Ok(Some(proxy))
@@ -164,7 +203,7 @@ fn is_excepted(list: &str, host: &str, port: u16) -> bool {
 /// Asks the proxy on the other end of `wire` for a tunnel to the target.
 pub(super) fn tunnel(
     wire: &mut Wire,
-    proxy: &Proxy,
+    proxy: &HttpProxy,
     target: &Target,
     deadline: Instant,
 ) -> Result<()> {
@@ -210,7 +249,7 @@ pub(super) fn tunnel(
         .with_http_status(status))
 }
 
-fn request(proxy: &Proxy, target: &Target) -> String {
+fn request(proxy: &HttpProxy, target: &Target) -> String {
     let to = format!("{}:{}", target.host, target.port);
     let mut request = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n");
     if let Some(credentials) = &proxy.credentials {
@@ -230,14 +269,15 @@ mod tests {
 
     #[test]
     fn proxy_urls() {
-        let p = Proxy::parse("http://us%40er:p%3Aw@proxy.corp:3128/").expect("good");
+        let p = HttpProxy::parse("http://us%40er:p%3Aw@proxy.corp:3128/").expect("good");
         assert_eq!((p.host.as_str(), p.port), ("proxy.corp", 3128));
         let expected = format!("Basic {}", BASE64.encode(b"us@er:p:w"));
         assert_eq!(p.credentials.as_ref().map(Secret::expose), Some(expected.as_str()));
-        assert_eq!(format!("{p:?}"), "Proxy(proxy.corp:3128)");
-        assert_eq!(Proxy::parse("proxy:8080").expect("good").port, 8080);
+        let shown = Proxy::new("http://u:SECRET@proxy.corp:3128").expect("good");
+        assert_eq!(format!("{shown:?}"), "Proxy(proxy.corp:3128)");
+        assert_eq!(HttpProxy::parse("proxy:8080").expect("good").port, 8080);
         for bad in ["", "socks5://SECRET@h", "https://h:1", "http://h/SECRET", "http://u:SECRET@"] {
-            let e = Proxy::parse(bad).expect_err(bad);
+            let e = Proxy::new(bad).expect_err(bad);
             assert_eq!(e.kind(), ErrorKind::Config);
             assert!(!format!("{e} {e:?}").contains("SECRET"), "{e:?}");
         }

@@ -163,7 +163,7 @@ impl LinkReader {
                 Some(1009),
                 Error::new(
                     ErrorKind::Disconnected,
-                    "a message was larger than the limit of this client (`max_message_size`)",
+                    "a message was larger than the limit of this client (`max_message_bytes`)",
                 )
                 .with_source(e),
             ),

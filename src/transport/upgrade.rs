@@ -263,8 +263,8 @@ mod tests {
         let options = DialOptions {
             step: Duration::ZERO,
             socket_buffer: None,
-            tls: crate::transport::TlsOptions::default().connector().expect("tls"),
-            proxy: crate::transport::ProxyChoice::None,
+            tls: crate::transport::TlsConfig::new(),
+            proxy: None,
             user_agent: "agent/1".into(),
             headers: vec![("X-One".into(), "1".into())],
         };

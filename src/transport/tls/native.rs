@@ -9,38 +9,32 @@ use native_tls::{
 };
 
 use super::super::wire::{Wire, chunk, read_socket};
-use super::{Engine, Root, TlsOptions};
+use super::Engine;
+use super::config::{Roots, Settings, bad_identity, bad_root};
 use crate::error::{Error, Result};
 
-pub(super) fn connector(options: &TlsOptions) -> Result<TlsConnector> {
+pub(super) fn connector(settings: &Settings) -> Result<TlsConnector> {
     let mut builder = TlsConnector::builder();
     builder.min_protocol_version(Some(Protocol::Tlsv12));
-    for root in &options.roots {
-        let parsed = match root {
-            Root::Pem(pem) => bundle(pem),
-            Root::Der(der) => Certificate::from_der(der).map(|one| vec![one]),
-        };
-        let parsed = parsed.map_err(|e| {
-            Error::config("`root_certificate`: this is not a certificate in the form it says")
-                .with_source(e)
-        })?;
-        for certificate in parsed {
+    match settings.roots {
+        Roots::Platform => {}
+        Roots::AddedOnly => drop(builder.disable_built_in_roots(true)),
+        Roots::Bundled => {
+            return Err(Error::config(
+                "`TlsConfig::roots`: `Roots::Bundled` needs the back end rustls",
+            ));
+        }
+    }
+    for pem in &settings.added {
+        for certificate in bundle(pem).map_err(|e| bad_root().with_source(e))? {
             builder.add_root_certificate(certificate);
         }
     }
-    if let Some((chain, key)) = &options.identity {
+    if let Some((chain, key)) = &settings.identity {
         let identity = Identity::from_pkcs8(chain.as_bytes(), key.expose().as_bytes());
-        builder.identity(identity.map_err(|_| {
-            // The parser's error could quote the key.
-            Error::config(
-                "`client_certificate`: a PEM certificate chain and its PKCS#8 PEM key are needed",
-            )
-        })?);
+        builder.identity(identity.map_err(|_| bad_identity())?);
     }
-    if options.bundled_roots {
-        return Err(Error::config("`bundled_roots` needs the rustls back end"));
-    }
-    if options.accept_invalid {
+    if settings.accept_invalid {
         builder.danger_accept_invalid_certs(true).danger_accept_invalid_hostnames(true);
     }
     builder.build().map_err(|e| Error::config("the TLS library could not be set up").with_source(e))

@@ -9,10 +9,14 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, Connection, DigitallySignedStruct, SignatureScheme};
+use rustls::{
+    ClientConfig, ClientConnection, Connection, DigitallySignedStruct, RootCertStore,
+    SignatureScheme,
+};
 
 use super::super::wire::{CHUNK, Wire, chunk, read_socket, write_socket};
-use super::{Engine, Root, TlsOptions};
+use super::Engine;
+use super::config::{Roots, Settings, bad_identity, bad_root};
 use crate::error::{Error, Result};
 
 /// Named here, so that it does not matter what else is in the program's tree.
@@ -20,78 +24,74 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-pub(super) fn connector(options: &TlsOptions) -> Result<Arc<ClientConfig>> {
+pub(super) fn connector(settings: &Settings) -> Result<Arc<ClientConfig>> {
     let setup =
         |e: rustls::Error| Error::config("the TLS library could not be set up").with_source(e);
-    let roots = roots(&options.roots)?;
+    let added = certificates(&settings.added)?;
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(setup)?;
-    let builder = if options.accept_invalid {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAll(provider())))
-    } else if options.bundled_roots {
-        builder.with_root_certificates(bundled(roots)?)
-    } else {
-        let verifier = rustls_platform_verifier::Verifier::new_with_extra_roots(roots, provider())
-            .map_err(setup)?;
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+    let builder = match settings.roots {
+        _ if settings.accept_invalid => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAll(provider())))
+        }
+        Roots::Platform => {
+            let verifier =
+                rustls_platform_verifier::Verifier::new_with_extra_roots(added, provider())
+                    .map_err(setup)?;
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+        }
+        Roots::Bundled => builder.with_root_certificates(store(bundled()?, added)?),
+        Roots::AddedOnly => builder.with_root_certificates(store(RootCertStore::empty(), added)?),
     };
-    let config = match &options.identity {
+    let config = match &settings.identity {
         None => builder.with_no_client_auth(),
         Some((chain, key)) => {
-            // No source: a parser's error could quote the key.
-            let bad = || {
-                Error::config(
-                    "`client_certificate`: a PEM certificate chain and its PKCS#8 PEM key are \
-                     needed",
-                )
-            };
             let chain: Vec<_> = CertificateDer::pem_slice_iter(chain.as_bytes())
                 .collect::<std::result::Result<_, _>>()
-                .map_err(|_| bad())?;
-            let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes()).map_err(|_| bad())?;
-            builder.with_client_auth_cert(chain, key).map_err(|_| bad())?
+                .map_err(|_| bad_identity())?;
+            let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes());
+            let key = key.map_err(|_| bad_identity())?;
+            builder.with_client_auth_cert(chain, key).map_err(|_| bad_identity())?
         }
     };
     Ok(Arc::new(config))
 }
 
-fn roots(roots: &[Root]) -> Result<Vec<CertificateDer<'static>>> {
+/// The certificates that the program has added. What is none at all is found here and not at the
+/// first handshake.
+fn certificates(added: &[String]) -> Result<Vec<CertificateDer<'static>>> {
     let mut all = Vec::new();
-    let bad = || Error::config("`root_certificate`: this is not a certificate in the form it says");
-    for root in roots {
-        match root {
-            Root::Der(der) => all.push(CertificateDer::from(der.clone())),
-            Root::Pem(pem) => {
-                let before = all.len();
-                for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-                    all.push(certificate.map_err(|e| bad().with_source(e))?);
-                }
-                if all.len() == before {
-                    return Err(bad());
-                }
-            }
+    for pem in added {
+        let before = all.len();
+        for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+            all.push(certificate.map_err(|e| bad_root().with_source(e))?);
+        }
+        if all.len() == before {
+            return Err(bad_root());
         }
     }
-    // What is not a certificate at all is found here and not at the first handshake.
-    let mut store = rustls::RootCertStore::empty();
-    for certificate in &all {
-        store.add(certificate.clone()).map_err(|e| bad().with_source(e))?;
-    }
+    store(RootCertStore::empty(), all.clone())?;
     Ok(all)
 }
 
-#[cfg(feature = "rustls-bundled-roots")]
-fn bundled(extra: Vec<CertificateDer<'static>>) -> Result<rustls::RootCertStore> {
-    let mut store = rustls::RootCertStore::empty();
-    store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    store.add_parsable_certificates(extra);
+fn store(mut store: RootCertStore, added: Vec<CertificateDer<'static>>) -> Result<RootCertStore> {
+    for certificate in added {
+        store.add(certificate).map_err(|e| bad_root().with_source(e))?;
+    }
     Ok(store)
 }
 
+#[cfg(feature = "rustls-bundled-roots")]
+fn bundled() -> Result<RootCertStore> {
+    Ok(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect())
+}
+
 #[cfg(not(feature = "rustls-bundled-roots"))]
-fn bundled(_: Vec<CertificateDer<'static>>) -> Result<rustls::RootCertStore> {
-    Err(Error::config("`bundled_roots` needs the feature `rustls-bundled-roots`"))
+fn bundled() -> Result<RootCertStore> {
+    Err(Error::config(
+        "`TlsConfig::roots`: `Roots::Bundled` needs the feature `rustls-bundled-roots`",
+    ))
 }
 
 /// An established (or beginning) TLS connection and the ciphertext that it has not taken yet.
