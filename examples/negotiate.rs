@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use webpubsub::emulator::Emulator;
-use webpubsub::{Client, ClientAccess, Event, Reconnect, Role, UrlSource};
+use webpubsub::{Attempt, Client, ClientAccess, Event, Reconnect, Role, UrlSource};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -27,7 +27,7 @@ fn main() -> Result<(), BoxError> {
     };
     println!("asking {negotiate} for client access URLs");
 
-    let source = UrlSource::provider(move || ask(&negotiate));
+    let source = UrlSource::provider(move |attempt| ask(&negotiate, attempt));
     let reconnect = Reconnect::new().backoff(Duration::from_millis(100), Duration::from_secs(30));
     let client = Client::builder(source).reconnect(Some(reconnect)).connect()?;
     println!("connected as user {}", client.user_id().as_deref().unwrap_or("(none)"));
@@ -53,9 +53,12 @@ fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// What the program under `/negotiate` is asked: one blocking HTTP request.
-fn ask(negotiate: &str) -> Result<String, BoxError> {
-    let body = ureq::get(negotiate).call()?.body_mut().read_to_string()?;
+/// What the program under `/negotiate` is asked: one blocking HTTP request, which takes no longer
+/// than the client waits.
+fn ask(negotiate: &str, attempt: &Attempt) -> Result<String, BoxError> {
+    let limit = Some(attempt.time_left());
+    let request = ureq::get(negotiate).config().timeout_global(limit).build();
+    let body = request.call()?.body_mut().read_to_string()?;
     let answer: serde_json::Value = serde_json::from_str(&body)?;
     let url = answer["url"].as_str().ok_or("the app server's answer has no field `url`")?;
     Ok(url.to_owned())

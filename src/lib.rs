@@ -249,9 +249,10 @@
 //! use webpubsub::{Client, ClientAccess, ConnectionString, Role, UrlSource};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # fn ask_the_app_server() -> std::io::Result<String> { Ok(String::new()) }
-//! // A closure, called for every new connection:
-//! let client = Client::connect(UrlSource::provider(ask_the_app_server))?;
+//! # fn ask_the_app_server(limit: std::time::Duration) -> std::io::Result<String> { Ok(String::new()) }
+//! // A closure, called for every new connection. It learns how long the client can wait:
+//! let source = UrlSource::provider(|attempt| ask_the_app_server(attempt.time_left()));
+//! let client = Client::connect(source)?;
 //!
 //! // Or tokens minted here:
 //! let service = ConnectionString::parse(&std::env::var("WEBPUBSUB_CONNECTION_STRING")?)?;
@@ -391,9 +392,9 @@ mod transport;
 
 pub use auth::{ClientAccess, ConnectionString, Role};
 pub use client::{
-    AnyRequest, Client, ClientBuilder, FireAndForget, JoinGroup, KeepAlive, LeaveGroup, Overflow,
-    PendingAck, Publish, QueueConfig, Reconnect, Recovery, Request, SendEvent, SimpleClient,
-    SimpleClientBuilder, Stats, UrlSource,
+    AnyRequest, Attempt, Client, ClientBuilder, FireAndForget, JoinGroup, KeepAlive, LeaveGroup,
+    Overflow, PendingAck, Publish, QueueConfig, Reconnect, Recovery, Request, SendEvent,
+    SimpleClient, SimpleClientBuilder, Stats, UrlSource,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use message::{

@@ -423,10 +423,10 @@ fn wrong_settings_name_the_setting() {
 fn a_url_provider_that_fails_hangs_or_panics_is_an_error() {
     use webpubsub::UrlSource;
     let cases: [(UrlSource, &str); 3] = [
-        (UrlSource::provider(|| Err::<String, _>("no token today")), "failed"),
-        (UrlSource::provider(|| -> Result<String, String> { panic!("on purpose") }), "panicked"),
+        (UrlSource::provider(|_| Err::<String, _>("no token today")), "failed"),
+        (UrlSource::provider(|_| -> Result<String, String> { panic!("on purpose") }), "panicked"),
         (
-            UrlSource::provider(|| -> Result<String, String> {
+            UrlSource::provider(|_| -> Result<String, String> {
                 loop {
                     std::thread::park();
                 }

@@ -226,7 +226,7 @@ fn malformed_input(emulator: &Emulator, url: &str, texts: &mut Texts) {
     if cfg!(feature = "_tls") {
         texts.error("bad key", &builder.connect().expect_err("bad"));
     }
-    let provider = UrlSource::provider(|| Err::<String, _>("no URL today"));
+    let provider = UrlSource::provider(|_| Err::<String, _>("no URL today"));
     texts.note("source", format!("{provider:?} {:?}", UrlSource::from(url)));
     texts.error("provider", &Client::connect(provider).expect_err("bad"));
 
@@ -295,6 +295,8 @@ fn types(emulator: &Emulator, texts: &mut Texts) {
     let access = ClientAccess::new().user_id("u").role(Role::send());
     let minted = UrlSource::connection_string(parsed.clone(), "hub", access.clone());
     texts.note("source", format!("{minted:?} {access:?}"));
+    let url = parsed.client_access_url("hub", &access).expect("good");
+    texts.note("url", format!("{url:?} {url} {:?}", UrlSource::from(url.clone())));
     let client = Client::connect(minted).expect("connect");
     texts.note("client", format!("{client:?}"));
     assert_eq!(client.user_id().as_deref(), Some("u"));

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use webpubsub::crossbeam_channel::bounded;
 use webpubsub::emulator::Emulator;
 use webpubsub::{
     Client, ClientAccess, ClientBuilder, ConnectionString, ErrorKind, Event, Publish, Reconnect,
     Recovery, Role, SimpleClient, UrlSource,
 };
 
-use crate::support::{emulator, eventually, next_event};
+use crate::support::{WATCHDOG, emulator, eventually, next_event};
 
 fn quick(source: impl Into<UrlSource>) -> ClientBuilder {
     Client::builder(source).reconnect(Some(
@@ -85,7 +86,7 @@ fn a_provider_is_asked_for_each_new_connection_and_not_for_recoveries() {
     let emulator = emulator();
     let asked = Arc::new(AtomicU32::new(0));
     let (count, url) = (Arc::clone(&asked), emulator.url("hub"));
-    let client = quick(UrlSource::provider(move || {
+    let client = quick(UrlSource::provider(move |_| {
         count.fetch_add(1, Ordering::SeqCst);
         Ok::<_, String>(url.clone())
     }));
@@ -103,7 +104,7 @@ fn j04_a_provider_that_fails_hangs_or_panics_is_asked_again_with_backoff() {
     let emulator = emulator();
     let asked = Arc::new(AtomicU32::new(0));
     let (count, url) = (Arc::clone(&asked), emulator.url("hub"));
-    let source = UrlSource::provider(move || match count.fetch_add(1, Ordering::SeqCst) {
+    let source = UrlSource::provider(move |_| match count.fetch_add(1, Ordering::SeqCst) {
         1 => Err("the app server is down"),
         2 => panic!("on purpose"),
         3 => {
@@ -132,6 +133,26 @@ fn j04_a_provider_that_fails_hangs_or_panics_is_asked_again_with_backoff() {
 }
 
 #[test]
+fn a_provider_that_keeps_the_limit_of_one_attempt_does_not_fail_the_next() {
+    let emulator = emulator();
+    let (url, asked) = (emulator.url("hub"), AtomicU32::new(0));
+    let source = UrlSource::provider(move |attempt| match asked.fetch_add(1, Ordering::SeqCst) {
+        1 => {
+            // As a request with this time limit does, a little later than the client.
+            std::thread::sleep(attempt.time_left() + Duration::from_millis(200));
+            Err("the app server did not answer in time")
+        }
+        _ => Ok(url.clone()),
+    });
+    let client = quick(source).connect_timeout(Duration::from_secs(2)).connect().expect("connect");
+    assert!(matches!(next_event(&client), Event::Connected(_)));
+    emulator.faults().close_connections(1008, "");
+    let events = lifecycle_until_connected(&client);
+    let attempts = events.iter().filter(|e| matches!(e, Event::Reconnecting(_))).count();
+    assert_eq!(attempts, 2, "the first in vain, and the second: {events:?}");
+}
+
+#[test]
 fn an_expired_token_stops_a_fixed_url_and_is_renewed_by_a_provider() {
     let emulator = Arc::new(emulator());
     let access = ClientAccess::new().lifetime(Duration::from_secs(60));
@@ -140,7 +161,7 @@ fn an_expired_token_stops_a_fixed_url_and_is_renewed_by_a_provider() {
         move || emulator.url_for("hub", &access)
     };
     let fixed = quick(mint().expect("url")).connect().expect("connect");
-    let renewed = quick(UrlSource::provider(mint)).connect().expect("connect");
+    let renewed = quick(UrlSource::provider(move |_| mint())).connect().expect("connect");
     emulator.advance_clock(Duration::from_secs(3600));
     // An open connection and its recovery do not mind.
     let pause = Duration::from_millis(50);
@@ -166,7 +187,7 @@ fn a_provider_whose_urls_are_refused_three_times_in_a_row_is_given_up() {
     let emulator = emulator();
     let url = emulator.url("hub");
     let first = AtomicU32::new(0);
-    let source = UrlSource::provider(move || {
+    let source = UrlSource::provider(move |_| {
         let good = first.fetch_add(1, Ordering::SeqCst) == 0;
         Ok::<_, String>(if good { url.clone() } else { format!("{url}x") })
     });
@@ -177,6 +198,62 @@ fn a_provider_whose_urls_are_refused_three_times_in_a_row_is_given_up() {
     assert_eq!(attempts, 3);
     let Some(Event::Stopped(stopped)) = events.last() else { panic!("{events:?}") };
     assert_eq!(stopped.cause.http_status(), Some(401));
+}
+
+#[test]
+fn the_end_of_the_client_cancels_its_provider_and_does_not_wait_for_it() {
+    const LIMIT: Duration = Duration::from_secs(60);
+    for way in ["close", "drop"] {
+        let emulator = emulator();
+        let (url, asked) = (emulator.url("hub"), AtomicU32::new(0));
+        let (began, begins) = bounded(1);
+        let (cancelled, is_cancelled) = bounded(1);
+        // Held open until the client has ended: a provider that does not return by itself.
+        let (release, held) = bounded::<()>(0);
+        let (returned, returns) = bounded(1);
+        let source = UrlSource::provider(move |attempt| {
+            if asked.fetch_add(1, Ordering::SeqCst) == 0 {
+                assert!(!attempt.is_cancelled());
+                return Ok(url.clone());
+            }
+            began.send(attempt.time_left()).expect("the test waits");
+            while !attempt.is_cancelled() && !attempt.time_left().is_zero() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            cancelled.send(attempt.is_cancelled()).expect("the test waits");
+            let _ = held.recv_timeout(WATCHDOG);
+            returned.send(()).expect("the test waits");
+            Err("nobody wants a URL any more")
+        });
+        let builder = quick(source).connect_timeout(LIMIT).close_timeout(WATCHDOG);
+        let client = builder.connect().expect("connect");
+        emulator.faults().close_connections(1008, "");
+        let left = begins.recv_timeout(WATCHDOG).expect("asked again");
+        assert!(left <= LIMIT && left > LIMIT / 2, "{left:?}");
+        let events = client.events().clone();
+        if way == "close" {
+            client.close().expect("close");
+        }
+        drop(client);
+        assert!(matches!(events.iter().last(), Some(Event::Stopped(_))), "{way}");
+        assert!(is_cancelled.recv_timeout(WATCHDOG).expect("in time"), "{way}");
+        assert!(returns.is_empty(), "{way} did not wait for the provider");
+        drop(release);
+        returns.recv_timeout(WATCHDOG).expect("released");
+    }
+}
+
+#[test]
+fn a_minted_url_is_a_secret_that_a_source_takes() {
+    let emulator = emulator();
+    let service = ConnectionString::parse(&emulator.connection_string()).expect("good");
+    let access = ClientAccess::new().user_id("anna");
+    let url = service.client_access_url("hub", &access).expect("good");
+    assert_eq!(format!("{url:?} {url}"), "*** ***");
+    let client = Client::connect(url).expect("connect");
+    assert_eq!(client.user_id().as_deref(), Some("anna"));
+    let source = UrlSource::provider(move |_| service.client_access_url("hub", &access));
+    assert_eq!(Client::connect(source).expect("connect").user_id().as_deref(), Some("anna"));
 }
 
 #[test]

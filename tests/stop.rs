@@ -287,7 +287,7 @@ fn while_the_url_provider_hangs_and_from_inside_of_it() {
         let slot: Arc<std::sync::Mutex<Option<Client>>> = Arc::default();
         let url = emulator.url("hub");
         let (seen, from) = (Arc::clone(&asked), Arc::clone(&slot));
-        let source = UrlSource::provider(move || -> Result<String, String> {
+        let source = UrlSource::provider(move |_| -> Result<String, String> {
             if seen.fetch_add(1, Ordering::SeqCst) == 0 {
                 return Ok(url.clone());
             }

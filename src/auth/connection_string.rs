@@ -25,7 +25,7 @@ use crate::secret::Secret;
 ///     "Endpoint=https://demo.webpubsub.azure.com;AccessKey=0123456789;Version=1.0;".parse()?;
 /// let access = ClientAccess::new().user_id("anna").role(Role::join_leave());
 /// let url = service.client_access_url("chat", &access)?;
-/// assert!(url.as_str().starts_with("wss://demo.webpubsub.azure.com/client/hubs/chat?"));
+/// assert!(url.expose().starts_with("wss://demo.webpubsub.azure.com/client/hubs/chat?"));
 /// # Ok(())
 /// # }
 /// ```
@@ -67,18 +67,19 @@ impl ConnectionString {
 
     /// A URL with which one client can connect to the hub, valid from now for the lifetime set.
     ///
-    /// The URL holds an access token: do not log it. Each call mints a new token, so this is what
+    /// The URL holds an access token, so it is a [`Secret`]. Each call mints a new token, so this is what
     /// a URL provider calls. The clock of this machine should be right to some minutes.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] if a value breaks a rule. A hub name is a letter, followed by up to
     /// 127 letters, digits and `_` `,` `.` `[` `]` `` ` `` (ASCII); for the rest see [`ClientAccess`]
     /// and [`Role`](crate::Role).
-    pub fn client_access_url(&self, hub: &str, access: &ClientAccess) -> Result<Url> {
+    pub fn client_access_url(&self, hub: &str, access: &ClientAccess) -> Result<Secret> {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_err(|e| Error::config("the system clock is before 1970").with_source(e))?;
-        self.client_access_url_at(hub, access, now.as_secs())
+        let url = self.client_access_url_at(hub, access, now.as_secs())?;
+        Ok(Secret::new(url.as_str()))
     }
 
     pub(crate) fn client_access_url_at(
@@ -309,6 +310,8 @@ mod tests {
     #[test]
     fn the_public_way_uses_the_clock() {
         let url = service("a").client_access_url("chat", &ClientAccess::new()).unwrap();
+        assert_eq!(format!("{url:?}"), "***");
+        let url = Url::parse(url.expose()).unwrap();
         let (_, token) = url.query_pairs().next().unwrap();
         let claims = verify(&Secret::new(KEY), &token).unwrap();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();

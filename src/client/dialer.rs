@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 
+use super::attempt::Attempt;
 use super::shared::{Shared, internal};
-use super::source::{Kind, Shape, UrlSource, provider_error};
+use super::source::{Kind, Provider, Shape, UrlSource, provider_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
 use crate::session::Dial;
@@ -106,7 +107,7 @@ fn no_thread(e: io::Error) -> Error {
 struct Dialer {
     setup: Setup,
     lookup: Lookup,
-    provider: Helper<Result<String>>,
+    provider: Helper<Result<Secret>>,
     /// The URL of the present connection, for its recovery.
     url: Option<Secret>,
 }
@@ -148,25 +149,36 @@ impl Dialer {
     fn new_url(&mut self, deadline: Instant, stop: &Stop) -> Result<Secret> {
         match &self.setup.source.0 {
             Kind::Fixed(url) => Ok(url.clone()),
-            Kind::Minted { from, hub, access } => {
-                from.client_access_url(hub, access).map(|url| Secret::new(url.as_str()))
-            }
+            Kind::Minted { from, hub, access } => from.client_access_url(hub, access),
             Kind::Provider(provider) => {
                 let provider = Arc::clone(provider);
-                let ask = move || {
-                    provider().map_err(|e| {
-                        provider_error("the URL provider of the program failed").with_source(e)
-                    })
-                };
-                let url = self.provider.run(ask, deadline, stop).map_err(|e| match e {
-                    HelperError::Stopped => Error::closed(),
-                    HelperError::TimedOut => provider_error(
-                        "the URL provider of the program returned no URL within the time limit",
-                    ),
-                    HelperError::Died => provider_error("the URL provider of the program panicked"),
-                })?;
-                url.map(Secret::new)
+                // A URL that comes too late for one attempt serves the next. A failure does not: it
+                // may be that the earlier attempt's time was up.
+                let is_left_over = self.provider.is_running();
+                match self.ask(&provider, deadline, stop) {
+                    Err(_) if is_left_over && !stop.is_stopped() => {
+                        self.ask(&provider, deadline, stop)
+                    }
+                    outcome => outcome,
+                }
             }
         }
+    }
+
+    fn ask(&mut self, provider: &Arc<Provider>, deadline: Instant, stop: &Stop) -> Result<Secret> {
+        let provider = Arc::clone(provider);
+        let attempt = Attempt::until(deadline, stop);
+        let ask = move || {
+            provider(&attempt).map_err(|e| {
+                provider_error("the URL provider of the program failed").with_source(e)
+            })
+        };
+        self.provider.run(ask, deadline, stop).map_err(|e| match e {
+            HelperError::Stopped => Error::closed(),
+            HelperError::TimedOut => provider_error(
+                "the URL provider of the program returned no URL within the time limit",
+            ),
+            HelperError::Died => provider_error("the URL provider of the program panicked"),
+        })?
     }
 }

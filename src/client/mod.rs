@@ -5,12 +5,14 @@
 //! - [`reader`]: THE loop: dial, read, hand over, keep time, stop; [`dialer`] opens links for it.
 //! - [`queue`]: the event queue and its bounds.
 //! - [`handle`], [`request`], [`pending`]: what programs call.
-//! - [`builder`], [`options`], [`config`], [`source`]: settings and where the URL comes from.
+//! - [`builder`], [`options`], [`config`]: settings; [`source`], [`attempt`]: where the URL comes
+//!   from.
 //! - [`simple`]: the client without a subprotocol.
 //!
 //! Invariants: the session's lock is never held across a system call, a codec, a channel send or
 //! user code; lock order is session, then a link's out-buffer; no user code runs on the reader.
 
+mod attempt;
 mod batch;
 mod builder;
 mod config;
@@ -26,6 +28,7 @@ mod simple;
 mod source;
 mod stats;
 
+pub use attempt::Attempt;
 pub use builder::{ClientBuilder, SimpleClientBuilder};
 pub use config::{KeepAlive, Overflow, QueueConfig, Reconnect, Recovery};
 pub use handle::Client;

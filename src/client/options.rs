@@ -205,12 +205,13 @@ impl Options {
             token_in_header: self.token_in_header,
             raw,
         };
-        match &self.source.0 {
-            Kind::Fixed(url) => drop(shape.new_connection(url.expose())?),
-            Kind::Minted { from, hub, access } => {
-                drop(shape.new_connection(from.client_access_url(hub, access)?.as_str())?);
-            }
-            Kind::Provider(_) => {}
+        let url = match &self.source.0 {
+            Kind::Fixed(url) => Some(url.clone()),
+            Kind::Minted { from, hub, access } => Some(from.client_access_url(hub, access)?),
+            Kind::Provider(_) => None,
+        };
+        if let Some(url) = url {
+            shape.new_connection(url.expose())?;
         }
         Ok(Dials::new(Setup {
             source: self.source.clone(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use url::{Url, form_urlencoded};
 
+use super::attempt::Attempt;
 use crate::auth::{ClientAccess, ConnectionString};
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
@@ -12,14 +13,29 @@ use crate::session::Identity;
 use crate::transport::Target;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
-pub(super) type Provider = dyn Fn() -> Result<String, BoxError> + Send + Sync;
+pub(super) type Provider = dyn Fn(&Attempt) -> Result<Secret, BoxError> + Send + Sync;
 
 /// Where a client gets its client access URL from.
 ///
 /// A string or a [`Url`] is used for every connection: when its token has expired, a new
 /// connection is refused (an open one and its recovery are not). A
 /// [provider](UrlSource::provider) or a [connection string](UrlSource::connection_string) returns a
-/// fresh token for each new connection.
+/// fresh token for each new connection. `Debug` shows no URL.
+///
+/// ```
+/// use webpubsub::{ClientAccess, ConnectionString, UrlSource};
+///
+/// # fn main() -> webpubsub::Result<()> {
+/// # fn ask_the_app_server(limit: std::time::Duration) -> std::io::Result<String> { Ok(String::new()) }
+/// let fixed = UrlSource::from("wss://demo.webpubsub.azure.com/client/hubs/chat?access_token=…");
+/// let asked = UrlSource::provider(|attempt| ask_the_app_server(attempt.time_left()));
+/// let service = ConnectionString::parse(
+///     "Endpoint=https://demo.webpubsub.azure.com;AccessKey=0123456789;Version=1.0;",
+/// )?;
+/// let minted = UrlSource::connection_string(service, "chat", ClientAccess::new());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct UrlSource(pub(super) Kind);
 
@@ -34,14 +50,17 @@ impl UrlSource {
     /// Asks a closure for the URL of every new connection (not for recoveries, which need none).
     ///
     /// The closure may block: it runs on a thread of its own, at most one at a time, and counts
-    /// into the time of the attempt. If it fails or panics, the attempt has failed, and the next
-    /// one comes after a backoff.
-    pub fn provider<F, E>(provider: F) -> Self
+    /// into the time of the attempt. The [`Attempt`] says how much of that is left, and whether the
+    /// client has been closed meanwhile; `close` does not wait for the closure. If it fails or
+    /// panics, the attempt has failed, and the next one comes after a backoff.
+    pub fn provider<F, U, E>(f: F) -> Self
     where
-        F: Fn() -> Result<String, E> + Send + Sync + 'static,
+        F: Fn(&Attempt) -> Result<U, E> + Send + Sync + 'static,
+        U: Into<Secret>,
         E: Into<BoxError>,
     {
-        Self(Kind::Provider(Arc::new(move || provider().map_err(Into::into))))
+        let provider = move |attempt: &Attempt| f(attempt).map(Into::into).map_err(Into::into);
+        Self(Kind::Provider(Arc::new(provider)))
     }
 
     /// Mints a token for every new connection, as an app server does.
@@ -79,6 +98,12 @@ impl From<&str> for UrlSource {
 impl From<String> for UrlSource {
     fn from(url: String) -> Self {
         Self(Kind::Fixed(Secret::new(url)))
+    }
+}
+
+impl From<Secret> for UrlSource {
+    fn from(url: Secret) -> Self {
+        Self(Kind::Fixed(url))
     }
 }
 

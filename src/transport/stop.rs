@@ -88,6 +88,11 @@ impl<T: Send + 'static> Helper<T> {
         Self { name, running: None }
     }
 
+    /// An earlier request has not got its result.
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
     pub(crate) fn run(
         &mut self,
         work: impl FnOnce() -> T + Send + 'static,
