@@ -322,7 +322,9 @@
 //! # Logging and secrets
 //!
 //! The crate logs by the [`log`] facade; your program chooses where to. Targets are module paths,
-//! so the filter is `webpubsub`.
+//! so the filter is `webpubsub`. Each line of a client begins with its
+//! [`name`](ClientBuilder::name) or, if it has none, with its hub and the id of its connection:
+//! `[chat/2xJ6] recovered; 3 messages replayed`.
 //!
 //! | level | what |
 //! | --- | --- |

@@ -449,6 +449,27 @@ fn a_url_provider_that_fails_hangs_or_panics_is_an_error() {
 }
 
 #[test]
+fn a_log_line_says_of_which_client_it_is() {
+    crate::support::log::log_of_threads();
+    let emulator = emulator();
+    let clients = [Client::connect(emulator.url("hub")), Client::connect(emulator.url("other"))];
+    let clients = clients.map(|client| client.expect("connect"));
+    let named = Client::builder(emulator.url("hub")).name("of-its-own").connect().expect("connect");
+    let ids: Vec<_> = clients.iter().map(|client| client.connection_id().expect("open")).collect();
+    emulator.faults().drop_connections();
+    for client in clients.iter().chain([&named]) {
+        crate::support::eventually("recovered", || client.stats().recoveries == 1);
+    }
+    for (thread, label) in [
+        ("webpubsub", format!("[hub/{}] link lost", ids[0])),
+        ("webpubsub", format!("[other/{}] link lost", ids[1])),
+        ("of-its-own", "[of-its-own] link lost".to_owned()),
+    ] {
+        assert_eq!(crate::support::log::logged_by(thread, &label).len(), 1, "{label}");
+    }
+}
+
+#[test]
 fn all_subprotocols_and_the_simple_client_connect() {
     let emulator = emulator();
     for &protocol in Protocol::ALL {

@@ -101,6 +101,14 @@ fn secrets_are_nowhere_to_be_seen() {
         assert!(of_emulator.map(|(_, line)| line).any(|line| line.contains(part)), "no {part}");
     }
     assert!(log.iter().any(|(target, _)| target == "webpubsub::client::reader::report"));
+    let client_lines = log.iter().filter(|(target, _)| target.starts_with("webpubsub::client"));
+    let client_lines: Vec<_> = client_lines.map(|(_, line)| line).collect();
+    assert!(client_lines.len() > 20, "{client_lines:?}");
+    for line in client_lines {
+        // The hub is unknown while no URL has been had.
+        let label = line.split(['/', ']']).next().unwrap_or_default();
+        assert!(["[hub", "[h", "[named", "[?"].contains(&label), "whose is it? {line}");
+    }
     for (from, text) in &checked {
         for mark in &marks {
             assert!(!text.contains(mark.as_str()), "{from}: a secret in: {text}");
@@ -152,7 +160,8 @@ fn connect_and_recover(emulator: &Emulator, url: &str, texts: &mut Texts, marks:
         }
     }
     assert!(marks.len() >= 8, "no reconnection token was seen");
-    let by_header = Client::builder(url).token_in_header(true).connect().expect("connect");
+    let by_header = Client::builder(url).token_in_header(true).name("named").connect();
+    let by_header = by_header.expect("connect");
     texts.note("client", format!("{by_header:?}"));
     let simple = SimpleClient::connect(url).expect("connect");
     texts.note("simple", format!("{simple:?}"));

@@ -265,7 +265,9 @@ macro_rules! common_settings {
                 self
             }
 
-            /// The name of the client's thread. Default: `webpubsub`.
+            /// A name for the client: that of its thread, and what each of its log lines begins with.
+            /// Default: none; the thread is `webpubsub`, and log lines begin with the hub and the id
+            /// of the connection.
             pub fn name(mut self, name: impl Into<String>) -> Self {
                 self.options.name = Some(name.into());
                 self

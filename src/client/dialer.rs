@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 
 use super::attempt::Attempt;
+use super::label::Label;
 use super::shared::{Shared, internal};
-use super::source::{Kind, Provider, Shape, UrlSource, provider_error};
+use super::source::{Kind, Provider, Shape, UrlSource, hub_of, provider_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
 use crate::session::Dial;
@@ -25,6 +26,7 @@ pub(super) struct Setup {
     pub(super) dial: DialOptions,
     pub(super) resolver: Option<Arc<Resolver>>,
     pub(super) link: LinkOptions,
+    pub(super) label: Arc<Label>,
 }
 
 /// A link that is up.
@@ -41,12 +43,19 @@ const LAST_WAIT: Duration = Duration::from_millis(500);
 pub(super) struct Dials {
     /// Locked while a dial is under way.
     dialer: Arc<Mutex<Dialer>>,
+    label: Arc<Label>,
     running: Option<Receiver<Result<Opened>>>,
 }
 
 impl Dials {
     pub(super) fn new(setup: Setup) -> Self {
-        Self { dialer: Arc::new(Mutex::new(Dialer::new(setup))), running: None }
+        let label = Arc::clone(&setup.label);
+        Self { dialer: Arc::new(Mutex::new(Dialer::new(setup))), label, running: None }
+    }
+
+    /// What log lines begin with.
+    pub(super) fn label(&self) -> &Arc<Label> {
+        &self.label
     }
 
     /// Opens a link on this thread; see [`Dialer::open`].
@@ -126,7 +135,8 @@ impl Dialer {
             target.hide(value.clone());
         }
         let kind = if plan.recover.is_some() { "to recover" } else { "anew" };
-        log::debug!("connecting {kind} to {}:{}", target.host, target.port);
+        let label = &self.setup.label;
+        log::debug!("{label} connecting {kind} to {}:{}", target.host, target.port);
         let (wire, leftover) = dial(&target, &self.setup.dial, &mut self.lookup, plan.until, stop)?;
         let waker = Arc::clone(&shared.waker);
         let (_, half) =
@@ -142,6 +152,7 @@ impl Dialer {
         }
         let url = self.new_url(plan.until, stop)?;
         let target = self.setup.shape.new_connection(url.expose())?;
+        self.setup.label.hub(hub_of(url.expose()));
         self.url = Some(url);
         Ok(target)
     }

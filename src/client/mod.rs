@@ -6,7 +6,7 @@
 //! - [`queue`]: the event queue and its bounds.
 //! - [`handle`], [`request`], [`pending`]: what programs call.
 //! - [`builder`], [`options`], [`config`]: settings; [`source`], [`attempt`]: where the URL comes
-//!   from.
+//!   from; [`label`]: what log lines begin with.
 //! - [`simple`]: the client without a subprotocol.
 //!
 //! Invariants: the session's lock is never held across a system call, a codec, a channel send or
@@ -18,6 +18,7 @@ mod builder;
 mod config;
 mod dialer;
 mod handle;
+mod label;
 mod options;
 mod pending;
 mod queue;

@@ -10,10 +10,11 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 
 use super::config::{KeepAlive, QueueConfig, Reconnect, Recovery};
 use super::dialer::{Dials, Setup};
+use super::label::Label;
 use super::queue::Queue;
 use super::reader::Reader;
 use super::shared::{Shared, internal};
-use super::source::{Kind, Raw, Shape, UrlSource};
+use super::source::{Kind, Raw, Shape, UrlSource, hub_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::Protocol;
 use crate::secret::Secret;
@@ -210,8 +211,10 @@ impl Options {
             Kind::Minted { from, hub, access } => Some(from.client_access_url(hub, access)?),
             Kind::Provider(_) => None,
         };
+        let label = Arc::new(Label::new(self.name.clone()));
         if let Some(url) = url {
             shape.new_connection(url.expose())?;
+            label.hub(hub_of(url.expose()));
         }
         Ok(Dials::new(Setup {
             source: self.source.clone(),
@@ -219,6 +222,7 @@ impl Options {
             dial: self.dial_options()?,
             resolver: self.resolver.clone(),
             link: self.link.clone(),
+            label,
         }))
     }
 

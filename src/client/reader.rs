@@ -24,7 +24,7 @@ use crate::message::{Event, Payload, ServerMessage};
 use crate::protocol::{Decoder, Downstream, Frame, Upstream};
 use crate::session::{Dial, KeepAliveConfig, Loss, Receiver, Session};
 use crate::transport::{self, Incoming, LinkReader, Lost};
-use report::{Report, described};
+use report::Report;
 
 type Sess = Session<Waiter>;
 
@@ -68,6 +68,7 @@ impl Reader {
         alive: Sender<()>,
     ) -> Self {
         let now = Instant::now();
+        let label = Arc::clone(dials.label());
         Self {
             decoder: shared.protocol.map(Decoder::new),
             shared,
@@ -78,7 +79,7 @@ impl Reader {
             now,
             session_wake: None,
             behind: false,
-            report: Report::new(ready),
+            report: Report::new(label, ready),
             _alive: alive,
         }
     }
@@ -281,7 +282,7 @@ impl Reader {
                 self.step(|session, _| session.stop(Error::closed()));
             }
             Err(error) => {
-                log::debug!("connecting failed: {}", described(&error));
+                self.report.dial_failed(&error);
                 self.step(|session, now| session.dial_failed(now, error));
             }
         }

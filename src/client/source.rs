@@ -205,6 +205,17 @@ fn parse(url: &str) -> Result<Url> {
     Ok(url)
 }
 
+/// The hub that a client access URL names, in either of its forms.
+pub(super) fn hub_of(url: &str) -> Option<String> {
+    let url = Url::parse(url.trim()).ok()?;
+    let in_path = url.path_segments()?.skip_while(|part| *part != "hubs").nth(1).map(str::to_owned);
+    let in_query = || url.query_pairs().find(|(name, _)| name == "hub").map(|(_, hub)| hub.into());
+    // What is no hub name is not for a log line.
+    in_path.or_else(in_query).filter(|hub: &String| {
+        !hub.is_empty() && hub.len() <= 128 && hub.bytes().all(|b| b.is_ascii_graphic())
+    })
+}
+
 /// A raw query, edited by whole parameters, so that the others stay as they were written.
 struct Query(String);
 
@@ -253,6 +264,21 @@ mod tests {
         assert_eq!(query.remove("access_token").as_deref(), Some("T."));
         query.add("group", "a b/é");
         assert_eq!(query.0, "x=%2F&y&group=a%20b%2F%C3%A9");
+    }
+
+    #[test]
+    fn the_hub_is_found_in_both_forms_of_the_url() {
+        for (url, hub) in [
+            ("wss://h/client/hubs/chat?access_token=T", Some("chat")),
+            ("wss://h/client/?hub=chat&access_token=T", Some("chat")),
+            ("wss://h/prefix/client/hubs/chat/", Some("chat")),
+            ("wss://h/client/hubs/", None),
+            ("wss://h/client/?hub=a%0ab", None),
+            ("wss://h/client", None),
+            ("nonsense", None),
+        ] {
+            assert_eq!(hub_of(url).as_deref(), hub, "{url}");
+        }
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! What the reader thread says to the outside, besides the event queue: log lines, the counters, and
 //! the outcome of the first connection.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
+use super::super::label::Label;
 use super::super::queue::Queue;
 use super::super::shared::Shared;
 use crate::error::{Error, ErrorKind, Result};
@@ -19,6 +21,8 @@ const UNREADABLE_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Report {
+    /// What each line begins with.
+    label: Arc<Label>,
     /// Told once: the first connection is up, or has failed.
     ready: Option<Sender<Result<()>>>,
     stopped: bool,
@@ -30,8 +34,9 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn new(ready: Sender<Result<()>>) -> Self {
+    pub(super) fn new(label: Arc<Label>, ready: Sender<Result<()>>) -> Self {
         Self {
+            label,
             ready: Some(ready),
             stopped: false,
             warned_full: None,
@@ -51,28 +56,41 @@ impl Report {
         self.stopped
     }
 
+    pub(super) fn dial_failed(&self, error: &Error) {
+        log::debug!("{} connecting failed: {}", self.label, described(error));
+    }
+
     pub(super) fn event(&mut self, event: &Event) {
+        let label = &self.label;
         match event {
             Event::Connected(connected) => {
-                log::info!("connected as `{}`", connected.connection_id);
+                label.connection(&connected.connection_id);
+                log::info!("{label} connected as `{}`", connected.connection_id);
                 self.tell_ready(Ok(()));
             }
             Event::Stopped(stopped) => {
                 match stopped.cause.is_closed() {
-                    true => log::info!("stopped"),
-                    false => log::error!("stopped: {}", described(&stopped.cause)),
+                    true => log::info!("{label} stopped"),
+                    false => log::error!("{label} stopped: {}", described(&stopped.cause)),
                 }
                 self.stopped = true;
                 self.tell_ready(Err(stopped.cause.clone()));
             }
-            Event::Recovering(e) => log::warn!("link lost, recovering: {}", described(&e.cause)),
-            Event::Recovered(e) => log::info!("recovered; {} messages replayed", e.replayed),
-            Event::Disconnected(e) => log::warn!("disconnected: {}", described(&e.cause)),
+            Event::Recovering(e) => {
+                log::warn!("{label} link lost, recovering: {}", described(&e.cause));
+            }
+            Event::Recovered(e) => {
+                log::info!("{label} recovered; {} messages replayed", e.replayed);
+            }
+            Event::Disconnected(e) => {
+                log::warn!("{label} disconnected: {}", described(&e.cause));
+            }
             Event::Reconnecting(e) => {
-                log::info!("attempt {} in {:?}: {}", e.attempt, e.delay, described(&e.cause));
+                let why = described(&e.cause);
+                log::info!("{label} attempt {} in {:?}: {why}", e.attempt, e.delay);
             }
             Event::RejoinFailed(e) => {
-                log::warn!("group `{}` not joined again: {}", e.group, described(&e.error));
+                log::warn!("{label} group `{}` not joined again: {}", e.group, described(&e.error));
             }
             _ => {}
         }
@@ -87,7 +105,7 @@ impl Report {
     /// A consumer that is too slow fills the queue again and again.
     pub(super) fn queue_full(&mut self, now: Instant, unread: usize) {
         if is_due(&mut self.warned_full, now, FULL_EVERY) {
-            log::warn!("the event queue is full: {unread} events are unread");
+            log::warn!("{} the event queue is full: {unread} events are unread", self.label);
         }
     }
 
@@ -95,7 +113,10 @@ impl Report {
         self.unmentioned += 1;
         if is_due(&mut self.warned_unreadable, now, UNREADABLE_EVERY) {
             let count = std::mem::take(&mut self.unmentioned);
-            log::warn!("a frame could not be read and was skipped ({count} since the last): {why}");
+            log::warn!(
+                "{} a frame could not be read and was skipped ({count} since the last): {why}",
+                self.label
+            );
         }
     }
 
