@@ -86,8 +86,8 @@ impl Queue {
         let hard = self.limits.max_messages_during_calls.max(self.limits.max_messages);
         match bound {
             Bound::LastCall => {
-                self.messages >= hard + HOLD_MESSAGES
-                    || self.bytes >= self.limits.max_bytes + HOLD_BYTES
+                self.messages >= hard.saturating_add(HOLD_MESSAGES)
+                    || self.bytes >= self.limits.max_bytes.saturating_add(HOLD_BYTES)
             }
             Bound::Normal if self.bytes >= self.limits.max_bytes || self.messages >= hard => true,
             // The soft bound yields while a call is in flight: its ack comes behind the messages.
@@ -204,6 +204,15 @@ mod tests {
         let (mut q, _events, _) = queue(Overflow::Wait);
         q.push(message(), Some(100 + HOLD_BYTES));
         assert_eq!(q.room(Bound::LastCall), Room::Wait);
+    }
+
+    #[test]
+    fn a_queue_without_bounds_never_fills() {
+        let most = usize::MAX;
+        let config = QueueConfig::new().max_messages(most).max_bytes(most);
+        let (mut q, _events) = Queue::new(Some(config), Arc::default());
+        q.push(message(), Some(1));
+        assert_eq!((room(&mut q), q.room(Bound::LastCall)), (Room::Yes, Room::Yes));
     }
 
     #[test]
