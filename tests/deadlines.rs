@@ -7,9 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use webpubsub::emulator::{Emulator, Permission, StallAt};
-use webpubsub::{
-    Client, ClientBuilder, KeepAlive, Publish, QueueConfig, Reconnect, Recovery,
-};
+use webpubsub::{Client, ClientBuilder, KeepAlive, Publish, QueueConfig, Reconnect, Recovery};
 
 use crate::support::{emulator, eventually};
 

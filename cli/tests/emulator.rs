@@ -8,12 +8,15 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use support::{WATCHDOG, Wps, ask, eventually, failed, next_group_message, send_json, until};
 use webpubsub::{
-    Client, ClientAccess, ConnectionString, Event, Protocol, Role, SimpleClient, UrlSource,
+    Client, ClientAccess, ConnectionString, Event, Protocol, Reconnect, Recovery, Role,
+    SimpleClient, TlsConfig, UrlSource,
 };
 
 fn connect(wps: &Wps) -> Client {
     let ms = Duration::from_millis;
-    let builder = Client::builder(wps.url()).recovery_interval(ms(20)).backoff(ms(1), ms(20));
+    let builder = Client::builder(wps.url())
+        .recovery(Recovery::new().attempt_interval(ms(20)))
+        .reconnect(Some(Reconnect::new().backoff(ms(1), ms(20))));
     let client = builder.connect().expect("connect");
     client.join_group("g").expect("join");
     client
@@ -137,7 +140,7 @@ fn tls_leaves_a_certificate_that_signals_remove() {
         let wps = Wps::start(&["--tls"]);
         let path = wps.json["certificate"].as_str().expect("a path").to_owned();
         let pem = std::fs::read_to_string(&path).expect("the certificate");
-        let client = Client::builder(wps.url()).root_certificate_pem(pem);
+        let client = Client::builder(wps.url()).tls(TlsConfig::new().root_certificate_pem(pem));
         client.connect().expect("trusted");
         let start = Instant::now();
         assert_eq!(wps.end(signal), Some(0), "SIG{signal}");
@@ -356,7 +359,8 @@ fn events_are_answered_as_the_flag_says() {
     for answer in ["echo", "ack", "fail", "drop", ""] {
         let flag = ["--event-answer", answer];
         let wps = Wps::start(if answer.is_empty() { &[] } else { &flag });
-        let builder = Client::builder(wps.url()).backoff(ms(1), ms(20));
+        let builder =
+            Client::builder(wps.url()).reconnect(Some(Reconnect::new().backoff(ms(1), ms(20))));
         let client = builder.connect().expect("connect");
         let done = client.send_event("order", "data");
         match answer {
@@ -389,7 +393,8 @@ fn the_log_names_what_happened_and_no_secret() {
     let wps = Wps::start(&["--log", "frames", "--tls", "--key", "SECRET-KEY"]);
     let pem = std::fs::read_to_string(wps.json["certificate"].as_str().expect("a path"));
     let pem = pem.expect("the certificate");
-    let builder = || Client::builder(wps.url()).root_certificate_pem(pem.as_str());
+    let builder =
+        || Client::builder(wps.url()).tls(TlsConfig::new().root_certificate_pem(pem.as_str()));
     let client = builder().connect().expect("connect");
     let id = client.connection_id().expect("connected");
     client.join_group("g").expect("join");
@@ -397,7 +402,7 @@ fn the_log_names_what_happened_and_no_secret() {
     client.send_event("order", "x").expect_err("no handler");
 
     let wrong = wps.url().replace("/hubs/chat", "/hubs/other");
-    let wrong = Client::builder(wrong).root_certificate_pem(pem.as_str());
+    let wrong = Client::builder(wrong).tls(TlsConfig::new().root_certificate_pem(pem.as_str()));
     wrong.connect().expect_err("the token of another hub");
     let untrusting = Client::builder(wps.url());
     untrusting.connect().expect_err("does not trust the certificate");

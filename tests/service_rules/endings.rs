@@ -9,7 +9,7 @@ use serde_json::json;
 use tungstenite::protocol::CloseFrame;
 use tungstenite::{Error as WsError, Message};
 use webpubsub::emulator::Emulator;
-use webpubsub::{Client, Event, Protocol, Publish, SendEvent};
+use webpubsub::{Client, Event, Protocol, Publish, Reconnect, Recovery, SendEvent};
 
 use super::calls::{
     PLAIN, RELIABLE, Socket, dial, is_alive, open, read, read_close, recover, recover_with, text,
@@ -202,7 +202,11 @@ fn a_lost_close_frame_is_a_reset() {
 fn quick(emulator: &Emulator, protocol: Protocol) -> Client {
     let ms = Duration::from_millis;
     let builder = Client::builder(emulator.url("hub")).protocol(protocol);
-    builder.backoff(ms(1), ms(20)).recovery_interval(ms(10)).connect().expect("connect")
+    builder
+        .reconnect(Some(Reconnect::new().backoff(ms(1), ms(20))))
+        .recovery(Recovery::new().attempt_interval(ms(10)))
+        .connect()
+        .expect("connect")
 }
 
 #[derive(Debug, Clone, Copy)]
