@@ -78,7 +78,7 @@ fn print(event: &Event) {
             None => println!("disconnected: {:#}", d.cause),
         },
         Event::Reconnecting(r) => println!("attempt {} in {:.1?}", r.attempt, r.delay),
-        Event::RejoinFailed(r) => println!("not joined again: `{}`: {:#}", r.group, r.error),
+        Event::JoinFailed(r) => println!("not joined again: `{}`: {:#}", r.group, r.error),
         Event::Stopped(s) => println!("stopped: {:#}", s.cause),
         _ => {}
     }

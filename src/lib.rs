@@ -168,6 +168,39 @@
 //! that falls some 2000 messages behind loses its session ([`Event::Disconnected`]) and gets a new
 //! connection, with a gap.
 //!
+//! ## A queue per group
+//!
+//! A part of a program that is interested in one group [subscribes](Client::subscribe) to it: the
+//! group is joined, and its messages come to a queue of their own instead of `events()`.
+//!
+//! ```
+//! # use webpubsub::{Client, Overflow, QueueConfig, Subscribe};
+//! # use webpubsub::emulator::Emulator;
+//! # fn main() -> webpubsub::Result<()> {
+//! # let emulator = Emulator::start()?;
+//! # let client = Client::connect(emulator.url("chat"))?;
+//! let orders = client.subscribe("orders")?;
+//! // A component that redraws wants the newest, and must not hold up the others.
+//! let newest = QueueConfig::new().max_messages(100).overflow(Overflow::DropNewest);
+//! let prices = client.subscribe(Subscribe::new("prices").queue(newest))?;
+//! client.publish("orders", "a dozen eggs")?;
+//! for order in orders.messages() {
+//!     println!("{}", order?.payload);
+//! #   break;
+//! }
+//! # client.close() }
+//! ```
+//!
+//! Each subscription of a group gets every message. Where messages may be missing its queue says so,
+//! as `events()` does: [`Event::Connected`] with `gap_possible`, [`Event::Lagged`], and last
+//! [`Event::Stopped`]. With [`Overflow::Wait`] a full queue holds up all others behind it, since
+//! messages keep their order; the log names it. The drop of the last subscription leaves the group,
+//! unless the program has also joined it.
+//!
+//! An event queue that nobody has asked for (by [`events`](Client::events), `recv` and its like, or by
+//! joining a group) drops what it has no room for, so a program with subscriptions alone, or one that
+//! only publishes, never stalls.
+//!
 //! # When the link is lost
 //!
 //! | | [`ReliableJson`](Protocol::ReliableJson) (default) | [`Json`](Protocol::Json) |
@@ -179,7 +212,7 @@
 //! | joins and leaves in flight | sent again | sent again |
 //! | calls not yet sent | wait, within their deadlines | wait, within their deadlines |
 //! | fire and forget, not yet written | lost, counted in [`Recovering::unsent`] | lost, counted in [`Disconnected::maybe_lost`] |
-//! | groups | still a member | joined again; [`Event::RejoinFailed`] if refused |
+//! | groups | still a member | joined again; [`Event::JoinFailed`] if refused |
 //!
 //! If a recovery fails, the right column applies from there. A Close frame with 1000, 1008 or 1011
 //! ends a session at once: the service does not want it back. After 1002, 1003, 1007 or 1009 (we
@@ -395,13 +428,13 @@ mod transport;
 pub use auth::{ClientAccess, ConnectionString, Role};
 pub use client::{
     AnyRequest, Attempt, Client, ClientBuilder, FireAndForget, JoinGroup, KeepAlive, LeaveGroup,
-    Overflow, PendingAck, Publish, QueueConfig, Reconnect, Recovery, Request, SendEvent,
-    SimpleClient, SimpleClientBuilder, Stats, UrlSource,
+    Messages, Overflow, PendingAck, Publish, QueueConfig, Reconnect, Recovery, Request, SendEvent,
+    SimpleClient, SimpleClientBuilder, Stats, Subscribe, Subscription, UrlSource,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use message::{
-    Ack, Connected, Disconnected, Event, GroupMessage, Metadata, Payload, RawJson, Reconnecting,
-    Recovered, Recovering, RejoinFailed, ServerMessage, Stopped, StreamFailure, StreamPart, Text,
+    Ack, Connected, Disconnected, Event, GroupMessage, JoinFailed, Metadata, Payload, RawJson,
+    Reconnecting, Recovered, Recovering, ServerMessage, Stopped, StreamFailure, StreamPart, Text,
 };
 pub use protocol::Protocol;
 pub use secret::Secret;

@@ -427,7 +427,7 @@ pub enum Event {
     /// A new connection will be tried after a delay.
     Reconnecting(Reconnecting),
     /// A group joined before could not be joined again on the new connection.
-    RejoinFailed(RejoinFailed),
+    JoinFailed(JoinFailed),
     /// This many messages were dropped here, because the queue was full and its policy is to drop.
     Lagged(u64),
     /// The client has ended; always the last event.
@@ -497,10 +497,10 @@ pub struct Reconnecting {
     pub cause: Error,
 }
 
-/// See [`Event::RejoinFailed`].
+/// See [`Event::JoinFailed`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct RejoinFailed {
+pub struct JoinFailed {
     /// The group.
     pub group: Arc<str>,
     /// Why.

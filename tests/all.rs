@@ -51,6 +51,7 @@ mod slow_frames;
 mod soak;
 mod sources;
 mod stop;
+mod subscriptions;
 mod support;
 mod tls;
 mod wire_cases;

@@ -319,7 +319,7 @@ fn j16_connected_does_not_wait_for_rejoins_and_a_lost_ack_holds_nothing_back() {
     expect!(&client, Event::Connected(_));
     // Both rejoins were sent together; their acks do not come.
     for _ in 0..2 {
-        let Event::RejoinFailed(failed) = lifecycle(&client) else { panic!("not told") };
+        let Event::JoinFailed(failed) = lifecycle(&client) else { panic!("not told") };
         assert!(failed.error.is_timeout());
     }
 }

@@ -140,12 +140,14 @@ fn what_a_plain_link_brought_comes_before_the_news_of_its_loss() {
     // What the reader does not take fits into the system's buffer, so that the end is seen behind it.
     const FLOOD: u64 = 1500;
     for by_reset in [false, true] {
-        let lose = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&lose);
+        let (send, lose) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (asked, told) = (Arc::clone(&send), Arc::clone(&lose));
         let fake = Fake::start(move |mut stream| {
             use std::io::Write;
             upgrade_by_hand(&mut stream, PLAIN);
-            let mut frames = peer::connected();
+            stream.write_all(&peer::connected()).expect("write");
+            eventually("asked to", || asked.load(SeqCst));
+            let mut frames = Vec::new();
             for i in 0..FLOOD {
                 frames.extend(peer::text(&format!(
                     r#"{{"type":"message","from":"group","group":"g","dataType":"text","data":"{i}"}}"#
@@ -165,6 +167,9 @@ fn what_a_plain_link_brought_comes_before_the_news_of_its_loss() {
             .event_queue(Some(QueueConfig::new().max_messages(10)))
             .connect()
             .expect("connect");
+        // A queue that nobody asks for would drop what it has no room for.
+        let events = client.events();
+        send.store(true, SeqCst);
         eventually("full", || client.stats().queue_len > 10);
         // Now the reader takes as much more as it may.
         thread::sleep(ms(200));
@@ -174,7 +179,7 @@ fn what_a_plain_link_brought_comes_before_the_news_of_its_loss() {
             thread::sleep(ms(5));
         }
         assert!(!client.is_connected(), "by reset {by_reset}: not noticed within 1 s");
-        let events: Vec<Event> = client.events().iter().collect();
+        let events: Vec<Event> = events.iter().collect();
         let is_message = |event: &&Event| matches!(event, Event::GroupMessage(_));
         let messages = events.iter().filter(is_message).count() as u64;
         // A reset takes away what the system still holds.

@@ -168,6 +168,8 @@ fn measure(case: &Case) {
     let for_peer = Arc::clone(&flood);
     let peer = Fake::start(move |stream| for_peer.run(stream));
     let client = (case.build)(Client::builder(peer.url())).connect().expect("connect");
+    // A queue that nobody asks for would drop what it has no room for.
+    let _events = client.events();
     let call = case.call.then(|| client.start(Publish::new("g", "x")).expect("start"));
 
     let before = memory("VmRSS");

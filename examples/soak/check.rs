@@ -39,7 +39,7 @@ pub(crate) enum Entry {
         count: u64,
     },
     Stopped,
-    /// Never to be seen in this program: `RejoinFailed`, a foreign message.
+    /// Never to be seen in this program: `JoinFailed`, a foreign message.
     Strange,
 }
 

@@ -21,7 +21,8 @@ impl Shared {
         wait: bool,
     ) -> Result<PendingAck> {
         let (deadline, size) = (call.deadline, call.frame.as_bytes().len());
-        let start = |session: &mut Session<Waiter>, now| match session.refuses(call.key) {
+        let start = |session: &mut Session<Waiter>, now| match session.refuses(call.key, &call.kind)
+        {
             Some(refused) => Err(refused),
             None => Ok(self.register(session, now, call)),
         };
@@ -43,7 +44,7 @@ impl Shared {
         }
         let start = |session: &mut Session<Waiter>, now| match calls
             .iter()
-            .find_map(|call| session.refuses(call.key))
+            .find_map(|call| session.refuses(call.key, &call.kind))
         {
             Some(refused) => Err(refused),
             None => Ok(calls.into_iter().map(|call| self.register(session, now, call)).collect()),
@@ -117,6 +118,7 @@ fn of_batch(mut sent: bool, outcomes: impl IntoIterator<Item = Result<()>>) -> R
 mod tests {
     use std::time::Duration;
 
+    use super::super::shared::Events;
     use super::*;
     use crate::error::ErrorKind;
     use crate::protocol::Frame;
@@ -132,8 +134,7 @@ mod tests {
             close_timeout: Duration::ZERO,
             ..Config::default()
         };
-        let (_, events) = crossbeam_channel::unbounded();
-        let (shared, _) = Shared::new(None, config, events, Arc::default()).expect("shared");
+        let (shared, _) = Shared::new(None, config, Events::unused()).expect("shared");
         let mut state = shared.lock();
         state.session.start(Instant::now());
         assert!(matches!(state.session.output(), Some(Output::Dial(_))));

@@ -10,11 +10,12 @@ use super::builder::ClientBuilder;
 use super::pending::PendingAck;
 use super::request::sealed::Internal;
 use super::request::{FireAndForget, Parts, Request};
-use super::shared::Shared;
+use super::shared::{Call, Shared};
 use super::source::UrlSource;
 use super::stats::Stats;
 use crate::error::Result;
 use crate::message::{Ack, Event, Payload};
+use crate::session::CallKind;
 
 /// A client of the service's PubSub subprotocols: groups, events, acks, recovery.
 ///
@@ -116,7 +117,15 @@ impl Client {
     fn begin(&self, parts: Parts<'_>, wait: bool) -> Result<PendingAck> {
         let now = Instant::now();
         let call = parts.prepare(self.shared(), now)?;
+        self.note_join(&call);
         self.shared().start_one(now, call, wait)
+    }
+
+    /// Who joins a group wants its messages, which come to the event queue.
+    fn note_join(&self, call: &Call) {
+        if matches!(call.kind, CallKind::Join(_)) {
+            self.shared().ask_for_events();
+        }
     }
 
     // --- requests, which have options ----------------------------------------------------------
@@ -232,7 +241,8 @@ impl Client {
     ) -> Result<Vec<R::Pending>> {
         let now = Instant::now();
         let prepare = |request: R| request.into_parts(Internal).prepare(self.shared(), now);
-        let calls = requests.into_iter().map(prepare).collect::<Result<_>>()?;
+        let calls = requests.into_iter().map(prepare).collect::<Result<Vec<_>>>()?;
+        calls.iter().for_each(|call| self.note_join(call));
         let pending = self.shared().start(calls)?;
         Ok(pending.into_iter().map(|call| R::pending(call, Internal)).collect())
     }
@@ -295,7 +305,7 @@ macro_rules! common_calls {
             /// of them.
             #[must_use]
             pub fn events(&self) -> &Receiver<Event> {
-                &self.shared().events
+                self.shared().events()
             }
 
             /// Blocks until the next event.
@@ -303,7 +313,7 @@ macro_rules! common_calls {
             /// # Errors
             /// At the end of the queue: `Closed`, or what ended the client.
             pub fn recv(&self) -> Result<Event> {
-                self.shared().events.recv().map_err(|_| self.shared().end_error())
+                self.shared().events().recv().map_err(|_| self.shared().end_error())
             }
 
             /// Blocks for at most `limit`; `None` if no event came.
@@ -311,7 +321,7 @@ macro_rules! common_calls {
             /// # Errors
             /// As [`recv`](Self::recv).
             pub fn recv_timeout(&self, limit: Duration) -> Result<Option<Event>> {
-                match self.shared().events.recv_timeout(limit) {
+                match self.shared().events().recv_timeout(limit) {
                     Ok(event) => Ok(Some(event)),
                     Err(RecvTimeoutError::Timeout) => Ok(None),
                     Err(RecvTimeoutError::Disconnected) => Err(self.shared().end_error()),
@@ -323,7 +333,7 @@ macro_rules! common_calls {
             /// # Errors
             /// As [`recv`](Self::recv).
             pub fn try_recv(&self) -> Result<Option<Event>> {
-                match self.shared().events.try_recv() {
+                match self.shared().events().try_recv() {
                     Ok(event) => Ok(Some(event)),
                     Err(TryRecvError::Empty) => Ok(None),
                     Err(TryRecvError::Disconnected) => Err(self.shared().end_error()),

@@ -3,8 +3,8 @@
 //! - [`shared`]: what all handles of a client and its reader have in common, and the one lock.
 //! - [`batch`]: many calls at once.
 //! - [`reader`]: THE loop: dial, read, hand over, keep time, stop; [`dialer`] opens links for it.
-//! - [`queue`]: the event queue and its bounds.
-//! - [`handle`], [`request`], [`pending`]: what programs call.
+//! - [`queue`]: the bounds of one queue; [`queues`]: the event queue and those of subscriptions.
+//! - [`handle`], [`request`], [`pending`], [`subscription`]: what programs call.
 //! - [`builder`], [`options`], [`config`]: settings; [`source`], [`attempt`]: where the URL comes
 //!   from; [`label`]: what log lines begin with.
 //! - [`simple`]: the client without a subprotocol.
@@ -22,12 +22,14 @@ mod label;
 mod options;
 mod pending;
 mod queue;
+mod queues;
 mod reader;
 mod request;
 mod shared;
 mod simple;
 mod source;
 mod stats;
+mod subscription;
 
 pub use attempt::Attempt;
 pub use builder::{ClientBuilder, SimpleClientBuilder};
@@ -36,7 +38,10 @@ pub use handle::Client;
 pub use pending::PendingAck;
 #[cfg(test)]
 pub(crate) use queue::Queue;
+#[cfg(test)]
+pub(crate) use queues::Queues;
 pub use request::{AnyRequest, FireAndForget, JoinGroup, LeaveGroup, Publish, Request, SendEvent};
 pub use simple::SimpleClient;
 pub use source::UrlSource;
 pub use stats::Stats;
+pub use subscription::{Messages, Subscribe, Subscription};

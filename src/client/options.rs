@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::thread;
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ use super::config::{KeepAlive, QueueConfig, Reconnect, Recovery};
 use super::dialer::{Dials, Setup};
 use super::label::Label;
 use super::queue::Queue;
+use super::queues::{Queues, Routes};
 use super::reader::Reader;
-use super::shared::{Shared, internal};
+use super::shared::{Events, Shared, internal};
 use super::source::{Kind, Raw, Shape, UrlSource, hub_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::Protocol;
@@ -235,8 +236,11 @@ impl Options {
         let keep_alive = self.keep_alive();
         let limit = session.connect_timeout + GRACE;
         let calls = Arc::new(AtomicUsize::new(0));
-        let (queue, events) = Queue::new(self.queue, Arc::clone(&calls));
-        let (shared, alive) = Shared::new(protocol, session, events, calls)?;
+        let (asked, routes) = (Arc::new(AtomicBool::new(false)), Arc::new(Routes::default()));
+        let (queue, receiver) = Queue::new(self.queue, Arc::clone(&calls), Arc::clone(&asked));
+        let queue = Queues::new(queue, Arc::clone(&routes));
+        let events = Events { receiver, calls, asked, routes };
+        let (shared, alive) = Shared::new(protocol, session, events)?;
         let (ready, first) = bounded(1);
         // On the heap, because a thread's stack keeps what was ever moved over it.
         let reader = Reader::new(Arc::clone(&shared), dials, keep_alive, queue, ready, alive);

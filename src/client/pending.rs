@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 
 use super::shared::{Shared, internal};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::message::Ack;
 use crate::session::Key;
 use crate::sync::OneShot;
@@ -78,12 +78,23 @@ impl PendingAck {
         (Self { shared, key, slot, receiver: OnceLock::new(), deadline }, waiter)
     }
 
+    /// For a call without a deadline of its own.
+    pub(super) fn outcome_within(&self, limit: Duration) -> Result<()> {
+        let until = Instant::now().checked_add(limit).unwrap_or(self.deadline);
+        self.slot.wait_until(until).map_or_else(
+            || {
+                let text =
+                    "the group was not left within the time limit; the client goes on trying";
+                Err(Error::new(ErrorKind::Timeout, text).maybe_delivered(true))
+            },
+            |outcome| outcome.map(drop),
+        )
+    }
+
     /// The ack id of the call.
     #[must_use]
     pub fn ack_id(&self) -> u64 {
-        match self.key {
-            Key::Ack(id) | Key::Unacked(id) => id,
-        }
+        self.key.id()
     }
 
     /// Blocks until the outcome is known, at most until the call's deadline.

@@ -5,13 +5,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::config::{Overflow, QueueConfig};
 use crate::message::Event;
-use crate::session::{Bound, EventQueue, HOLD_BYTES, HOLD_MESSAGES, Room};
+use crate::session::{Bound, HOLD_BYTES, HOLD_MESSAGES, Room};
 
 /// One of this many messages looks at the channel's length.
 const LOOK_EVERY: usize = 64;
@@ -26,6 +26,8 @@ pub(crate) struct Queue {
     off: bool,
     /// How many calls have not ended.
     calls: Arc<AtomicUsize>,
+    /// The program has asked for what comes here.
+    asked: Arc<AtomicBool>,
     /// The sizes of the last `receiver.len()` events, oldest first; `None` for lifecycle events,
     /// which do not count.
     sizes: VecDeque<Option<usize>>,
@@ -39,10 +41,11 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// `None`: no queue.
+    /// `None`: no queue. `asked`: whether the program has asked for what comes here.
     pub(crate) fn new(
         config: Option<QueueConfig>,
         calls: Arc<AtomicUsize>,
+        asked: Arc<AtomicBool>,
     ) -> (Self, Receiver<Event>) {
         let (events, receiver) = unbounded();
         let queue = Self {
@@ -51,6 +54,7 @@ impl Queue {
             off: config.is_none(),
             limits: config.unwrap_or_default(),
             calls,
+            asked,
             sizes: VecDeque::new(),
             messages: 0,
             bytes: 0,
@@ -100,8 +104,9 @@ impl Queue {
     }
 }
 
-impl EventQueue for Queue {
-    fn room(&mut self, bound: Bound) -> Room {
+impl Queue {
+    /// Whether a message may enter.
+    pub(crate) fn room(&mut self, bound: Bound) -> Room {
         if self.off || self.ended {
             return Room::Discard;
         }
@@ -116,13 +121,16 @@ impl EventQueue for Queue {
         }
         match self.limits.overflow {
             _ if !self.is_full(bound) => Room::Yes,
+            // Nobody has asked for it, so nobody may ever read it.
+            Overflow::Wait if !self.asked.load(Ordering::Relaxed) => Room::Drop,
             Overflow::Wait => Room::Wait,
             Overflow::DropNewest => Room::Drop,
             Overflow::Stop => Room::Stop,
         }
     }
 
-    fn push(&mut self, event: Event, size: Option<usize>) {
+    /// See [`EventQueue::push`](crate::session::EventQueue::push).
+    pub(crate) fn push(&mut self, event: Event, size: Option<usize>) {
         if self.off || self.ended {
             return;
         }
@@ -154,7 +162,7 @@ mod tests {
         let calls = Arc::new(AtomicUsize::new(0));
         let config =
             QueueConfig { max_messages: 2, max_messages_during_calls: 4, max_bytes: 100, overflow };
-        let (queue, events) = Queue::new(Some(config), Arc::clone(&calls));
+        let (queue, events) = Queue::new(Some(config), Arc::clone(&calls), Arc::new(true.into()));
         (queue, events, calls)
     }
 
@@ -210,7 +218,7 @@ mod tests {
     fn a_queue_without_bounds_never_fills() {
         let most = usize::MAX;
         let config = QueueConfig::new().max_messages(most).max_bytes(most);
-        let (mut q, _events) = Queue::new(Some(config), Arc::default());
+        let (mut q, _events) = Queue::new(Some(config), Arc::default(), Arc::new(true.into()));
         q.push(message(), Some(1));
         assert_eq!((room(&mut q), q.room(Bound::LastCall)), (Room::Yes, Room::Yes));
     }

@@ -17,7 +17,7 @@ use crossbeam_channel::Sender;
 
 use super::dialer::{Dials, Opened};
 use super::pending::Waiter;
-use super::queue::Queue;
+use super::queues::Queues;
 use super::shared::{After, Shared, State, internal};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Event, Payload, ServerMessage};
@@ -31,7 +31,7 @@ type Sess = Session<Waiter>;
 pub(super) struct Reader {
     shared: Arc<Shared>,
     dials: Dials,
-    queue: Queue,
+    queue: Queues,
     receiver: Receiver,
     /// `None`: the simple client.
     decoder: Option<Decoder>,
@@ -63,7 +63,7 @@ impl Reader {
         shared: Arc<Shared>,
         dials: Dials,
         keep_alive: KeepAliveConfig,
-        queue: Queue,
+        queue: Queues,
         ready: Sender<Result<()>>,
         alive: Sender<()>,
     ) -> Self {
@@ -191,11 +191,11 @@ impl Reader {
     fn note_behind(&mut self) {
         self.shared.holds.store(self.receiver.is_full(), Ordering::Relaxed);
         if self.receiver.is_full() {
-            self.report.queue_full(self.now, self.queue.len());
+            self.report.queue_full(self.now, &self.queue.unread());
         }
         if self.receiver.is_behind() != self.behind {
             self.behind = !self.behind;
-            let unread = self.behind.then(|| self.queue.len());
+            let unread = self.behind.then(|| self.queue.unread());
             self.shared.lock().session.queue_full(unread);
         }
     }
@@ -227,6 +227,9 @@ impl Reader {
         for event in after.take_events() {
             self.report.event(&event);
             self.receiver.event(self.now, event, &mut self.queue);
+        }
+        for (group, ack_id) in after.take_released() {
+            self.queue.released(&group, ack_id);
         }
         if let Some(plan) = after.take_dial() {
             self.dial(plan);
@@ -362,15 +365,18 @@ impl Reader {
             return self.receiver.raw(message, size);
         };
         let decoded = decoder.decode(&frame);
+        let mut urgent = false;
         match &decoded {
             Ok(Downstream::Pong) => self.shared.note_pong(),
+            // What comes behind it may be for a subscription again, so the session is told first.
+            Ok(Downstream::Ack { ack_id, .. }) => urgent = self.queue.awaits_leave(*ack_id),
             Err(malformed) => self.report.unreadable(self.now, &malformed.why),
             Ok(Downstream::Unknown { .. }) => {
                 self.report.unreadable(self.now, "its kind is unknown");
             }
             Ok(_) => {}
         }
-        self.receiver.frame(self.now, decoded, size)
+        self.receiver.frame(self.now, decoded, size) | urgent
     }
 
     fn pong(&mut self) -> bool {

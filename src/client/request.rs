@@ -329,6 +329,11 @@ impl<'a> Parts<'a> {
         Self::new(What::Join(Name::Borrowed(group)))
     }
 
+    pub(super) fn with_timeout(mut self, limit: Option<Duration>) -> Self {
+        self.options.timeout = limit;
+        self
+    }
+
     pub(super) fn leave(group: &'a str) -> Self {
         Self::new(What::Leave(Name::Borrowed(group)))
     }

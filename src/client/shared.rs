@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::pending::{PendingAck, Waiter};
+use super::queues::Routes;
 use super::stats::{Counters, Stats, add};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Ack, Event};
@@ -20,7 +21,26 @@ use crate::transport::{Link, Op, Stop, Waker};
 /// After its link is cut the reader ends at once; a machine that hangs may take longer.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 /// A limit that the clock cannot express is as good as this one.
-const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+pub(super) const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
+/// The handles' end of the event queue and of the subscriptions' queues.
+#[derive(Debug)]
+pub(super) struct Events {
+    pub(super) receiver: Receiver<Event>,
+    pub(super) calls: Arc<AtomicUsize>,
+    pub(super) asked: Arc<AtomicBool>,
+    pub(super) routes: Arc<Routes>,
+}
+
+#[cfg(test)]
+impl Events {
+    /// For tests without a reader.
+    pub(super) fn unused() -> Self {
+        let (_, receiver) = crossbeam_channel::unbounded();
+        let (calls, asked, routes) = Default::default();
+        Self { receiver, calls, asked, routes }
+    }
+}
 
 pub(super) struct Shared {
     state: Mutex<State>,
@@ -31,7 +51,11 @@ pub(super) struct Shared {
     /// Wakes the reader, whatever it waits for.
     pub(super) waker: Arc<Waker>,
     /// How many calls have not ended, for the bounds of the event queue. Written under the lock.
-    calls: Arc<AtomicUsize>,
+    pub(super) calls: Arc<AtomicUsize>,
+    /// The program has asked for what comes to the event queue.
+    asked: Arc<AtomicBool>,
+    /// Subscriptions that come and go, for the reader.
+    pub(super) routes: Arc<Routes>,
     /// The reader holds messages that the event queue has no room for. It looks for room now and
     /// then, but a call that starts makes room at once: the bound is higher while one is in flight.
     pub(super) holds: AtomicBool,
@@ -44,7 +68,7 @@ pub(super) struct Shared {
     pub(super) protocol: Option<Protocol>,
     pub(super) config: session::Config,
     pub(super) counters: Counters,
-    pub(super) events: Receiver<Event>,
+    events: Receiver<Event>,
     /// Disconnected once the reader thread has done its last act.
     done: Receiver<()>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -150,6 +174,8 @@ pub(super) type Call = session::Call<Waiter>;
 pub(super) struct After {
     completions: Vec<(Waiter, Result<Ack>)>,
     events: Vec<Event>,
+    /// Groups whose leave behind their last subscription has ended, under this ack id.
+    released: Vec<(Arc<str>, u64)>,
     dial: Option<Dial>,
     /// Something was appended to this link, so somebody must write.
     flush: Option<Arc<Link>>,
@@ -183,6 +209,10 @@ impl After {
         std::mem::take(&mut self.events)
     }
 
+    pub(super) fn take_released(&mut self) -> Vec<(Arc<str>, u64)> {
+        std::mem::take(&mut self.released)
+    }
+
     pub(super) fn take_dial(&mut self) -> Option<Dial> {
         self.dial.take()
     }
@@ -192,8 +222,7 @@ impl Shared {
     pub(super) fn new(
         protocol: Option<Protocol>,
         config: session::Config,
-        events: Receiver<Event>,
-        calls: Arc<AtomicUsize>,
+        events: Events,
     ) -> Result<(Arc<Self>, Sender<()>)> {
         let (alive, done) = bounded(0);
         let waker = Waker::new().map_err(|e| {
@@ -212,7 +241,9 @@ impl Shared {
             room: Condvar::new(),
             stop: Stop::new(),
             waker: Arc::new(waker),
-            calls,
+            calls: events.calls,
+            asked: events.asked,
+            routes: events.routes,
             holds: AtomicBool::new(false),
             pinged: AtomicU64::new(0),
             born: Instant::now(),
@@ -220,11 +251,24 @@ impl Shared {
             protocol,
             config,
             counters: Counters::default(),
-            events,
+            events: events.receiver,
             done,
             thread: Mutex::new(None),
         };
         Ok((Arc::new(shared), alive))
+    }
+
+    /// The event queue. Who asks for it reads it, so from now on it may make the client wait.
+    pub(super) fn events(&self) -> &Receiver<Event> {
+        self.ask_for_events();
+        &self.events
+    }
+
+    pub(super) fn ask_for_events(&self) {
+        // Looked at first: a store would disturb the reader each time.
+        if !self.asked.load(Ordering::Relaxed) {
+            self.asked.store(true, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn set_thread(&self, thread: JoinHandle<()>) {
@@ -279,6 +323,7 @@ impl Shared {
                 Output::CutLink => after.cut = after.cut.take().or_else(|| state.link.take()),
                 Output::Complete { waiter, result } => after.completions.push((waiter, result)),
                 Output::Event(event) => after.events.push(event),
+                Output::Released { group, ack_id } => after.released.push((group, ack_id)),
                 Output::Dial(dial) => after.dial = Some(dial),
             }
         }
@@ -482,7 +527,7 @@ impl Shared {
     /// What a caller does after the lock: tell the others, write, wake the reader.
     pub(super) fn finish(&self, mut after: After, deadline: Instant) {
         debug_assert!(
-            after.events.is_empty() && after.dial.is_none(),
+            after.events.is_empty() && after.released.is_empty() && after.dial.is_none(),
             "only the reader may cause events and dials: {after:?}"
         );
         self.tell(&mut after);
@@ -635,11 +680,9 @@ mod tests {
 
     #[test]
     fn an_idle_client_is_woken_for_nothing_but_the_deadline_of_its_last_call() {
-        let (_, events) = crossbeam_channel::unbounded();
         let config = Config::default();
         let (shared, _alive) =
-            Shared::new(Some(Protocol::Json), config.clone(), events, Arc::default())
-                .expect("shared");
+            Shared::new(Some(Protocol::Json), config.clone(), Events::unused()).expect("shared");
         let now = Instant::now();
         let mut state = shared.lock();
         state.session.start(now);

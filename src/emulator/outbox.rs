@@ -5,7 +5,7 @@
 //! long as one transport: a recovered session gets a new one.
 //!
 //! A frame counts as queued until it is written: whoever takes one must say so
-//! ([`Outbox::keep_taken`]), or take it as written at once ([`Outbox::take_written`]).
+//! ([`Outbox::keep_taken`]), or take it as written at once (`take_written`).
 //!
 //! Its lock only makes it shareable: it is a leaf, held for a few memory operations.
 

@@ -13,12 +13,24 @@ pub(crate) enum Key {
     Unacked(u64),
 }
 
+impl Key {
+    pub(crate) fn id(self) -> u64 {
+        match self {
+            Self::Ack(id) | Self::Unacked(id) => id,
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) enum CallKind {
     Join(Arc<str>),
     Leave(Arc<str>),
-    /// Our own, after a new connection.
+    /// The join of a subscription.
+    Subscribe(Arc<str>),
+    /// Our own join: after a new connection, or for a subscription that waits for a connection.
     Rejoin(Arc<str>),
+    /// Our own leave, after the last subscription of a group.
+    Release(Arc<str>),
     /// A publication.
     Message,
     /// An event to the app server, whose handler may take its time. Every frame of the simple
@@ -30,7 +42,11 @@ impl CallKind {
     /// The group whose membership it changes.
     pub(super) fn group(&self) -> Option<&Arc<str>> {
         match self {
-            Self::Join(group) | Self::Leave(group) | Self::Rejoin(group) => Some(group),
+            Self::Join(group)
+            | Self::Leave(group)
+            | Self::Subscribe(group)
+            | Self::Rejoin(group)
+            | Self::Release(group) => Some(group),
             Self::Message | Self::Event => None,
         }
     }
@@ -43,7 +59,7 @@ pub(crate) struct Call<W> {
     pub(crate) kind: CallKind,
     pub(crate) frame: Frame,
     /// Kept by the session, whether a thread waits for the outcome or not. (Rejoins have a common
-    /// one, see `Session::rejoin_until`.)
+    /// one, see `Session::own_until`.)
     pub(crate) deadline: Instant,
     pub(crate) waiter: Option<W>,
     pub(super) place: Place,
@@ -95,7 +111,8 @@ impl<W> Call<W> {
         self.frame.as_bytes().len()
     }
 
-    pub(super) fn is_rejoin(&self) -> bool {
-        matches!(self.kind, CallKind::Rejoin(_))
+    /// No call of the program: nobody waits for it, and its deadline does not run without a link.
+    pub(super) fn is_own(&self) -> bool {
+        matches!(self.kind, CallKind::Rejoin(_) | CallKind::Release(_))
     }
 }

@@ -61,9 +61,9 @@ pub(super) struct Calls<W> {
     writes: u64,
     max_written: usize,
     max_written_bytes: usize,
-    /// How many of the calls are rejoins.
-    rejoins: usize,
-    /// The deadline of each call except rejoins, the earliest first. The entry of a call that has
+    /// How many of the calls are our own.
+    own: usize,
+    /// The deadline of each call except our own, the earliest first. The entry of a call that has
     /// ended stays until it is met or until the heap is cleaned: to look for it would cost each
     /// call a scan.
     deadlines: BinaryHeap<Reverse<(Instant, Key)>>,
@@ -90,7 +90,7 @@ impl<W> Calls<W> {
             writes: 0,
             max_written,
             max_written_bytes,
-            rejoins: 0,
+            own: 0,
             deadlines: BinaryHeap::new(),
         }
     }
@@ -108,8 +108,8 @@ impl<W> Calls<W> {
         !self.waiting.is_empty()
     }
 
-    pub(super) fn any_rejoins(&self) -> bool {
-        self.rejoins > 0
+    pub(super) fn any_own(&self) -> bool {
+        self.own > 0
     }
 
     pub(super) fn contains(&self, key: Key) -> bool {
@@ -159,8 +159,8 @@ impl<W> Calls<W> {
     }
 
     fn insert(&mut self, call: Call<W>) {
-        if call.is_rejoin() {
-            self.rejoins += 1;
+        if call.is_own() {
+            self.own += 1;
         } else {
             let Self { all, deadlines, .. } = self;
             if deadlines.len() >= 2 * all.len() + ENDED_DEADLINES {
@@ -184,8 +184,8 @@ impl<W> Calls<W> {
                 self.written_bytes -= call.size();
             }
         }
-        if call.is_rejoin() {
-            self.rejoins -= 1;
+        if call.is_own() {
+            self.own -= 1;
         }
         if self.all.is_empty() {
             self.deadlines.clear();
@@ -281,13 +281,13 @@ impl<W> Calls<W> {
         self.next_place = end;
     }
 
-    /// Our own calls for the rejoin of groups.
-    pub(super) fn rejoins(&self) -> Vec<Key> {
-        if self.rejoins == 0 {
+    /// Our own calls: rejoins and releases of groups.
+    pub(super) fn own_keys(&self) -> Vec<Key> {
+        if self.own == 0 {
             return Vec::new();
         }
         let mut keys: Vec<Key> =
-            self.all.values().filter(|call| call.is_rejoin()).map(|call| call.key).collect();
+            self.all.values().filter(|call| call.is_own()).map(|call| call.key).collect();
         keys.sort_unstable();
         keys
     }

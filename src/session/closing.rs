@@ -51,7 +51,7 @@ impl<W> Session<W> {
         for key in self.calls.keys() {
             if let Some(call) = self.calls.remove(key) {
                 match call.was_written() {
-                    _ if call.is_rejoin() => {}
+                    _ if call.is_own() => {}
                     true => self.cut_off.unknown += 1,
                     false => self.cut_off.unsent += 1,
                 }

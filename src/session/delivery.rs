@@ -3,6 +3,7 @@
 //! Only what is in the queue, or was dropped by its policy, is acknowledged. Lifecycle events stay in
 //! their places behind the messages that came before them.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::bug::Bug;
@@ -17,13 +18,31 @@ const LOOK_LAST: Duration = Duration::from_millis(10);
 /// Until a queue that dropped messages has room again it is looked at this often.
 const LOOK_LAGGED: Duration = Duration::from_millis(250);
 
-/// The event queue, as the receiver sees it.
+/// The event queue and those of subscriptions, as the receiver sees them.
 pub(crate) trait EventQueue {
-    /// Whether a message may enter.
-    fn room(&mut self, bound: Bound) -> Room;
+    /// Whether this message may enter.
+    fn room(&mut self, bound: Bound, message: &Event) -> Room;
     /// Puts an event in. `size`: the bytes that a message keeps alive; `None` for a lifecycle
     /// event, which always enters.
     fn push(&mut self, event: Event, size: Option<usize>);
+    /// This message is dropped, although no policy says so. True if a subscription will report it.
+    fn drop_message(&mut self, _message: &Event) -> bool {
+        false
+    }
+    /// A subscription has dropped messages and not reported them yet.
+    fn owes_report(&self) -> bool {
+        false
+    }
+    /// Reports them where there is room for it.
+    fn report(&mut self) {}
+}
+
+/// What is unread where there is no room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unread {
+    /// The subscription's group; `None`: the event queue.
+    pub(crate) group: Option<Arc<str>>,
+    pub(crate) messages: usize,
 }
 
 /// Which bound of the queue counts.
@@ -164,11 +183,16 @@ impl Delivery {
         };
         self.counts.messages += 1;
         let room = match self.hold.is_empty() {
-            true => queue.room(Bound::Normal),
+            true => queue.room(Bound::Normal, &event),
             false => Room::Wait,
         };
         match room {
-            Room::Yes => self.put(queue, event, Some(size)),
+            Room::Yes => {
+                self.put(queue, event, Some(size));
+                if queue.owes_report() {
+                    self.look.get_or_insert((now + LOOK_LAGGED, LOOK_LAGGED));
+                }
+            }
             Room::Wait => {
                 if let (true, Some(id)) = (Bug::AckHeld.is_on(), id) {
                     self.sequence.handed(id, size, now);
@@ -207,8 +231,9 @@ impl Delivery {
     fn move_held(&mut self, now: Instant, queue: &mut impl EventQueue) -> bool {
         let mut moved = false;
         while let Some(front) = self.hold.front() {
-            let is_message = matches!(front, Held::Message { .. });
-            if is_message && queue.room(Bound::Normal) == Room::Wait {
+            if let Held::Message { event, .. } = front
+                && queue.room(Bound::Normal, event) == Room::Wait
+            {
                 return moved;
             }
             self.move_one(now, queue);
@@ -258,13 +283,18 @@ impl Delivery {
     fn release(&mut self, now: Instant, queue: &mut impl EventQueue, why: &Event) {
         while let Some(front) = self.hold.front() {
             // A loss may come again and again while nobody takes events; an end comes once.
-            let enters = !matches!(front, Held::Message { .. })
-                || matches!(why, Event::Stopped(_))
-                || queue.room(Bound::LastCall) == Room::Yes;
+            let enters = match front {
+                Held::Message { event, .. } => {
+                    matches!(why, Event::Stopped(_))
+                        || queue.room(Bound::LastCall, event) == Room::Yes
+                }
+                _ => true,
+            };
             if enters {
                 self.move_one(now, queue);
-            } else {
-                self.hold.pop();
+            } else if let Some(Held::Message { event, .. }) = self.hold.pop()
+                && !queue.drop_message(&event)
+            {
                 self.drop_one(now);
             }
         }
@@ -280,13 +310,23 @@ impl Delivery {
             let moved = self.move_held(now, queue);
             let next = if moved { LOOK_FIRST } else { (pause * 2).min(LOOK_LAST) };
             self.look = (!self.hold.is_empty()).then_some((now + next, next));
-        } else if self.lagged > 0 && queue.room(Bound::Normal) != Room::Yes {
-            self.look = Some((now + LOOK_LAGGED, LOOK_LAGGED));
         } else {
-            self.look = None;
-            if self.lagged > 0 {
-                queue.push(Event::Lagged(std::mem::take(&mut self.lagged)), None);
+            self.report_drops(now, queue);
+        }
+    }
+
+    fn report_drops(&mut self, now: Instant, queue: &mut impl EventQueue) {
+        if queue.owes_report() {
+            queue.report();
+        }
+        if self.lagged > 0 {
+            let lagged = Event::Lagged(self.lagged);
+            if queue.room(Bound::Normal, &lagged) == Room::Yes {
+                self.lagged = 0;
+                queue.push(lagged, None);
             }
         }
+        let owed = self.lagged > 0 || queue.owes_report();
+        self.look = owed.then_some((now + LOOK_LAGGED, LOOK_LAGGED));
     }
 }

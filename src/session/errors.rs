@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::config::Config;
+use super::delivery::Unread;
 use super::loss::Loss;
 use crate::error::{Error, ErrorKind};
 
@@ -20,8 +21,8 @@ pub(super) fn refused(name: &str, message: &str, written_before: bool) -> Error 
     error.maybe_delivered(written_before || !not_begun)
 }
 
-/// `queue_full`: how many events are unread, if the queue is full.
-pub(super) fn timed_out(written: bool, queue_full: Option<usize>) -> Error {
+/// `queue_full`: what is unread, if a queue is full.
+pub(super) fn timed_out(written: bool, queue_full: Option<&Unread>) -> Error {
     let text = if written {
         "no ack came within the time limit of the call; the service may have executed it"
     } else {
@@ -56,7 +57,7 @@ pub(crate) fn no_room(config: &Config, waited: bool) -> Error {
 }
 
 /// The cause of a loss, or the full queue that may be behind it, with that cause.
-pub(super) fn lost(cause: &Error, queue_full: Option<usize>) -> Error {
+pub(super) fn lost(cause: &Error, queue_full: Option<&Unread>) -> Error {
     let Some(unread) = queue_full else { return cause.clone() };
     Error::new(cause.kind(), format!("the connection was lost; {}", nothing_is_read(unread)))
         .with_facts_of(cause)
@@ -65,17 +66,27 @@ pub(super) fn lost(cause: &Error, queue_full: Option<usize>) -> Error {
 }
 
 /// An error of the link, with the full queue that may be behind it.
-pub(super) fn explained(error: Error, queue_full: Option<usize>) -> Error {
+pub(super) fn explained(error: Error, queue_full: Option<&Unread>) -> Error {
     let Some(unread) = queue_full else { return error };
     Error::new(error.kind(), format!("{error}; {}", nothing_is_read(unread)))
         .with_facts_of(&error)
         .maybe_delivered(error.may_have_been_delivered())
 }
 
-fn nothing_is_read(unread: usize) -> String {
+fn nothing_is_read(unread: &Unread) -> String {
+    let (queue, remedy) = match &unread.group {
+        None => {
+            ("the event queue".into(), "read `events()`, or use `event_queue(None)` or `no_echo`")
+        }
+        Some(group) => (
+            format!("the queue of a subscription of `{group}`"),
+            "read it, or choose `Overflow::DropNewest` for it",
+        ),
+    };
     format!(
-        "the event queue is full ({unread} unread), so reading from the connection falls behind or \
-         has stopped: read `events()`, or use `event_queue(None)` or `no_echo`"
+        "{queue} is full ({} unread), so reading from the connection falls behind or has stopped: \
+         {remedy}",
+        unread.messages
     )
 }
 

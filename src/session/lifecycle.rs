@@ -26,7 +26,7 @@ use super::errors::{broke_rule, lost, not_connected, outcome_unknown};
 use super::loss::{Fate, Loss, fate, is_refusal, never_retried, refusal_status};
 use super::{Dial, Identity, Output, Session};
 use crate::error::{Error, ErrorKind};
-use crate::message::{Connected, Disconnected, Event, Reconnecting, RejoinFailed};
+use crate::message::{Ack, Connected, Disconnected, Event, JoinFailed, Reconnecting};
 
 /// A URL provider may return this many URLs in a row that the service refuses.
 const MAX_REFUSALS: u32 = 3;
@@ -174,14 +174,12 @@ impl<W> Session<W> {
     }
 
     fn rejoin(&mut self, now: Instant) {
-        if !self.config.rejoin {
-            self.groups.forget_all();
-        }
+        self.groups.new_connection(self.config.rejoin);
         let until = now + self.config.call_timeout;
-        self.rejoin_until = Some(until);
+        self.own_until = Some(until);
         let mut joins = Vec::new();
         let mut clashes = Vec::new();
-        for (group, joined) in self.groups.joined() {
+        for (group, joined) in self.groups.to_join() {
             let key = Key::Ack(joined.ack_id);
             if self.calls.contains(key) {
                 clashes.push(Arc::clone(group));
@@ -204,7 +202,7 @@ impl<W> Session<W> {
     }
 
     pub(super) fn rejoin_failed(&mut self, group: Arc<str>, error: Error) {
-        self.outputs.push_back(Output::Event(Event::RejoinFailed(RejoinFailed { group, error })));
+        self.outputs.push_back(Output::Event(Event::JoinFailed(JoinFailed { group, error })));
     }
 
     /// The service announces a disconnect; the Close that follows decides.
@@ -279,12 +277,16 @@ impl<W> Session<W> {
     fn end_session(&mut self, mut loss: Loss, fate: Fate) {
         self.identity = None;
         self.recovery = None;
-        loss.error = lost(&loss.error, self.queue_full);
-        // Groups come back by the rejoin of the new connection. A rejoin that still waits must not
-        // time out before it, and none is to blame for a broken rule: its frame was accepted once.
-        for key in self.calls.rejoins() {
-            if let Some(rejoin) = self.calls.remove(key) {
-                self.groups.ended(&rejoin.kind);
+        loss.error = lost(&loss.error, self.queue_full.as_ref());
+        // Groups come back by the rejoin of the new connection. A call of our own that still waits
+        // must not time out before it, and none is to blame for a broken rule: its frame was
+        // accepted once. A leave is as good as done, since the new connection is in no group.
+        for key in self.calls.own_keys() {
+            if let Some(own) = self.calls.remove(key) {
+                self.groups.ended(&own.kind);
+                self.check_release(&own);
+                let ack_id = own.key.id();
+                self.complete(own.waiter, Ok(Ack { ack_id, duplicate: false }));
             }
         }
         self.groups.connection_over();
@@ -295,7 +297,9 @@ impl<W> Session<W> {
             let call = self.calls.get(key).filter(|call| !self.groups.is_superseded(call));
             match call.map(|call| &call.kind) {
                 _ if fate == Fate::BrokeRule => failing.push((key, broke_rule(&loss))),
-                Some(CallKind::Join(_) | CallKind::Leave(_)) => again.push(key),
+                Some(CallKind::Join(_) | CallKind::Leave(_) | CallKind::Subscribe(_)) => {
+                    again.push(key);
+                }
                 Some(CallKind::Message | CallKind::Event)
                     if self.config.resend_on_new_connection =>
                 {
@@ -380,7 +384,7 @@ impl<W> Session<W> {
             | Phase::Open { .. }
             | Phase::Stopped => None,
         };
-        let deadlines = [phase, self.calls.next_deadline(), self.next_rejoin_deadline()];
+        let deadlines = [phase, self.calls.next_deadline(), self.next_own_deadline()];
         deadlines.into_iter().flatten().min()
     }
 

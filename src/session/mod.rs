@@ -35,6 +35,7 @@ mod receiver;
 mod recovery;
 mod replay;
 mod sequence;
+mod subscribe;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -42,7 +43,7 @@ pub(crate) use bug::Bug;
 pub(crate) use call::{Call, CallKind, Key};
 pub(crate) use closing::CutOff;
 pub(crate) use config::Config;
-pub(crate) use delivery::{Bound, EventQueue, Room};
+pub(crate) use delivery::{Bound, EventQueue, Room, Unread};
 pub(crate) use errors::{ended_error, no_room};
 pub(crate) use hold::{HOLD_BYTES, HOLD_MESSAGES};
 pub(crate) use keep_alive::KeepAliveConfig;
@@ -62,6 +63,8 @@ use crate::protocol::Frame;
 use crate::secret::Secret;
 
 use calls::{Calls, ToSend};
+pub(crate) use groups::Joined;
+
 use groups::Groups;
 use lifecycle::Phase;
 use patience::Unanswered;
@@ -85,6 +88,9 @@ pub(crate) enum Output<W> {
     Complete { waiter: W, result: Result<Ack> },
     /// Put this into the event queue. Only ever caused by the reader's methods.
     Event(Event),
+    /// The leave of a group that no subscription held any more has ended. Only ever caused by the
+    /// reader's methods.
+    Released { group: Arc<str>, ack_id: u64 },
     /// Append a Close frame; the reader then waits for the end of the link.
     CloseLink { code: u16 },
     /// Cut the link at once.
@@ -119,12 +125,12 @@ pub(crate) struct Session<W> {
     /// A writer saw that the current link is dead; `lost` will follow.
     suspended: bool,
     calls: Calls<W>,
-    /// The common deadline of the rejoins under way. It does not run while there is no link.
-    rejoin_until: Option<Instant>,
+    /// The common deadline of our own calls under way. It does not run while there is no link.
+    own_until: Option<Instant>,
     groups: Groups,
     unanswered: Unanswered,
-    /// How many messages are unread in an event queue that is full.
-    queue_full: Option<usize>,
+    /// What is unread in a queue that is full.
+    queue_full: Option<Unread>,
     outputs: VecDeque<Output<W>>,
     rng: StdRng,
     /// What the service said before it closed.
@@ -152,7 +158,7 @@ impl<W> Session<W> {
             recovery: None,
             tried_recovery: None,
             suspended: false,
-            rejoin_until: None,
+            own_until: None,
             groups: Groups::default(),
             unanswered: Unanswered::default(),
             queue_full: None,
@@ -178,7 +184,7 @@ impl<W> Session<W> {
     /// it; else it waits in order.
     pub(crate) fn call(&mut self, now: Instant, call: Call<W>) {
         self.expire(now);
-        let error = self.refuses(call.key).or_else(|| self.is_late(now, &call));
+        let error = self.refuses(call.key, &call.kind).or_else(|| self.is_late(now, &call));
         if let Some(error) = error {
             return self.complete(call.waiter, Err(error));
         }
@@ -200,9 +206,9 @@ impl<W> Session<W> {
         }
     }
 
-    /// Why a call under this key would be refused without being sent.
-    pub(crate) fn refuses(&self, key: Key) -> Option<Error> {
-        if let Some(error) = self.refusal() {
+    /// Why such a call would be refused without being sent.
+    pub(crate) fn refuses(&self, key: Key, kind: &CallKind) -> Option<Error> {
+        if let Some(error) = self.refusal().or_else(|| self.refuses_leave(kind)) {
             return Some(error);
         }
         let Key::Ack(id) = key else { return None };
@@ -214,7 +220,8 @@ impl<W> Session<W> {
     }
 
     fn is_late(&self, now: Instant, call: &Call<W>) -> Option<Error> {
-        (call.deadline <= now).then(|| errors::timed_out(call.was_written(), self.queue_full))
+        (call.deadline <= now)
+            .then(|| errors::timed_out(call.was_written(), self.queue_full.as_ref()))
     }
 
     /// The fast way for a frame that nobody waits for. It comes back if it must wait like any call.
@@ -237,7 +244,7 @@ impl<W> Session<W> {
         self.expire(now);
         // By now another call may have the key: one of the program's, if it chooses its ids itself,
         // or the rejoin of a group that this call has just joined.
-        let its_own = |call: &Call<W>| call.deadline == deadline && !call.is_rejoin();
+        let its_own = |call: &Call<W>| call.deadline == deadline && !call.is_own();
         if self.calls.get(key).is_some_and(its_own) {
             self.time_out(key);
         }
@@ -249,7 +256,7 @@ impl<W> Session<W> {
     pub(crate) fn cancel(&mut self, now: Instant, key: Key, deadline: Instant) -> bool {
         self.expire(now);
         let unwritten =
-            |call: &Call<W>| call.deadline == deadline && !call.is_rejoin() && !call.was_written();
+            |call: &Call<W>| call.deadline == deadline && !call.is_own() && !call.was_written();
         if !self.calls.get(key).is_some_and(unwritten) {
             return false;
         }
@@ -303,6 +310,7 @@ impl<W> Session<W> {
             Err(error) => self.check_rejoin(&call, error),
         }
         self.groups.ended(&call.kind);
+        self.check_release(&call);
         self.complete(call.waiter, result);
     }
 
@@ -316,9 +324,10 @@ impl<W> Session<W> {
     fn time_out(&mut self, key: Key) {
         let Some(call) = self.calls.remove(key) else { return };
         let written = call.was_written() && !Bug::DenyDelivery.is_on();
-        let error = errors::timed_out(written, self.queue_full);
+        let error = errors::timed_out(written, self.queue_full.as_ref());
         self.check_rejoin(&call, &error);
         self.groups.gave_up(&call);
+        self.check_release(&call);
         self.unanswered.given_up(call.patience.filter(|_| call.order().is_some()));
         if Bug::ForgetOutcome.is_on() && call.order().is_some() {
             return;
@@ -335,6 +344,14 @@ impl<W> Session<W> {
         }
     }
 
+    /// The end of the leave behind the last subscription, whatever it is.
+    pub(super) fn check_release(&mut self, call: &Call<W>) {
+        if let CallKind::Release(group) = &call.kind {
+            let (group, ack_id) = (Arc::clone(group), call.key.id());
+            self.outputs.push_back(Output::Released { group, ack_id });
+        }
+    }
+
     /// Fails the program's calls whose deadline has passed; true if there were any.
     fn expire(&mut self, now: Instant) -> bool {
         let mut any = false;
@@ -345,29 +362,29 @@ impl<W> Session<W> {
         any
     }
 
-    /// Also the rejoins, whose failure is an event: so for the reader only.
+    /// Also our own calls, whose failure is an event: so for the reader only.
     fn expire_all(&mut self, now: Instant) {
         self.expire(now);
-        if self.rejoins_are_overdue(now) {
-            self.rejoin_until = None;
-            for key in self.calls.rejoins() {
+        if self.own_calls_are_overdue(now) {
+            self.own_until = None;
+            for key in self.calls.own_keys() {
                 self.time_out(key);
             }
         }
     }
 
-    fn rejoins_are_overdue(&self, now: Instant) -> bool {
-        self.next_rejoin_deadline().is_some_and(|at| at <= now)
+    fn own_calls_are_overdue(&self, now: Instant) -> bool {
+        self.next_own_deadline().is_some_and(|at| at <= now)
     }
 
-    fn next_rejoin_deadline(&self) -> Option<Instant> {
-        self.rejoin_until.filter(|_| self.is_open() && self.calls.any_rejoins())
+    fn next_own_deadline(&self) -> Option<Instant> {
+        self.own_until.filter(|_| self.is_open() && self.calls.any_own())
     }
 
     /// Sends waiting calls while there is room for them.
     fn admit(&mut self, now: Instant) {
-        // Overdue rejoins, which go first, are ended by the reader's tick.
-        if !self.is_open() || self.rejoins_are_overdue(now) {
+        // Overdue calls of our own, which may go first, are ended by the reader's tick.
+        if !self.is_open() || self.own_calls_are_overdue(now) {
             return;
         }
         while let Some(sent) = self.calls.next_to_send(now) {
@@ -398,15 +415,15 @@ impl<W> Session<W> {
         self.calls.longest_patience().max(self.unanswered.until(heard))
     }
 
-    /// The event queue is full, with this many messages unread, or it is not (any more). While it is,
-    /// errors that this may have caused say so.
-    pub(crate) fn queue_full(&mut self, unread: Option<usize>) {
+    /// A queue is full, with this unread, or none is (any more). While it is so, errors that this may
+    /// have caused say so.
+    pub(crate) fn queue_full(&mut self, unread: Option<Unread>) {
         self.queue_full = unread;
     }
 
     /// An error of the link, with the full queue that may be behind it.
     pub(crate) fn explained(&self, error: Error) -> Error {
-        errors::explained(error, self.queue_full)
+        errors::explained(error, self.queue_full.as_ref())
     }
 
     /// Why no more calls are taken, once that is so.

@@ -63,8 +63,8 @@ impl<W> Session<W> {
         }
         self.phase = Phase::Open { since: now };
         self.service_message = None;
-        if self.calls.any_rejoins() {
-            self.rejoin_until = Some(now + self.config.call_timeout);
+        if self.calls.any_own() {
+            self.own_until = Some(now + self.config.call_timeout);
         }
         let (again, stale) = self.calls.resend(now);
         for sent in again {
@@ -83,6 +83,7 @@ impl<W> Session<W> {
                 self.complete(call.waiter, Err(error));
             }
         }
+        self.join_wanted(now);
         self.admit(now);
     }
 
@@ -112,7 +113,7 @@ impl<W> Session<W> {
             return self.session_over(now, loss);
         }
         self.outputs.push_back(Output::Event(Event::Recovering(Recovering {
-            cause: errors::lost(&loss.error, self.queue_full),
+            cause: errors::lost(&loss.error, self.queue_full.as_ref()),
             close_code: loss.close_code,
             unsent: loss.unsent,
         })));

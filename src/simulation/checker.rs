@@ -307,7 +307,7 @@ impl Checker {
                 view.connection = None;
                 self.losses += 1;
             }
-            Event::RejoinFailed(e) => {
+            Event::JoinFailed(e) => {
                 view.rejoins_failed.insert(e.group.to_string());
             }
             _ => {}

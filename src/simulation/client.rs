@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::checker::Checker;
 use super::network::{Link, Up};
 use super::schedule::{ClientSetup, Consume, DialFate};
-use crate::client::{Queue, QueueConfig};
+use crate::client::{Queue, QueueConfig, Queues};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Ack, Event};
 use crate::protocol::{Decoder, Frame, Upstream, encode_upstream};
@@ -54,7 +54,7 @@ pub(super) struct Client {
     pub(super) session: Session<usize>,
     pub(super) receiver: Receiver,
     decoder: Decoder,
-    queue: Queue,
+    queue: Queues,
     events: crossbeam_channel::Receiver<Event>,
     calls: Arc<AtomicUsize>,
     attempt: Duration,
@@ -114,7 +114,9 @@ impl Client {
             .max_messages(setup.soft)
             .max_messages_during_calls(setup.hard)
             .overflow(setup.overflow);
-        let (queue, events) = Queue::new(Some(queue), Arc::clone(&calls));
+        let asked = Arc::new(true.into());
+        let (queue, events) = Queue::new(Some(queue), Arc::clone(&calls), asked);
+        let queue = Queues::new(queue, Arc::default());
         Self {
             index,
             decoder: Decoder::new(setup.protocol),
@@ -229,7 +231,7 @@ impl Client {
                     call.key = Key::Unacked(self.next_id());
                 }
             }
-        } else if let Some(error) = self.session.refuses(key) {
+        } else if let Some(error) = self.session.refuses(key, &call.kind) {
             check.completed(now, token, &Err(error));
             return self.applied(now, check);
         }
@@ -311,6 +313,7 @@ impl Client {
                 }
                 Output::Complete { waiter, result } => after.completions.push((waiter, result)),
                 Output::Event(event) => after.events.push(event),
+                Output::Released { group, ack_id } => self.queue.released(&group, ack_id),
                 Output::Dial(dial) => after.dial = Some(dial),
             }
         }

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 
 use super::super::label::Label;
-use super::super::queue::Queue;
+use super::super::queues::Queues;
 use super::super::shared::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Event;
-use crate::session::Receiver;
+use crate::session::{Receiver, Unread};
 
 /// A full queue is worth a warning this often.
 const FULL_EVERY: Duration = Duration::from_secs(10);
@@ -89,8 +89,8 @@ impl Report {
                 let why = described(&e.cause);
                 log::info!("{label} attempt {} in {:?}: {why}", e.attempt, e.delay);
             }
-            Event::RejoinFailed(e) => {
-                log::warn!("{label} group `{}` not joined again: {}", e.group, described(&e.error));
+            Event::JoinFailed(e) => {
+                log::warn!("{label} group `{}` not joined: {}", e.group, described(&e.error));
             }
             _ => {}
         }
@@ -103,9 +103,13 @@ impl Report {
     }
 
     /// A consumer that is too slow fills the queue again and again.
-    pub(super) fn queue_full(&mut self, now: Instant, unread: usize) {
+    pub(super) fn queue_full(&mut self, now: Instant, unread: &Unread) {
         if is_due(&mut self.warned_full, now, FULL_EVERY) {
-            log::warn!("{} the event queue is full: {unread} events are unread", self.label);
+            let queue = match &unread.group {
+                None => "the event queue".to_owned(),
+                Some(group) => format!("the queue of a subscription of `{group}`"),
+            };
+            log::warn!("{} {queue} is full: {} events are unread", self.label, unread.messages);
         }
     }
 
@@ -120,14 +124,14 @@ impl Report {
         }
     }
 
-    pub(super) fn counters(&self, shared: &Shared, receiver: &Receiver, queue: &Queue) {
+    pub(super) fn counters(&self, shared: &Shared, receiver: &Receiver, queue: &Queues) {
         let (counters, counts) = (&shared.counters, receiver.counts());
         counters.bytes_in.store(self.bytes_in, Relaxed);
         counters.messages_in.store(counts.messages, Relaxed);
         counters.duplicates.store(counts.duplicates, Relaxed);
-        counters.dropped.store(counts.dropped, Relaxed);
+        counters.dropped.store(counts.dropped + queue.dropped(), Relaxed);
         counters.malformed.store(counts.malformed, Relaxed);
-        counters.queue_high_water.store(queue.high_water() as u64, Relaxed);
+        counters.queue_high_water.store(queue.main().high_water() as u64, Relaxed);
     }
 }
 

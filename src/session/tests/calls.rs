@@ -147,9 +147,12 @@ fn an_id_in_use_is_refused_without_sending() {
     };
     assert_eq!(error.kind(), ErrorKind::InvalidRequest);
     assert!(s.session.output().is_none());
-    assert!(s.session.refuses(Key::Ack(1)).is_some());
+    assert!(s.session.refuses(Key::Ack(1), &CallKind::Message).is_some());
     s.ack(1);
-    assert!(s.session.refuses(Key::Ack(1)).is_none(), "free again after its end");
+    assert!(
+        s.session.refuses(Key::Ack(1), &CallKind::Message).is_none(),
+        "free again after its end"
+    );
 }
 
 #[test]

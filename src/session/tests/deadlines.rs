@@ -112,7 +112,7 @@ fn an_id_is_free_again_when_its_call_is_overdue() {
     s.call_for(1, secs(2));
     s.now += secs(2);
     s.session.make_room(s.now);
-    assert!(s.session.refuses(Key::Ack(1)).is_none());
+    assert!(s.session.refuses(Key::Ack(1), &CallKind::Message).is_none());
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn a_rejoin_has_no_deadline_while_there_is_no_link() {
     s.advance(secs(29));
     assert_eq!(s.only("event"), [""; 0]);
     s.advance(secs(1));
-    assert_eq!(s.only("event"), ["event RejoinFailed a"], "30 s since it was sent again");
+    assert_eq!(s.only("event"), ["event JoinFailed a"], "30 s since it was sent again");
 }
 
 #[test]
@@ -235,5 +235,5 @@ fn an_overdue_rejoin_is_not_sent_by_a_caller_and_reported_by_the_reader() {
     s.withdraw(4);
     assert_eq!(s.take(), ["done 4 Timeout"]);
     s.advance(secs(0));
-    assert_eq!(s.take(), ["event RejoinFailed a", "event RejoinFailed b", "send msg#3"]);
+    assert_eq!(s.take(), ["event JoinFailed a", "event JoinFailed b", "send msg#3"]);
 }

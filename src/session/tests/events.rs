@@ -6,7 +6,7 @@ use super::*;
 use crate::error::ErrorKind;
 use crate::message::Event;
 use crate::session::tests::scenario::frame;
-use crate::session::{Call, CallKind, Key, Output};
+use crate::session::{Call, CallKind, Key, Output, Unread};
 
 /// How long from `from` silence is allowed, the peer being heard at `heard`.
 fn allowed(s: &Scenario, from: Instant, heard: Instant) -> Option<Duration> {
@@ -155,7 +155,7 @@ const FULL: &str = "the event queue is full (1234 unread), so reading from the c
 fn a_timeout_names_the_full_queue_behind_it() {
     let mut s = Scenario::connected_with(|c| c.max_in_flight = 1);
     (1..=3).for_each(|id| s.call_for(id, secs(3 * id)));
-    s.session.queue_full(Some(1234));
+    s.session.queue_full(Some(Unread { group: None, messages: 1234 }));
     s.advance(secs(3));
     s.withdraw(2);
     s.session.queue_full(None);
@@ -172,7 +172,7 @@ fn a_timeout_names_the_full_queue_behind_it() {
 fn a_loss_names_the_full_queue_behind_it() {
     let mut s = Scenario::connected();
     s.call(1);
-    s.session.queue_full(Some(1234));
+    s.session.queue_full(Some(Unread { group: None, messages: 1234 }));
     s.lose(Some(1001));
     let Event::Recovering(e) = s.last_event() else { panic!() };
     assert_eq!((e.cause.kind(), e.cause.close_code()), (ErrorKind::Disconnected, Some(1001)));

@@ -7,8 +7,8 @@ use crate::message::Event;
 ///
 /// ```text
 /// life    = [ Connected up ] Stopped
-/// up      = { RejoinFailed } [ Recovering lost | Disconnected over ]
-/// lost    = { Recovering | RejoinFailed } [ Recovered up | Disconnected over ]
+/// up      = { JoinFailed } [ Recovering lost | Disconnected over ]
+/// lost    = { Recovering | JoinFailed } [ Recovered up | Disconnected over ]
 /// over    = { Reconnecting } [ Connected up ]
 /// ```
 ///
@@ -36,7 +36,7 @@ impl State {
             (_, Event::Stopped(_)) => Some(Self::Ended),
             (Self::New, Event::Connected(e)) if !e.gap_possible => Some(Self::Up),
             (Self::Over, Event::Connected(e)) if e.gap_possible => Some(Self::Up),
-            (Self::Up | Self::Lost, Event::RejoinFailed(_)) => Some(self),
+            (Self::Up | Self::Lost, Event::JoinFailed(_)) => Some(self),
             (Self::Up | Self::Lost, Event::Recovering(_)) => Some(Self::Lost),
             (Self::Lost, Event::Recovered(_)) => Some(Self::Up),
             (Self::Up | Self::Lost, Event::Disconnected(_)) => Some(Self::Over),

@@ -182,7 +182,7 @@ fn the_late_ack_of_a_rejoin_counts_too() {
     s.ack(1);
     s.renew("c2");
     s.advance(secs(30));
-    assert_eq!(s.only("event")[1..], ["event RejoinFailed a"]);
+    assert_eq!(s.only("event")[1..], ["event JoinFailed a"]);
     assert_eq!(groups(&s), [""; 0]);
     s.ack(1);
     assert_eq!(groups(&s), ["a"]);

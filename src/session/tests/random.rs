@@ -92,7 +92,10 @@ impl World {
             return; // the service would call it a duplicate
         }
         if self.open.contains(&id) {
-            assert!(key(id) == Key::Unacked(id) || self.session.refuses(Key::Ack(id)).is_some());
+            assert!(
+                key(id) == Key::Unacked(id)
+                    || self.session.refuses(Key::Ack(id), &CallKind::Message).is_some()
+            );
             return;
         }
         let id = self.next_id;
@@ -244,6 +247,7 @@ impl World {
                     self.end(waiter);
                 }
                 Output::Event(event) => self.check_event(&event),
+                Output::Released { .. } => unreachable!("there are no subscriptions"),
                 Output::CloseLink { .. } => {
                     assert!(self.linked && !self.closing);
                     self.closing = true;
@@ -284,7 +288,7 @@ impl World {
 
     fn check_event(&mut self, event: &Event) {
         self.state.check(event);
-        if let Event::RejoinFailed(e) = event {
+        if let Event::JoinFailed(e) = event {
             let join = format!(" join {} ", e.group);
             let ids: Vec<u64> =
                 self.sent.iter().filter(|(_, t)| t.contains(&join)).map(|(id, _)| *id).collect();

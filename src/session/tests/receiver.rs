@@ -19,7 +19,7 @@ pub(super) struct Queue {
 }
 
 impl EventQueue for Queue {
-    fn room(&mut self, bound: Bound) -> Room {
+    fn room(&mut self, bound: Bound, _: &Event) -> Room {
         let messages = self.events.iter().filter(|e| matches!(e, Event::ServerMessage(_))).count();
         let bound = self.bound + if bound == Bound::LastCall { 1000 } else { 0 };
         if messages < bound { Room::Yes } else { self.full }

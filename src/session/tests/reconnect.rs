@@ -224,8 +224,8 @@ fn c06_groups_are_joined_again_before_waiting_calls_and_do_not_delay_connected()
     s.advance(secs(29));
     assert_eq!(s.take(), ["done 5 ok"], "rejoins are nobody's calls");
     s.advance(secs(1));
-    assert_eq!(s.take(), ["event RejoinFailed b"], "a lost ack holds nothing back");
-    assert!(matches!(s.last_event(), Event::RejoinFailed(e) if e.error.is_timeout()));
+    assert_eq!(s.take(), ["event JoinFailed b"], "a lost ack holds nothing back");
+    assert!(matches!(s.last_event(), Event::JoinFailed(e) if e.error.is_timeout()));
 }
 
 #[test]
@@ -236,8 +236,8 @@ fn a_refused_rejoin_is_reported_and_not_tried_again() {
     s.renew("c2");
     s.take();
     s.refuse(1, "Forbidden");
-    assert_eq!(s.take(), ["event RejoinFailed a"]);
-    assert!(matches!(s.last_event(), Event::RejoinFailed(e) if e.error.is_refused()));
+    assert_eq!(s.take(), ["event JoinFailed a"]);
+    assert!(matches!(s.last_event(), Event::JoinFailed(e) if e.error.is_refused()));
     s.renew("c3");
     assert_eq!(s.only("send"), [""; 0]);
 }
@@ -265,7 +265,7 @@ fn rejoins_survive_losses_until_they_succeed() {
         s.advance(secs(1));
         s.dial_fails(None);
     }
-    assert!(!s.only("event").contains(&"event RejoinFailed b".into()), "none has had its chance");
+    assert!(!s.only("event").contains(&"event JoinFailed b".into()), "none has had its chance");
     s.until_dial();
     s.linked();
     s.hello("c3", "t3");
@@ -294,7 +294,7 @@ fn a_rejoin_whose_id_is_taken_by_a_call_is_reported() {
     s.until_dial();
     s.linked();
     s.hello("c2", "t2");
-    let expected = ["dial new", "event Connected c2", "event RejoinFailed a", "send msg#1"];
+    let expected = ["dial new", "event Connected c2", "event JoinFailed a", "send msg#1"];
     assert_eq!(s.take(), expected);
 }
 

@@ -313,6 +313,7 @@ impl Scenario {
                 },
                 Output::Send { frame, .. } => format!("send {}", text(&frame)),
                 Output::Ping => "ping".into(),
+                Output::Released { group, .. } => format!("released {group}"),
                 Output::Complete { waiter, result } => {
                     let line = match &result {
                         Ok(Ack { duplicate: true, .. }) => format!("done {waiter} duplicate"),
@@ -360,7 +361,7 @@ pub(super) fn name(event: &Event) -> String {
         Event::Recovered(e) => format!("Recovered {}", e.replayed),
         Event::Disconnected(_) => "Disconnected".into(),
         Event::Reconnecting(e) => format!("Reconnecting {}", e.attempt),
-        Event::RejoinFailed(e) => format!("RejoinFailed {}", e.group),
+        Event::JoinFailed(e) => format!("JoinFailed {}", e.group),
         Event::Stopped(_) => "Stopped".into(),
         other => panic!("the session has no business with {other:?}"),
     }

@@ -166,7 +166,7 @@ impl Client {
     fn note_behind(&mut self) {
         if self.receiver.is_behind() != self.behind {
             self.behind = !self.behind;
-            self.session.queue_full(self.behind.then(|| self.queue.len()));
+            self.session.queue_full(self.behind.then(|| self.queue.unread()));
         }
     }
 
