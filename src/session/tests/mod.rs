@@ -18,5 +18,6 @@ mod reconnect;
 mod recovery;
 mod scenario;
 mod service;
+mod subscriptions;
 
 use scenario::{Scenario, ms, secs};

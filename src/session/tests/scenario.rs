@@ -301,7 +301,7 @@ impl Scenario {
         self.hello(id, "t");
     }
 
-    fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         while let Some(output) = self.session.output() {
             let line = match output {
                 Output::Dial(dial) => match dial.recover {
