@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::outbox::{Fate, lock};
+use super::outbox::{Fate, Latency, lock};
 use super::server::Shared;
 use super::slow_write::Pace;
 use crate::protocol::Frame;
@@ -94,7 +94,6 @@ pub(super) struct State {
     frozen: bool,
     stalled: [bool; 4],
     slow_read: Option<Duration>,
-    latency: Option<Duration>,
     pub(super) slow_write: Option<Pace>,
     refuse_upgrades: Option<Refuse>,
     refuse_recoveries: Option<Refuse>,
@@ -106,6 +105,8 @@ pub(super) struct Switches {
     /// Whether anything in `state` slows down connections that are up.
     active: AtomicBool,
     stopping: AtomicBool,
+    /// The outboxes look at it.
+    pub(super) latency: Latency,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -129,8 +130,7 @@ impl Switches {
     fn change(&self, f: impl FnOnce(&mut State)) {
         let mut state = lock(&self.state);
         f(&mut state);
-        let slow =
-            state.slow_read.is_some() || state.slow_write.is_some() || state.latency.is_some();
+        let slow = state.slow_read.is_some() || state.slow_write.is_some();
         self.active.store(state.frozen || slow, SeqCst);
         drop(state);
         self.changed.notify_all();
@@ -175,19 +175,6 @@ impl Switches {
         self.wait_while(|state| state.slow_read.is_some_and(|p| start.elapsed() < p), is_over);
     }
 
-    pub(super) fn has_latency(&self) -> bool {
-        self.active.load(SeqCst) && lock(&self.state).latency.is_some()
-    }
-
-    /// The delay before what was queued is written.
-    pub(super) fn delay(&self, is_over: impl Fn() -> bool) {
-        if !self.active.load(SeqCst) {
-            return;
-        }
-        let start = Instant::now();
-        self.wait_while(|state| state.latency.is_some_and(|d| start.elapsed() < d), is_over);
-    }
-
     /// How slowly frames are to be written, if they are.
     pub(super) fn pace(&self) -> Option<Pace> {
         if self.active.load(SeqCst) { lock(&self.state).slow_write } else { None }
@@ -196,7 +183,7 @@ impl Switches {
     pub(super) fn wait_while(&self, held: impl Fn(&State) -> bool, is_over: impl Fn() -> bool) {
         let mut state = lock(&self.state);
         while held(&state) && !self.is_stopping() && !is_over() {
-            let pauses = [state.slow_read, state.slow_write.map(|pace| pace.pause), state.latency];
+            let pauses = [state.slow_read, state.slow_write.map(|pace| pace.pause)];
             let shortest = pauses.into_iter().flatten().min();
             let limit = shortest.unwrap_or(Duration::from_secs(60));
             let limit = limit.clamp(Duration::from_millis(1), Duration::from_secs(60));
@@ -263,7 +250,8 @@ impl Faults {
     }
 
     /// Stops reading and writing on all connections, on new ones after the upgrade. Nothing is
-    /// lost: `freeze(false)` goes on where it stopped. One WebSocket ping (not the subprotocol's)
+    /// lost: `freeze(false)` goes on where it stopped. What is sent meanwhile counts against the
+    /// outbound limit ([`Limits`](super::Limits)); a session that exceeds it ends while frozen. One WebSocket ping (not the subprotocol's)
     /// per connection may still be answered.
     pub fn freeze(&self, on: bool) {
         self.shared.switches.change(|s| s.frozen = on);
@@ -275,9 +263,11 @@ impl Faults {
     }
 
     /// Writes everything that long after it was queued, or a little later, as from a service that
-    /// is further away than 127.0.0.1. Upgrades are not delayed. `None` ends it.
+    /// is further away than 127.0.0.1. What the latency holds back does not count against the
+    /// outbound limit. Upgrades are not delayed. `None` ends it; what was held back follows at once.
     pub fn latency(&self, delay: Option<Duration>) {
-        self.shared.switches.change(|s| s.latency = delay);
+        self.shared.switches.latency.set(delay);
+        self.shared.wake_all();
     }
 
     /// Writes frames in pieces of `bytes` (1 at least) and waits that long behind each piece, so
@@ -417,6 +407,7 @@ impl Faults {
     /// Switches every fault off; held acks are sent.
     pub fn clear(&self) {
         self.shared.switches.change(|s| *s = State::default());
+        self.latency(None);
         self.shared.with(None, |service, _| {
             service.release_acks();
             service.plan = Plan::default();

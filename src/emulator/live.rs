@@ -35,7 +35,8 @@ const BUFFERED: Duration = Duration::from_nanos(600);
 const OWN_ANSWERS: usize = 128;
 /// With so many things unwritten a client is not read from.
 const UNREAD_ANSWERS: usize = 4096;
-/// So long a client may take to answer a Close.
+/// So long a client may take to read what is queued once a Close is behind it, and then to answer
+/// the Close.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// After a violation: so long the client's remaining bytes are read away, because closing a
 /// socket with unread bytes would destroy the Close frame under way.
@@ -216,17 +217,20 @@ impl Live {
                 return;
             }
         }
+        // Behind the frames may be what ends the transport.
+        if self.writer.outbox.is_ending() {
+            self.writer.wake();
+        }
     }
 
     /// A fault keeps writers waiting, which the reader must not do.
     fn is_held_back(&self) -> bool {
         let switches = &self.shared.switches;
-        switches.is_frozen() || switches.pace().is_some() || switches.has_latency()
+        switches.is_frozen() || switches.pace().is_some() || switches.latency.get().is_some()
     }
 
     fn append(&self, batch: Vec<Out>, limit: Duration) -> bool {
         let over = || self.writer.is_over();
-        self.shared.switches.delay(over);
         self.shared.switches.thaw(over);
         let mut last = None;
         for out in batch {
@@ -247,8 +251,6 @@ impl Live {
                 }
             }
         }
-        // What ends the connection is worth waiting for.
-        let limit = if last.is_some() { Duration::MAX } else { limit };
         let end = match last {
             Some(Last::End(fate)) => Some(fate),
             _ => None,
@@ -303,6 +305,15 @@ impl Live {
                 return true;
             }
             self.writer.outbox.keep_taken(unwritten);
+            // A client that does not read must not keep a connection open that the service has
+            // ended. A frozen one has no chance to read.
+            if self.writer.outbox.is_ending()
+                && !self.shared.switches.is_frozen()
+                && self.writer.is_late(CLOSE_WAIT)
+            {
+                self.writer.end_now(end.unwrap_or(Fate::Cut));
+                continue;
+            }
             if until.is_some_and(|until| until <= Instant::now()) {
                 self.writer.wrote(true);
                 return false;

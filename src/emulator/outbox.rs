@@ -11,7 +11,9 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::protocol::Frame;
 
@@ -41,7 +43,23 @@ pub(crate) enum Fate {
     Reset,
 }
 
-/// What was queued on a transport and is not yet written: messages, acks, pongs.
+/// How long things stay queued before they are due, by a fault; shared by all outboxes of an
+/// emulator. 0 is no latency, and then no outbox looks at a clock.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Latency(Arc<AtomicU64>);
+
+impl Latency {
+    pub(super) fn set(&self, latency: Option<Duration>) {
+        let nanos = latency.map_or(0, |latency| latency.as_nanos());
+        self.0.store(u64::try_from(nanos).unwrap_or(u64::MAX), SeqCst);
+    }
+
+    pub(super) fn get(&self) -> Option<Duration> {
+        Some(Duration::from_nanos(self.0.load(SeqCst))).filter(|latency| !latency.is_zero())
+    }
+}
+
+/// What is due on a transport and is not yet written: messages, acks, pongs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Load {
     pub(super) frames: usize,
@@ -50,35 +68,76 @@ pub(super) struct Load {
 
 #[derive(Default)]
 struct Queue {
-    items: VecDeque<Out>,
+    items: VecDeque<Item>,
+    /// So many of `items`, from the front, are due. The others do not count: the latency holds them
+    /// back, not the client.
+    due: usize,
     /// The sizes of the frames that were taken and are not yet written, in order.
     taken: VecDeque<usize>,
-    /// Of `items` and `taken`.
+    /// Of the items that are due and of `taken`.
     load: Load,
+    /// Something that ends the transport is due, or was taken.
+    ending: bool,
     fate: Option<Fate>,
     input_paused: bool,
+}
+
+struct Item {
+    out: Out,
+    /// Only if there was a latency then.
+    queued: Option<Instant>,
+}
+
+impl Item {
+    /// How long it must still wait; `None` if it is due.
+    fn wait(&self, latency: Option<Duration>) -> Option<Duration> {
+        let left = latency?.saturating_sub(self.queued?.elapsed());
+        Some(left).filter(|left| !left.is_zero())
+    }
 }
 
 pub(super) struct Outbox {
     /// Unlike any other transport's of this emulator.
     pub(super) link: u64,
     queue: Mutex<Queue>,
+    latency: Latency,
 }
 
 impl Outbox {
+    #[cfg(test)]
     pub(super) fn new(link: u64) -> Arc<Self> {
-        Arc::new(Self { link, queue: Mutex::default() })
+        Self::with_latency(link, Latency::default())
     }
 
-    /// Queues something. Returns what waits to be written then; a Close does not count.
+    pub(super) fn with_latency(link: u64, latency: Latency) -> Arc<Self> {
+        Arc::new(Self { link, queue: Mutex::default(), latency })
+    }
+
+    /// Queues something. Returns what is due and waits to be written then; a Close does not count.
     pub(super) fn push(&self, out: Out) -> Load {
-        let mut queue = lock(&self.queue);
-        if let Out::Frame(frame) = &out {
-            queue.load.frames += 1;
-            queue.load.bytes += frame.as_bytes().len();
-        }
-        queue.items.push_back(out);
+        let mut queue = self.queue();
+        let queued = self.latency.get().map(|_| Instant::now());
+        queue.items.push_back(Item { out, queued });
+        queue.count_due(self.latency.get());
         queue.load
+    }
+
+    /// The queue, with everything counted that is due by now.
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        let mut queue = lock(&self.queue);
+        queue.count_due(self.latency.get());
+        queue
+    }
+
+    /// How long the first thing in the queue must wait, by the latency.
+    pub(super) fn until_due(&self) -> Option<Duration> {
+        let queue = self.queue();
+        if queue.due > 0 { None } else { queue.items.front()?.wait(self.latency.get()) }
+    }
+
+    /// Whether something that ends the transport is due, or was taken.
+    pub(super) fn is_ending(&self) -> bool {
+        self.queue().ending
     }
 
     /// Decides that the transport ends at once, unless that is decided already.
@@ -103,11 +162,17 @@ impl Outbox {
         lock(&self.queue).items.len()
     }
 
-    /// Takes at least one item and about `max_bytes`; nothing if there is none, or from an
+    /// Takes at least one item and about `max_bytes`; nothing if none is due, or from an
     /// aborted transport. The frames go on counting until [`Outbox::keep_taken`].
     pub(super) fn take(&self, max_bytes: usize) -> Vec<Out> {
-        let mut queue = lock(&self.queue);
-        if queue.fate.is_some() { Vec::new() } else { queue.split(max_bytes) }
+        let mut queue = self.queue();
+        if queue.fate.is_some() { Vec::new() } else { queue.split(max_bytes, false) }
+    }
+
+    /// The same, but nothing that ends the transport.
+    pub(super) fn take_frames(&self, max_bytes: usize) -> Vec<Out> {
+        let mut queue = self.queue();
+        if queue.fate.is_some() { Vec::new() } else { queue.split(max_bytes, true) }
     }
 
     /// All frames that were taken are written, but for the last `unwritten` ones.
@@ -125,20 +190,37 @@ impl Outbox {
 }
 
 impl Queue {
-    fn split(&mut self, max_bytes: usize) -> Vec<Out> {
+    fn count_due(&mut self, latency: Option<Duration>) {
+        while let Some(item) = self.items.get(self.due)
+            && item.wait(latency).is_none()
+        {
+            match &item.out {
+                Out::Frame(frame) => {
+                    self.load.frames += 1;
+                    self.load.bytes += frame.as_bytes().len();
+                }
+                _ => self.ending = true,
+            }
+            self.due += 1;
+        }
+    }
+
+    fn split(&mut self, max_bytes: usize, only_frames: bool) -> Vec<Out> {
         let mut size = 0;
         let mut count = 0;
-        for item in &self.items {
+        for item in self.items.range(..self.due) {
             if count > 0 && size >= max_bytes {
                 break;
             }
-            count += 1;
-            size += match item {
+            size += match &item.out {
                 Out::Frame(frame) => frame.as_bytes().len() + 16,
+                _ if only_frames => break,
                 _ => 32,
             };
+            count += 1;
         }
-        let batch: Vec<Out> = self.items.drain(..count).collect();
+        self.due -= count;
+        let batch: Vec<Out> = self.items.drain(..count).map(|item| item.out).collect();
         for out in &batch {
             if let Out::Frame(frame) = out {
                 self.taken.push_back(frame.as_bytes().len());
@@ -194,7 +276,27 @@ mod tests {
     }
 
     #[test]
-    fn a_condemned_transport_gives_nothing_more() {
+    fn what_the_latency_holds_back_is_not_taken_and_does_not_count() {
+        let latency = Latency::default();
+        let outbox = Outbox::with_latency(1, latency.clone());
+        assert_eq!(outbox.push(Out::Frame(text("a"))), load(1, 1));
+        latency.set(Some(Duration::from_secs(3600)));
+        assert_eq!(outbox.push(Out::Frame(text("bb"))), load(1, 1));
+        outbox.push(Out::Cut);
+        assert_eq!(outbox.until_due(), None, "the first was queued without a latency");
+        assert_eq!(outbox.take_written(usize::MAX), [Out::Frame(text("a"))]);
+        assert!(outbox.take(usize::MAX).is_empty() && !outbox.is_ending());
+        assert!(outbox.until_due().unwrap() > Duration::from_secs(3000));
+        latency.set(None);
+        assert_eq!((outbox.until_due(), outbox.is_ending()), (None, true));
+        assert_eq!(outbox.push(Out::Frame(text("c"))), load(2, 3));
+        assert_eq!(outbox.take_frames(usize::MAX), [Out::Frame(text("bb"))]);
+        assert!(outbox.take_frames(usize::MAX).is_empty(), "a Cut comes first");
+        assert_eq!(outbox.take(usize::MAX), [Out::Cut, Out::Frame(text("c"))]);
+    }
+
+    #[test]
+    fn an_aborted_transport_returns_nothing_more() {
         let outbox = Outbox::new(1);
         outbox.push(Out::Cut);
         outbox.abort(Fate::Reset);

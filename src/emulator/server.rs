@@ -3,10 +3,11 @@
 //! Threads: one that accepts; per connection one that reads and one that writes; one that reports
 //! connections to the program, if it wants that. All of them have names that begin with `emulator-`.
 //!
-//! Locks, in the order in which they may be taken: the service (`service`) or a writer's state, then an
-//! outbox; the recording, the reports and the counters' gate are leaves too. `connections` and the faults' switches are
-//! never held together with another lock. No lock is held across a system call or a closure of the
-//! program.
+//! Locks, in the order in which they may be taken: the service (`service`) or a writer's state, then
+//! an outbox. The outbox, the recording, the reports and the counters' gate are leaves.
+//! `connections` and the faults' switches are never held together with another lock. No lock is held
+//! across I/O or a closure of the program; `connections` is held while a connection's thread is
+//! started.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -84,6 +85,13 @@ impl Server {
         if builder.tls {
             return Err(Error::config("this build has no TLS: switch a TLS feature on"));
         }
+        let key = builder.access_key.expose();
+        // It is a field of the connection string.
+        if key.is_empty() || key.contains(';') || key.trim() != key {
+            let text =
+                "an access key is not empty, without `;` and without white space at its ends";
+            return Err(Error::config(text));
+        }
         let port = builder.port;
         let failed = |e| {
             let text = format!("the emulator could not be started on port {port} of 127.0.0.1");
@@ -119,6 +127,9 @@ impl Server {
             #[cfg(feature = "_tls")]
             certificate,
         });
+        if let Some(negotiate) = &shared.negotiate {
+            shared.url_for(&negotiate.hub, &negotiate.access)?;
+        }
         let reporter = match builder.listeners.is_empty() {
             true => None,
             false => Some(Reporter::start(&shared, builder.listeners).map_err(failed)?),
@@ -130,6 +141,12 @@ impl Server {
             .map_err(failed)?;
         Ok(Self { shared, accepting: Some(accepting), _reporter: reporter })
     }
+}
+
+/// Whether a TLS library's error means that no TLS came, but HTTP: rustls's words, then OpenSSL's.
+#[cfg(feature = "_tls")]
+fn is_plain_text(error: &str) -> bool {
+    ["InvalidContentType", "http request", "wrong version number"].iter().any(|s| error.contains(s))
 }
 
 impl Drop for Server {
@@ -196,7 +213,7 @@ impl Shared {
     }
 
     fn start_connection(self: &Arc<Self>, socket: TcpStream, link: u64) {
-        let writer = Writer::new(link);
+        let writer = Writer::new(link, self.switches.latency.clone());
         let (shared, of_thread) = (Arc::clone(self), Arc::clone(&writer));
         // Held until the handle is in the map, so that the thread finds it there when it ends.
         let mut connections = lock(&self.connections);
@@ -215,8 +232,12 @@ impl Shared {
         #[cfg(feature = "_tls")]
         if let Some(certificate) = &self.certificate {
             let wire = certificate.accept(socket, deadline).inspect_err(|e| {
-                let why = "does the client trust the root certificate?";
-                notes::write(Level::Info, format_args!("the TLS handshake failed ({why}): {e}"));
+                let text = e.to_string();
+                let why = match is_plain_text(&text) {
+                    true => "the client does not speak TLS: its URL needs wss:// or https://",
+                    false => "does the client trust the root certificate?",
+                };
+                notes::write(Level::Info, format_args!("the TLS handshake failed ({why}): {text}"));
             });
             return wire.ok();
         }
@@ -245,7 +266,6 @@ impl Shared {
             self.reports.push(reports);
         }
         drop(service);
-        notes.log();
         if reported {
             self.reports.notify();
         }
@@ -253,6 +273,8 @@ impl Shared {
             self.counters.notify();
         }
         self.wake(own, &touched);
+        // Last, because a logger may take its time.
+        notes.log();
         result
     }
 
@@ -270,6 +292,15 @@ impl Shared {
         }
         if let Some(own) = own.filter(|own| own.outbox.fate().is_some()) {
             own.wake();
+        }
+    }
+
+    /// Every connection's threads look again.
+    pub(super) fn wake_all(&self) {
+        let open: Vec<_> =
+            lock(&self.connections).open.values().map(|(writer, _)| Arc::clone(writer)).collect();
+        for writer in open {
+            writer.wake();
         }
     }
 

@@ -4,12 +4,13 @@
 //!
 //! Lock order: `state`, then the outbox. The service pushes before [`Writer::wake`], which takes
 //! `state`; a thread looks into the outbox under `state` before it sleeps. So it sees the push, or
-//! is asleep when it is notified. No lock is held across a system call.
+//! is asleep when it is notified. No lock is held
+//! across I/O or a closure of the program; a thread sleeps on `changed`, which lets go of `state`.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::outbox::{Fate, Out, Outbox, lock};
+use super::outbox::{Fate, Latency, Out, Outbox, lock};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Writing {
@@ -51,7 +52,7 @@ pub(super) enum Work {
 }
 
 impl Writer {
-    pub(super) fn new(link: u64) -> Arc<Self> {
+    pub(super) fn new(link: u64, latency: Latency) -> Arc<Self> {
         let state = State {
             writing: Writing::Nobody,
             ended: false,
@@ -60,7 +61,7 @@ impl Writer {
             deadline: None,
         };
         Arc::new(Self {
-            outbox: Outbox::new(link),
+            outbox: Outbox::with_latency(link, latency),
             state: Mutex::new(state),
             changed: Condvar::new(),
             kill: OnceLock::new(),
@@ -123,18 +124,19 @@ impl Writer {
         state.ended || self.outbox.fate().is_some()
     }
 
-    /// Takes a batch of at least one item and about `max_bytes`, if nobody else is writing. Who
-    /// took one must call [`Writer::wrote`].
+    /// Takes a batch of at least one frame and about `max_bytes`, if nobody else is writing. Who
+    /// took one must call [`Writer::wrote`]. What ends the transport is left to the writer thread,
+    /// which may wait for it.
     pub(super) fn take(&self, max_bytes: usize) -> Option<Vec<Out>> {
         let mut state = lock(&self.state);
-        self.take_batch(&mut state, max_bytes)
+        self.take_batch(&mut state, || self.outbox.take_frames(max_bytes))
     }
 
-    fn take_batch(&self, state: &mut State, max_bytes: usize) -> Option<Vec<Out>> {
+    fn take_batch(&self, state: &mut State, take: impl FnOnce() -> Vec<Out>) -> Option<Vec<Out>> {
         if state.writing != Writing::Nobody {
             return None;
         }
-        let batch = self.outbox.take(max_bytes);
+        let batch = take();
         if batch.is_empty() {
             return None;
         }
@@ -154,7 +156,7 @@ impl Writer {
         }
     }
 
-    /// Waits until fewer than so many things are queued and the service takes input, or the transport
+    /// Waits until fewer than this many things are queued and the service takes input, or the transport
     /// is over. A connection whose client does not read its acks is not read from either.
     pub(super) fn wait_for_input(&self, items: usize) {
         let mut state = lock(&self.state);
@@ -179,10 +181,15 @@ impl Writer {
                 state.writing = Writing::Somebody;
                 return Work::Owed;
             }
-            if let Some(batch) = self.take_batch(&mut state, max_bytes) {
+            // Asked before there was nothing to take: what becomes due in between shortens the wait.
+            let until_due = self.outbox.until_due();
+            if let Some(batch) = self.take_batch(&mut state, || self.outbox.take(max_bytes)) {
                 return Work::Batch(batch);
             }
             let mut limit = Duration::from_secs(60);
+            if let Some(left) = until_due {
+                limit = limit.min(left);
+            }
             if let Some(at) = pong_at {
                 let left = at.saturating_duration_since(Instant::now());
                 if left.is_zero() && state.writing == Writing::Nobody {
@@ -216,7 +223,14 @@ impl Writer {
         state.reader_waits = false;
     }
 
-    /// The transport has so long to end by itself; then the writer thread cuts it.
+    /// Whether the time is up in which what ends the transport must be written; it begins with the
+    /// first call.
+    pub(super) fn is_late(&self, limit: Duration) -> bool {
+        let now = Instant::now();
+        now >= *lock(&self.state).deadline.get_or_insert(now + limit)
+    }
+
+    /// The transport has this long to end by itself; then the writer thread cuts it.
     pub(super) fn limit_life(&self, limit: Duration) {
         let mut state = lock(&self.state);
         state.deadline = Some(Instant::now() + limit);
@@ -235,7 +249,7 @@ mod tests {
 
     #[test]
     fn one_writer_at_a_time_and_order_kept() {
-        let writer = Writer::new(1);
+        let writer = Writer::new(1, Latency::default());
         writer.outbox.push(Out::Frame(text("a")));
         writer.outbox.push(Out::Frame(text("b")));
         assert_eq!(writer.take(1).unwrap(), [Out::Frame(text("a"))]);
@@ -251,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_due_pong_comes_behind_what_is_queued_and_is_a_write() {
-        let writer = Writer::new(1);
+        let writer = Writer::new(1, Latency::default());
         let due = Some(Instant::now());
         writer.outbox.push(Out::Frame(text("a")));
         assert!(matches!(writer.wait(1, due), Work::Batch(_)));
@@ -264,9 +278,9 @@ mod tests {
     }
 
     #[test]
-    fn a_condemned_transport_writes_nothing_more() {
-        let writer = Writer::new(1);
-        writer.outbox.push(Out::Cut);
+    fn an_aborted_transport_writes_nothing_more() {
+        let writer = Writer::new(1, Latency::default());
+        writer.outbox.push(Out::Frame(text("a")));
         writer.outbox.pause_input(true);
         writer.end_now(Fate::Reset);
         assert!(writer.take(1).is_none());

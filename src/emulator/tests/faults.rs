@@ -229,3 +229,40 @@ fn slow_reads_and_silence_can_be_switched() {
     }
     assert!(start.elapsed() >= Duration::from_millis(80));
 }
+
+#[test]
+fn the_latency_holds_frames_back_and_cuts_nobody() {
+    let emulator = Emulator::builder().limits(|l| l.outbound_frames = 20).start().unwrap();
+    let faults = emulator.faults();
+    let (mut socket, _) = open(&emulator.url("chat"), JSON);
+    let latency = Duration::from_millis(300);
+    faults.latency(Some(latency));
+    let start = std::time::Instant::now();
+    for i in 0..100 {
+        assert_eq!(emulator.send_to_all("chat", i.to_string()).unwrap(), 1, "message {i}");
+    }
+    assert_eq!(read(&mut socket)["data"], "0");
+    assert!(start.elapsed() >= latency);
+    for i in 1..100 {
+        assert_eq!(read(&mut socket)["data"], i.to_string());
+    }
+    assert_eq!(emulator.stats().overflows, 0);
+    faults.latency(Some(Duration::from_secs(3600)));
+    emulator.send_to_all("chat", "late").unwrap();
+    faults.latency(None);
+    assert_eq!(read(&mut socket)["data"], "late", "nothing is held back any more");
+}
+
+#[test]
+fn a_client_that_does_not_read_is_gone_soon_after_its_close() {
+    let emulator = Emulator::start().unwrap();
+    let (socket, connected) = open(&emulator.url("chat"), JSON);
+    let text = "x".repeat(1 << 20);
+    for _ in 0..8 {
+        emulator.send_to_all("chat", text.as_str()).unwrap();
+    }
+    assert!(emulator.close_connection("chat", id_of(&connected), None));
+    let gone = emulator.wait_until(Duration::from_secs(6), |s| s.currently_open == 0);
+    assert!(gone, "the connection is still open");
+    drop(socket);
+}
