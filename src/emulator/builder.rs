@@ -132,7 +132,8 @@ impl EmulatorBuilder {
         self
     }
 
-    /// The access key that signs tokens. Default: a random one.
+    /// The access key that signs tokens. Default: a random one. An empty one, or one with `;` or with
+    /// white space at its ends, is refused by [`start`](Self::start).
     pub fn access_key(mut self, key: impl Into<Secret>) -> Self {
         self.access_key = key.into();
         self
@@ -175,7 +176,8 @@ impl EmulatorBuilder {
     }
 
     /// Called for each new connection once its client can have got `connected`; recoveries do not
-    /// count.
+    /// count. Under a fault that holds writing back ([`Faults::freeze`](super::Faults::freeze),
+    /// `latency`, `slow_write`) it is called although nothing is written yet.
     ///
     /// This closure and that of [`disconnected`](Self::disconnected) run on one thread of the
     /// emulator, one call after the other, in the order in which things happened. So a slow one
@@ -271,7 +273,8 @@ impl EmulatorBuilder {
     /// Starts the emulator.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for TLS in a build without it;
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for TLS in a build without it, and for an
+    /// access key or a hub that cannot be used;
     /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) if the port cannot be taken or a thread
     /// cannot be started.
     pub fn start(self) -> Result<Emulator> {

@@ -83,6 +83,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delivery::Delivery;
+use reports::Report;
 use server::Server;
 
 use crate::auth::{ClientAccess, Role};
@@ -423,7 +424,8 @@ impl Emulator {
     /// `ttlSeconds`. Sockets and timers of clients are not concerned.
     pub fn advance_clock(&self, by: Duration) {
         self.server.shared.clock.advance(by);
-        self.server.shared.with(None, |_, _| ());
+        // The thread that reports computed its wait before.
+        self.server.shared.with(None, |service, _| service.reports.push(|| Report::Lost));
         self.server.shared.counters.notify();
     }
 }

@@ -52,7 +52,8 @@ pub(super) enum Report {
     Connected(ConnectionInfo),
     /// The session has ended, with the reason.
     Disconnected(ConnectionInfo, String),
-    /// A session waits for recovery: when it ends may be the next thing to happen.
+    /// A session waits for recovery, or the clock was moved: the end of a session may be the next
+    /// thing to happen.
     Lost,
     /// The emulator is dropped.
     Stop,

@@ -88,3 +88,39 @@ fn a_running_handler_holds_its_session_on_a_recovered_link_too() {
     assert_eq!(read(&mut socket)["ackId"], 3);
     assert_eq!((emulator.executions(id, 1), emulator.executions(id, 2)), (1, 0));
 }
+
+#[test]
+fn a_clock_that_is_moved_forward_ends_lost_sessions_at_once() {
+    let (ended, ends) = channel();
+    let emulator = Emulator::builder()
+        .disconnected(move |_, reason| ended.send(reason.to_owned()).unwrap())
+        .start()
+        .unwrap();
+    let (_socket, _) = open(&emulator.url("chat"), RELIABLE);
+    emulator.faults().drop_connections();
+    // The thread that reports has computed how long it waits for the 30 s.
+    std::thread::sleep(Duration::from_millis(100));
+    emulator.advance_clock(Duration::from_millis(29_700));
+    let reason = ends.recv_timeout(Duration::from_secs(5)).expect("a report");
+    assert!(reason.contains("not recovered in time"), "{reason}");
+}
+
+#[test]
+fn a_session_can_be_kept_for_ever() {
+    let emulator = Emulator::builder().limits(|l| l.retention = Duration::MAX).start().unwrap();
+    let (_socket, _) = open(&emulator.url("chat"), RELIABLE);
+    emulator.faults().drop_connections();
+    emulator.advance_clock(Duration::from_secs(1_000_000));
+    assert_eq!(emulator.stats().sessions, 1);
+}
+
+#[test]
+fn a_key_and_a_hub_that_cannot_be_used_are_refused_at_the_start() {
+    use crate::{ClientAccess, ErrorKind};
+    for key in ["", "a;b", " a"] {
+        let error = Emulator::builder().access_key(key).start().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{key:?}");
+    }
+    let builder = Emulator::builder().negotiate("a/b", ClientAccess::new());
+    assert_eq!(builder.start().unwrap_err().kind(), ErrorKind::Config);
+}
