@@ -248,6 +248,20 @@ fn malformed_input(emulator: &Emulator, url: &str, texts: &mut Texts) {
     client.join_group("g").expect("alive");
     assert_eq!(client.stats().malformed, 1);
     texts.note("decoder", malformed(&frame));
+
+    // Whoever encodes a whole URL encodes the `?` too.
+    for path in ["/client/hubs/chat", "/api/hubs/chat"] {
+        let mut socket = std::net::TcpStream::connect(("127.0.0.1", emulator.port())).expect("TCP");
+        let request = format!(
+            "GET {path}%3Faccess_token={token} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\
+             Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        socket.write_all(request.as_bytes()).expect("write");
+        let mut answer = Vec::new();
+        let _ = std::io::Read::read_to_end(&mut socket, &mut answer);
+        assert!(answer.starts_with(b"HTTP/1.1 "), "no answer");
+    }
 }
 
 fn malformed(frame: &str) -> String {

@@ -25,8 +25,13 @@ impl Service {
     pub(super) fn close_with(&mut self, now: Duration, id: &str, code: u16, reason: &str) {
         if ends_session(code) {
             self.close(id, code, reason);
-        } else if let Some(outbox) = self.detach(now, id) {
-            self.queue_close(&outbox, code, reason);
+        } else {
+            if self.sessions.get(id).is_some_and(|s| s.outbox.is_some()) {
+                self.notes.info(|| format!("closed by a fault: {id}, {code} {reason:?}"));
+            }
+            if let Some(outbox) = self.detach(now, id) {
+                self.queue_close(&outbox, code, reason);
+            }
         }
     }
 

@@ -162,6 +162,8 @@ fn handshake(shared: &Arc<Shared>, socket: TcpStream, writer: &Writer) -> Option
         Err(refusal) => {
             shared.counters.up(&shared.counters.upgrades_refused);
             let http::Refusal { status, text, .. } = &refusal;
+            // A refusal's text can be the program's, and quote what the client sent.
+            let (path, text) = (notes::path(&path), notes::shortened(text));
             notes::write(Level::Info, format_args!("refused: {status} {path:?}: {text}"));
             let deadline = Instant::now() + HANDSHAKE;
             let _ = http::refuse(&mut wire, &refusal, deadline);

@@ -94,8 +94,14 @@ fn without_token(text: &str) -> String {
     }
 }
 
+/// A request's path without what stands behind a `?`, which can be a token: a client may have
+/// encoded the `?` by mistake.
+pub(super) fn path(path: &str) -> &str {
+    path.split('?').next().unwrap_or_default()
+}
+
 /// One line, at most [`SHOWN`] characters and what is said about the rest.
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     let mut shown = String::new();
     for (i, c) in text.chars().enumerate() {
         if i == SHOWN {

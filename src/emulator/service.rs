@@ -21,7 +21,7 @@ use super::executions::Executions;
 use super::faults::Plan;
 use super::grants::Grants;
 use super::inbound::Held;
-use super::notes::Notes;
+use super::notes::{Notes, shortened};
 use super::outbox::{Fate, Out, Outbox};
 use super::reports::{Report, Reports};
 use super::server_session::{AckMemory, ConnectionInfo, Kind, Replay, ServerSession};
@@ -109,7 +109,7 @@ impl Service {
     pub(super) fn expire(&mut self, now: Duration) {
         let retention = self.settings.limits.retention;
         while let Some((at, id)) = self.lost.front() {
-            if now < *at + retention {
+            if now < at.saturating_add(retention) {
                 return;
             }
             let (at, id) = (*at, Arc::clone(id));
@@ -295,7 +295,7 @@ impl Service {
         // A session may end before its client can know of it. Both events come even so, in order.
         self.report_connected(id);
         let Some(mut session) = self.sessions.remove(id) else { return };
-        self.notes.info(|| format!("session over: {id}, {why}"));
+        self.notes.info(|| format!("session over: {id}, {}", shortened(why)));
         self.reports.push(|| {
             Report::Disconnected(
                 ConnectionInfo { is_open: false, ..session.info(Duration::ZERO) },

@@ -44,7 +44,7 @@ impl Answer {
 pub(super) fn answer(shared: &Shared, request: &Request) -> Option<Answer> {
     let path = request.path.as_str();
     if path == "/api" || path.starts_with("/api/") {
-        let method = &request.method;
+        let (method, path) = (&request.method, notes::path(path));
         notes::write(Level::Info, format_args!("refused: 501 {method:?} {path:?}: {NO_REST}"));
         // Not 404, which the service's server libraries take for "no such connection" or "no such user".
         return Some(Answer::text("501 Not Implemented", NO_REST));
@@ -67,7 +67,8 @@ impl Negotiate {
                 body: serde_json::json!({ "url": url }).to_string(),
             },
             Err(e) => {
-                notes::write(Level::Info, format_args!("refused: 400 \"/negotiate\": {e}"));
+                let text = notes::shortened(&e.to_string());
+                notes::write(Level::Info, format_args!("refused: 400 \"/negotiate\": {text}"));
                 Answer::text("400 Bad Request", e.to_string())
             }
         }
