@@ -3,8 +3,8 @@
 //! `wire_cases/cases/*.txt` holds the cases, a file for each group. Each runs against the emulator;
 //! where an answer is recorded (lines that begin with `<`), the emulator's must be the same. A case
 //! without one must only come to its end; `--nocapture` prints what was answered, in the form in
-//! which it is recorded. JSON escapes, the order of keys, a user id that is `null` or absent, the
-//! text of an HTTP refusal, and how TCP ends after a Close are the same to it.
+//! which it is recorded. The order of a message's keys, the text of an HTTP refusal, and how TCP ends
+//! after a Close are not compared; the rest is, to the letter.
 //!
 //! `known.txt` lists the cases whose answers differ, and why. A listed case that no longer differs
 //! fails the test, so the list cannot grow old.
