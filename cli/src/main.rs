@@ -24,7 +24,7 @@ enum Command {
     /// Runs an emulator of the service on 127.0.0.1, for clients in any language
     ///
     /// Prints how it is reached on standard output and what happens on standard error, until Ctrl-C
-    /// or SIGTERM. Faults and app-server calls are lines of standard input; its end changes nothing.
+    /// or SIGTERM, or until the terminal is closed (also under nohup; setsid prevents that). Faults and app-server calls are lines of standard input; its end changes nothing.
     /// (In the background of a terminal give it `</dev/null`, because there reading stops a program.)
     ///
     /// GET or POST of /negotiate is answered by {"url":"…"}, with a new token each time; `?hub=` and

@@ -225,7 +225,8 @@ fn cut_is_recovered() {
     let id = client.connection_id().expect("connected");
     assert_eq!(wps.command(&format!("cut {id}"))["text"], format!("{id} is cut"));
     until(&client, "recovered", |event| matches!(event, Event::Recovered(_)));
-    assert_eq!(wps.command("cut nobody")["text"], "nobody has no connection");
+    let said = wps.refused("cut nobody");
+    assert_eq!(said["error"], "nobody has no connection");
 }
 
 #[test]
@@ -340,13 +341,17 @@ fn the_app_server_sends_and_closes_by_command() {
     {
         let done = wps.command(&format!("{to} to you"));
         assert_eq!(done["text"], "sent to 1 connection", "{to}");
+        assert_eq!(done["count"], 1, "{to}");
         until(&client, to, |event| match event {
             Event::GroupMessage(m) => m.text().expect("text") == "to you",
             Event::ServerMessage(m) => m.text().expect("text") == "to you",
             _ => false,
         });
     }
-    assert_eq!(wps.command("send-to-user nobody x")["text"], "sent to 0 connections");
+    assert_eq!(wps.command("send-to-user nobody x")["count"], 0);
+    for command in ["send-to-connection nobody x", "close-connection nobody"] {
+        assert_eq!(wps.refused(command)["error"], "there is no connection nobody");
+    }
     wps.command(&format!("close-connection {id} enough"));
     until(&client, "closed", |event| matches!(event, Event::Disconnected(_)));
 }
@@ -452,6 +457,13 @@ fn the_log_names_a_client_that_speaks_tls_to_an_emulator_without() {
 }
 
 #[test]
+fn the_log_names_a_client_without_tls_at_an_emulator_with_it() {
+    let wps = Wps::start(&["--tls"]);
+    Client::connect(wps.url().replace("wss://", "ws://")).expect_err("TLS is required");
+    eventually("a reason", || wps.log().contains("the client does not speak TLS"));
+}
+
+#[test]
 fn the_log_can_be_kept_to_connections() {
     let mut wps = Wps::start(&["--log", "connections"]);
     let client = connect(&wps);
@@ -468,7 +480,7 @@ fn the_log_can_be_kept_to_connections() {
 
 #[test]
 fn an_overflow_is_named() {
-    let wps = Wps::start(&["--fault", "latency 1m", "--group", "g"]);
+    let wps = Wps::start(&["--fault", "freeze 1m", "--group", "g"]);
     let simple = SimpleClient::connect(wps.url()).expect("connect");
     let mut wps = wps;
     for _ in 0..1100 {

@@ -98,7 +98,11 @@ fn parse(name: &str, rest: &str) -> Result<Command, String> {
         _ => usize::MAX,
     };
     if words > most {
-        return Err(format!("`{name}` takes {most} words at most"));
+        return Err(match most {
+            0 => format!("`{name}` takes no argument"),
+            1 => format!("`{name}` takes one word at most"),
+            most => format!("`{name}` takes {most} words at most"),
+        });
     }
     Ok(match name {
         "list" => Command::List,
@@ -173,7 +177,7 @@ fn number(text: &str, what: &str, allowed: std::ops::RangeInclusive<u16>) -> Res
     text.parse().ok().filter(|number| allowed.contains(number)).ok_or_else(wrong)
 }
 
-/// A number with its unit: `500ms`, `3s`, `2m`.
+/// A number with its unit: `500ms`, `3s`, `2m`, `1h`.
 fn parse_time(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -181,6 +185,7 @@ fn parse_time(text: &str) -> Result<Duration, String> {
         "ms" => 1,
         "s" => 1000,
         "m" => 60 * 1000,
+        "h" => 60 * 60 * 1000,
         _ => 0,
     };
     let number: u64 = number.parse().unwrap_or(0);
@@ -194,7 +199,7 @@ fn parse_time(text: &str) -> Result<Duration, String> {
 /// A time, or a number of milliseconds. `off` and 0 are none.
 fn parse_latency(text: &str) -> Result<Option<Duration>, String> {
     match text {
-        "off" | "0" => Ok(None),
+        "off" | "0" | "0ms" | "0s" | "0m" | "0h" => Ok(None),
         _ if text.bytes().all(|b| b.is_ascii_digit()) => parse_time(&format!("{text}ms")).map(Some),
         _ => parse_time(text).map(Some),
     }
@@ -234,6 +239,8 @@ mod tests {
             ("latency 20", fault(Fault::Latency { delay: Some(second / 50) })),
             ("latency off", fault(Fault::Latency { delay: None })),
             ("latency 0", fault(Fault::Latency { delay: None })),
+            ("latency 0ms", fault(Fault::Latency { delay: None })),
+            ("latency 1h", fault(Fault::Latency { delay: Some(3600 * second) })),
             ("clear", fault(Fault::Clear)),
             ("send-to-all a b", Command::Call(Call::ToAll { text: "a b".into() })),
             (
@@ -267,7 +274,7 @@ mod tests {
             ("freeze 3", "such as 500ms, 3s or 2m"),
             ("freeze 0s", "usage: freeze TIME"),
             ("freeze 99999999999999999999s", "usage: freeze TIME"),
-            ("freeze 3s 4s", "1 words at most"),
+            ("freeze 3s 4s", "one word at most"),
             ("http", "300 to 599"),
             ("http 200", "300 to 599"),
             ("http 503 x", "not a number of times"),
@@ -276,7 +283,7 @@ mod tests {
             ("close 1005", "cannot be sent"),
             ("close 1012 é", ""),
             ("latency", "usage: latency TIME|off"),
-            ("clear all", "0 words at most"),
+            ("clear all", "takes no argument"),
             ("send-to-group", "a group is missing"),
         ] {
             match line.parse::<Command>() {

@@ -23,13 +23,21 @@ pub(super) struct Console {
 /// What a command has to say.
 pub(super) struct Outcome {
     text: String,
-    /// For `list` in JSON.
-    connections: Option<Value>,
+    /// In JSON: false for a connection that does not exist.
+    ok: bool,
+    /// In JSON: what else there is to say, by its name.
+    more: Option<(&'static str, Value)>,
 }
 
 impl From<String> for Outcome {
     fn from(text: String) -> Self {
-        Self { text, connections: None }
+        Self { text, ok: true, more: None }
+    }
+}
+
+impl Outcome {
+    fn no_connection(id: &str) -> Self {
+        Self { text: format!("there is no connection {id}"), ok: false, more: None }
     }
 }
 
@@ -55,9 +63,10 @@ impl Console {
         let done = line.parse().and_then(|command| self.carry_out(&command));
         print_line(&match (done, self.json) {
             (Ok(done), true) => {
-                let mut answer = json!({ "command": line, "ok": true, "text": done.text });
-                if let Some(connections) = done.connections {
-                    answer["connections"] = connections;
+                let said = if done.ok { "text" } else { "error" };
+                let mut answer = json!({ "command": line, "ok": done.ok, said: done.text });
+                if let Some((name, value)) = done.more {
+                    answer[name] = value;
                 }
                 answer.to_string()
             }
@@ -69,24 +78,25 @@ impl Console {
 
     fn carry_out(&self, command: &Command) -> Result<Outcome, String> {
         Ok(match command {
-            Command::Fault(fault) => self.fault(fault).into(),
-            Command::Call(call) => self.call(call).map_err(|e| format!("{e:#}"))?.into(),
+            Command::Fault(fault) => self.fault(fault),
+            Command::Call(call) => self.call(call).map_err(|e| format!("{e:#}"))?,
             Command::List => self.list(),
             Command::Help => help().into(),
         })
     }
 
-    pub(super) fn fault(&self, fault: &Fault) -> String {
+    pub(super) fn fault(&self, fault: &Fault) -> Outcome {
         let faults = self.emulator.faults();
+        let mut ok = true;
         let done = match fault {
             Fault::Cut { connection: None } => {
                 faults.drop_connections();
                 "all connections are cut".into()
             }
-            Fault::Cut { connection: Some(id) } => match faults.drop_connection(id) {
-                true => format!("{id} is cut"),
-                false => format!("{id} has no connection"),
-            },
+            Fault::Cut { connection: Some(id) } => {
+                ok = faults.drop_connection(id);
+                if ok { format!("{id} is cut") } else { format!("{id} has no connection") }
+            }
             Fault::CutBeforeAck { times } => {
                 faults.drop_before_next_ack(*times);
                 format!("cut before the ack of {}", some(*times, "call"))
@@ -122,7 +132,7 @@ impl Console {
             }
         };
         log::info!(target: "wps", "fault: {done}");
-        done
+        Outcome { ok, ..done.into() }
     }
 
     fn freeze(&self, faults: &Faults, during: Duration) {
@@ -146,23 +156,27 @@ impl Console {
         }
     }
 
-    fn call(&self, call: &Call) -> webpubsub::Result<String> {
+    fn call(&self, call: &Call) -> webpubsub::Result<Outcome> {
         let (emulator, hub) = (&self.emulator, self.hub.as_str());
         let sent = match call {
             Call::ToAll { text } => emulator.send_to_all(hub, text.as_str())?,
             Call::ToGroup { group, text } => emulator.send_to_group(hub, group, text.as_str())?,
             Call::ToUser { user, text } => emulator.send_to_user(hub, user, text.as_str())?,
             Call::ToConnection { connection, text } => {
-                usize::from(emulator.send_to_connection(hub, connection, text.as_str())?)
+                if !emulator.send_to_connection(hub, connection, text.as_str())? {
+                    return Ok(Outcome::no_connection(connection));
+                }
+                1
             }
             Call::Close { connection, reason } => {
                 return Ok(match emulator.close_connection(hub, connection, Some(reason)) {
-                    true => format!("{connection} is closed"),
-                    false => format!("there is no connection {connection}"),
+                    true => format!("{connection} is closed").into(),
+                    false => Outcome::no_connection(connection),
                 });
             }
         };
-        Ok(format!("sent to {}", some(sent as u64, "connection")))
+        let text = format!("sent to {}", some(sent as u64, "connection"));
+        Ok(Outcome { text, ok: true, more: Some(("count", sent.into())) })
     }
 
     fn list(&self) -> Outcome {
@@ -179,7 +193,8 @@ impl Console {
                 "unacked": c.unacked,
             })
         });
-        Outcome { text: lines.join("\n"), connections: Some(connections.collect()) }
+        let more = Some(("connections", connections.collect()));
+        Outcome { text: lines.join("\n"), ok: true, more }
     }
 }
 

@@ -13,7 +13,7 @@ pub(crate) struct Flags {
     #[arg(long, default_value_t = 0)]
     pub(super) port: u16,
 
-    /// The hub of the printed URL and of the commands; all hubs exist
+    /// The hub of the printed URL and of the commands; any hub name works
     #[arg(long, default_value = "chat")]
     pub(super) hub: String,
 
@@ -21,7 +21,8 @@ pub(crate) struct Flags {
     #[arg(long)]
     pub(super) tls: bool,
 
-    /// The access key [default: a fixed one that is no secret, so URLs stay good over restarts]
+    /// The access key [default: a fixed one that is no secret, so with `--port` URLs stay
+    /// good over restarts]
     #[arg(long, value_parser = key)]
     pub(super) key: Option<String>,
 
@@ -42,7 +43,7 @@ pub(crate) struct Flags {
     #[arg(long, value_enum)]
     pub(super) event_answer: Option<Answer>,
 
-    /// Lets clients without a token in, without user and roles
+    /// Clients without a token may connect, without user and roles
     #[arg(long)]
     pub(super) anonymous: bool,
 

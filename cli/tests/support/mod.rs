@@ -115,6 +115,13 @@ impl Wps {
         answer
     }
 
+    /// The same for one that cannot be carried out.
+    pub(crate) fn refused(&mut self, line: &str) -> Value {
+        let answer = self.say(line);
+        assert_eq!(answer["ok"], false, "{answer}");
+        answer
+    }
+
     pub(crate) fn close_standard_input(&mut self) {
         drop(self.child.stdin.take());
     }
