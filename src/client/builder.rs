@@ -73,7 +73,8 @@ impl ClientBuilder {
     /// The service recognises a repetition among the last 1000 ack ids that succeeded. It also ends
     /// a session for which more than 1000 frames are unsent (1032 over a reliable subprotocol), and
     /// a call may bring two: its ack, and the echo of a publication to a group of which the client is
-    /// a member. Fire and forget has no such limit. Default: 256.
+    /// a member. Messages sent without an ack do not count here, but their echoes fill that queue too.
+    /// Default: 256.
     pub fn max_in_flight(mut self, calls: usize) -> Self {
         self.options.session.max_in_flight = calls;
         self

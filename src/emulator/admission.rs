@@ -11,7 +11,7 @@ use crate::auth::claims::{self, Claims};
 use crate::protocol::{Protocol, rules};
 use crate::secret::Secret;
 
-/// Clocks may differ by so many seconds.
+/// Clocks may differ by this many seconds.
 const CLOCK_SKEW: u64 = 300;
 
 /// What the checks need to know of the emulator.
@@ -38,7 +38,7 @@ pub(super) struct NewConnection {
 #[derive(Debug)]
 pub(super) enum Admission {
     New(Box<NewConnection>),
-    /// Whether it succeeds is told after the upgrade.
+    /// Whether it succeeds is known after the upgrade.
     Recovery {
         hub: Arc<str>,
         connection_id: String,

@@ -26,21 +26,21 @@ pub struct Limits {
     pub unacked_messages: usize,
     /// The same in bytes of encoded frames. Default: 16 MiB.
     pub unacked_bytes: usize,
-    /// Frames (messages, acks, pongs) that may wait until they are written to a client; one more cuts
-    /// the connection without a Close, and the session is over. This is for clients that are not
+    /// Frames (messages, acks, pongs) that may wait until they are written to a client; one more
+    /// cuts the connection without a Close, and the session is over. This is for clients that are not
     /// reliable; for a reliable one it is [`unacked_messages`](Self::unacked_messages) and 32
     /// more, 1032 by default. Default: 1000.
     pub outbound_frames: usize,
     /// The same in bytes, for clients that are not reliable. Default: 16 MiB.
     pub outbound_bytes: usize,
     /// The largest message taken from a client; a larger one gets Close 1009. Also the largest
-    /// payload that [`Emulator::send_to_all`] and its sisters take. Default: 1 MiB.
+    /// payload that [`Emulator::send_to_all`] and the other `send_to_…` methods take. Default: 1 MiB.
     pub message_size: usize,
     /// This many of the last ack ids that succeeded are known again (`Duplicate`). Default: 1000.
     pub remembered_ack_ids: usize,
     /// For how long a reliable session waits for recovery. Default: 30 s.
     pub retention: Duration,
-    /// A `connect` handler that fails is tried again by the service for that long; then the client
+    /// A `connect` handler that fails is tried again by the service for this long; then the client
     /// gets HTTP 500. The emulator calls the closure once and waits. Default: 9 s.
     pub connect_retry_time: Duration,
 }
@@ -147,8 +147,8 @@ impl EmulatorBuilder {
 
     /// The event handler. It runs on the thread that reads for the sender's connection (or for the
     /// one that this session had before), under no lock, and may use the emulator. While it runs,
-    /// everything else that the sender sends waits, pings included, also after a recovery. A panic in it counts as [`EventAnswer::Failure`]. Dropping
-    /// the emulator waits for it to return.
+    /// everything else that the sender sends waits, pings included, also after a recovery. A panic in
+    /// it counts as [`EventAnswer::Failure`]. Dropping the emulator waits for it to return.
     ///
     /// Default: none. Then events fail as at the service: with the error `InternalServerError`, or
     /// without a word if no ack was asked for; a simple client gets Close 1011.
@@ -188,10 +188,10 @@ impl EmulatorBuilder {
         self
     }
 
-    /// Called once for each connection whose session has ended, with the reason, behind its
+    /// Called once for each connection whose session has ended, with the reason, after its
     /// [`connected`](Self::connected). A reliable session ends when its time for recovery is over,
-    /// not when its transport is lost. What happens to be open when the emulator is dropped and
-    /// could be recovered is not reported. The words of the reasons are the emulator's own.
+    /// not when its transport is lost. Reliable sessions still open or recoverable when the emulator
+    /// is dropped are not reported. The words of the reasons are the emulator's own.
     /// Default: none.
     pub fn disconnected(
         mut self,
@@ -201,8 +201,8 @@ impl EmulatorBuilder {
         self
     }
 
-    /// Sends an empty WebSocket Pong that nobody asked for on each connection, again and again
-    /// after this time. The service's own emulator does so each 120 s. Default: off.
+    /// Sends an unsolicited empty Pong on every connection at this interval (Microsoft's emulator:
+    /// every 120 s). Default: off.
     pub fn unsolicited_pong(mut self, every: Duration) -> Self {
         self.pong_every = Some(every.max(Duration::from_millis(1)));
         self
@@ -224,8 +224,8 @@ impl EmulatorBuilder {
     }
 
     /// Writes JSON frames as UTF-8, with no more escapes than JSON requires and `sequenceId` first,
-    /// which is easier to read. Default: off; they are written as the service writes them, with
-    /// everything but plain ASCII, and also `"`, `&`, `'`, `+`, `<`, `>` and the grave accent, as
+    /// which is easier to read. Default: off; the frames are then written as the service writes them,
+    /// with everything but plain ASCII, and also `"`, `&`, `'`, `+`, `<`, `>` and the grave accent, as
     /// `\uXXXX`, and with `sequenceId` last. Every JSON parser reads the same from both. JSON data is
     /// passed on as its sender wrote it, either way.
     pub fn plain_json(mut self, on: bool) -> Self {
@@ -263,8 +263,8 @@ impl EmulatorBuilder {
     }
 
     /// Hands out client access URLs, in the place of an app server: GET or POST of `/negotiate` is
-    /// answered by `{"url":"…"}`, with a new token for each request, and with headers by which pages
-    /// of any origin may read it. `?hub=` names another hub, `?user=` another user. Default: off.
+    /// answered by `{"url":"…"}`, with a new token for each request, and with CORS headers for
+    /// any origin. `?hub=` names another hub, `?user=` another user. Default: off.
     pub fn negotiate(mut self, hub: impl Into<String>, access: ClientAccess) -> Self {
         self.negotiate = Some(Negotiate { hub: hub.into(), access });
         self

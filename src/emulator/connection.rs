@@ -21,7 +21,7 @@ use super::web;
 use super::writer::Writer;
 use crate::transport::{Link, LinkOptions, LinkReader, Role, Waker, Wire, has_ended};
 
-/// Each step of the handshake may take so long.
+/// Each step of the handshake may take this long.
 const HANDSHAKE: Duration = Duration::from_secs(30);
 
 /// The life of one connection, on its own thread.

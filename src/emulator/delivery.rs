@@ -66,7 +66,7 @@ impl Delivery {
 }
 
 impl Service {
-    /// To every member of the group, but for one if `except` says so. Gives how many.
+    /// To every member of the group, but for one if `except` says so. Returns how many.
     pub(super) fn publish(
         &mut self,
         now: Duration,

@@ -1,4 +1,4 @@
-//! The event handler: what it is told and what it may answer.
+//! The event handler: what it is asked and what it may answer.
 
 use crate::message::{Metadata, Payload};
 

@@ -16,7 +16,7 @@ impl Executions {
     const IDS: usize = 1 << 17;
     const ENDED: usize = 1000;
 
-    /// Counts one; gives how often it was by now.
+    /// Counts one; returns how often it was by now.
     pub(super) fn count(&mut self, connection: &Arc<str>, ack_id: u64) -> u32 {
         let ids = match self.by_connection.get_mut(connection) {
             Some(ids) => ids,

@@ -257,12 +257,12 @@ impl Faults {
         self.shared.switches.change(|s| s.frozen = on);
     }
 
-    /// Waits that long before each read, so that a client's writes back up. `None` ends it.
+    /// Waits this long before each read, so that a client's writes back up. `None` ends it.
     pub fn slow_read(&self, pause: Option<Duration>) {
         self.shared.switches.change(|s| s.slow_read = pause);
     }
 
-    /// Writes everything that long after it was queued, or a little later, as from a service that
+    /// Writes everything this long after it was queued, or a little later, as from a service that
     /// is further away than 127.0.0.1. What the latency holds back does not count against the
     /// outbound limit. Upgrades are not delayed. `None` ends it; what was held back follows at once.
     pub fn latency(&self, delay: Option<Duration>) {
@@ -270,7 +270,7 @@ impl Faults {
         self.shared.wake_all();
     }
 
-    /// Writes frames in pieces of `bytes` (1 at least) and waits that long behind each piece, so
+    /// Writes frames in pieces of `bytes` (1 at least) and waits this long after each piece, so
     /// that a message arrives slowly and the connection is never silent. `None` ends it: what is
     /// left of a frame follows at once. Close frames are written whole.
     pub fn slow_write(&self, bytes: usize, pause: Option<Duration>) {
@@ -295,35 +295,35 @@ impl Faults {
         });
     }
 
-    /// Carries requests out and throws the next so many acks away. The connection stays.
+    /// Carries requests out and throws the next `count` acks away. The connection stays.
     pub fn lose_next_acks(&self, count: u64) {
         self.plan(|plan| plan.lose_acks = count);
     }
 
-    /// The next so many times that an ack is due: the request is carried out, then the connection
+    /// The next `count` times that an ack is due: the request is carried out, then the connection
     /// is cut, and the ack is lost.
     pub fn drop_before_next_ack(&self, count: u64) {
         self.plan(|plan| plan.drop_before_ack = count);
     }
 
-    /// The next so many times that an ack was sent, the connection is cut behind it.
+    /// The next `count` times that an ack was sent, the connection is cut after it.
     pub fn drop_after_next_ack(&self, count: u64) {
         self.plan(|plan| plan.drop_after_ack = count);
     }
 
-    /// The next so many requests with an ack id are not carried out; the connection is cut
+    /// The next `count` requests with an ack id are not carried out; the connection is cut
     /// instead.
     pub fn drop_before_next_execution(&self, count: u64) {
         self.plan(|plan| plan.drop_before_execution = count);
     }
 
-    /// After so many more messages of clients have been carried out, the connection that sent the
+    /// After this many more messages of clients have been carried out, the connection that sent the
     /// last one is cut; its answers leave first. 0 switches it off.
     pub fn drop_after_frames(&self, count: u64) {
         self.plan(|plan| plan.frames_to_drop = (count > 0).then_some(count));
     }
 
-    /// The next so many recoveries are refused as the service refuses one whose session is gone:
+    /// The next `count` recoveries are refused as the service refuses one whose session is gone:
     /// upgrade, then Close 1008. The session ends with it, unless the client's token was wrong.
     pub fn recovery_closes_1008(&self, count: u64) {
         self.plan(|plan| plan.refuse_recovery = count);
@@ -350,13 +350,13 @@ impl Faults {
         self.plan(|plan| plan.lose_close_frames = on);
     }
 
-    /// Answers the next so many upgrades, recoveries included, with an HTTP status, and with
+    /// Answers the next `count` upgrades, recoveries included, with an HTTP status, and with
     /// `Retry-After` (seconds) if given.
     pub fn refuse_next_upgrades(&self, count: u32, status: u16, retry_after: Option<u32>) {
         self.shared.switches.change(|s| s.refuse_upgrades = refuse(count, status, retry_after));
     }
 
-    /// Answers the next so many recoveries, and no new connections, with an HTTP status.
+    /// Answers the next `count` recoveries, and no new connections, with an HTTP status.
     pub fn refuse_recoveries(&self, count: u32, status: u16) {
         self.shared.switches.change(|s| s.refuse_recoveries = refuse(count, status, None));
     }
@@ -383,12 +383,12 @@ impl Faults {
         })
     }
 
-    /// Sends a text frame as it is to one connection, or to all (`None`). Gives to how many.
+    /// Sends a text frame as it is to one connection, or to all (`None`). Returns to how many.
     pub fn send_raw_text(&self, connection_id: Option<&str>, text: &str) -> usize {
         self.send_raw(connection_id, &Frame::Text(text.into()))
     }
 
-    /// Sends a binary frame as it is to one connection, or to all (`None`). Gives to how many.
+    /// Sends a binary frame as it is to one connection, or to all (`None`). Returns to how many.
     pub fn send_raw_binary(&self, connection_id: Option<&str>, bytes: &[u8]) -> usize {
         self.send_raw(connection_id, &Frame::Binary(bytes.to_vec().into()))
     }

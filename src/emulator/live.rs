@@ -25,7 +25,7 @@ const BATCH: usize = 256 * 1024;
 /// While the socket has no room, this often the outbox hears which frames have left: until then they
 /// count against the limit of queued frames.
 const REPORT: Duration = Duration::from_millis(10);
-/// So long the reader tries to write its own answers.
+/// For this long the reader tries to write its own answers.
 const READER_LIMIT: Duration = Duration::from_millis(20);
 /// A read that took less did not ask the socket: the client sends many messages at once, and the
 /// writer thread then answers many of them with one system call.
@@ -33,12 +33,12 @@ const BUFFERED: Duration = Duration::from_nanos(600);
 /// From this many on the reader writes them itself, so that a client which reads is not cut because
 /// the writer thread does not get to run.
 const OWN_ANSWERS: usize = 128;
-/// With so many things unwritten a client is not read from.
+/// With this many things unwritten a client is not read from.
 const UNREAD_ANSWERS: usize = 4096;
-/// So long a client may take to read what is queued once a Close is behind it, and then to answer
+/// How long a client may take to read what is queued once a Close is behind it, and then to answer
 /// the Close.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
-/// After a violation: so long the client's remaining bytes are read away, because closing a
+/// After a violation: for this long the client's remaining bytes are read away, because closing a
 /// socket with unread bytes would destroy the Close frame under way.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -134,8 +134,8 @@ impl Live {
         self.receive(id, Some(&self.writer), inbound);
     }
 
-    /// Gives it to the service, and runs the event handler as long as the service has an event for it. By
-    /// then this session may have another transport, even a second event that came on that one.
+    /// Passes it to the service, and runs the event handler as long as the service has an event for
+    /// it. By then this session may have another transport, even a second event that came on that one.
     fn receive(&self, id: &Arc<str>, own: Option<&Writer>, inbound: Inbound) {
         let (shared, link) = (&self.shared, self.writer.link());
         let mut started = shared.with(own, |service, now| service.receive(now, id, link, inbound));

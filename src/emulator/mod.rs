@@ -26,16 +26,18 @@
 //! [`Faults`]; counters ([`Stats`]); a recording of frames; a clock that you can move forward, by
 //! which a message whose `ttlSeconds` are over is neither sent again nor counted as unacknowledged
 //! (an assumption: the service's own emulator only checks the number); `/negotiate`, if asked for
-//! ([`EmulatorBuilder::negotiate`]). What is missing: invocations, streams and group state are refused
-//! (`NotSupported`, `BadRequest`); no REST (requests under `/api/` get HTTP 501), no webhooks: call the
-//! methods here, and give closures as event handlers. Without one events fail, as at the service.
+//! ([`EmulatorBuilder::negotiate`]). What is missing: invocations, streams and group state are
+//! refused (`NotSupported`, `BadRequest`); no REST (requests under `/api/` get HTTP 501), no
+//! webhooks: call the methods here, and pass closures as event handlers. Without one events fail, as
+//! at the service.
 //!
 //! It logs by the [`log`] facade, target `webpubsub::emulator`: who connects, is refused and why, is
-//! closed and why, overflows, ends (level `info`), and groups, publications, events and failed calls
-//! (`debug`). No line holds a payload, unless [`EmulatorBuilder::log_frames`] asks for frames.
+//! closed and why, overflows, ends (level `info`), and groups, publications, events and failed
+//! calls (`debug`). No line holds a payload, unless [`EmulatorBuilder::log_frames`] asks for frames.
 //!
-//! Invariants: the service's logic (`service`, `inbound`, `receive`, `delivery`, `server_session`) has no socket and no clock; no lock
-//! is held across a system call or the event handler; see `server` for the lock order.
+//! Invariants: the service's logic (`service`, `inbound`, `receive`, `delivery`, `server_session`)
+//! has no socket and no clock; no lock is held across I/O or a closure of the program; see `server`
+//! for the lock order.
 
 mod admission;
 mod builder;
@@ -156,7 +158,7 @@ impl Emulator {
         self.server.shared.url_for(hub, access)
     }
 
-    /// Just the token of such a URL, as the service's `:generateToken` gives it.
+    /// Just the token of such a URL, as the service's `:generateToken` returns it.
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if a value breaks a rule.

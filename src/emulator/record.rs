@@ -1,4 +1,4 @@
-//! The recording of frames: the last so many, copied, with a bound on their bytes.
+//! The recording of frames: the last few, copied, with a bound on their bytes.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -19,7 +19,7 @@ pub enum Direction {
     Down,
 }
 
-/// One data message that passed, as [`Emulator::frames`](super::Emulator::frames) gives it.
+/// One data message that passed, as [`Emulator::frames`](super::Emulator::frames) returns it.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecordedFrame {

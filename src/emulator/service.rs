@@ -191,7 +191,7 @@ impl Service {
 
     /// Gives a session that is still known to a new transport: replay first, then new messages.
     ///
-    /// On a refusal the Close is in the outbox. A wrong token or hub costs the session nothing.
+    /// On a refusal the Close is in the outbox. A wrong token or hub has no effect on the session.
     pub(super) fn recover(
         &mut self,
         hub: &str,

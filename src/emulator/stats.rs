@@ -113,18 +113,18 @@ pub(super) struct Counters {
 
 impl Counters {
     /// These numbers beside the service's.
-    pub(super) fn merge(&self, hub: Stats) -> Stats {
+    pub(super) fn merge(&self, service: Stats) -> Stats {
         let refused = self.recoveries_refused_by_status.load(SeqCst);
         Stats {
             tcp_accepted: self.tcp_accepted.load(SeqCst),
             upgrades_attempted: self.upgrades_attempted.load(SeqCst),
             upgrades_refused: self.upgrades_refused.load(SeqCst),
-            recoveries_refused: hub.recoveries_refused + refused,
+            recoveries_refused: service.recoveries_refused + refused,
             currently_open: self.currently_open.load(SeqCst),
             frames_in: self.frames_in.load(SeqCst),
             frames_out: self.frames_out.load(SeqCst),
             websocket_pings: self.websocket_pings.load(SeqCst),
-            ..hub
+            ..service
         }
     }
 
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hub_tells_whether_anything_changed() {
+    fn the_service_tells_whether_anything_changed() {
         let mut tally = Tally::default();
         tally.count().pings += 1;
         assert!(tally.take_changed() && !tally.take_changed());

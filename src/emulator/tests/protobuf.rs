@@ -1,4 +1,4 @@
-//! The protobuf subprotocols through a socket: frames as `protocol.md` gives them, by hand.
+//! The protobuf subprotocols through a socket: frames written by hand.
 
 use super::*;
 use crate::protocol::{Decoder, Downstream, Frame, Protocol};
@@ -17,7 +17,7 @@ fn read_bytes(socket: &mut Socket) -> Vec<u8> {
     }
 }
 
-/// Gives the connection id and the reconnection token too.
+/// Returns the connection id and the reconnection token too.
 fn open_protobuf(url: &str, subprotocol: &str) -> (Socket, String, Option<String>) {
     let (mut socket, response) = dial(url, subprotocol).unwrap();
     assert_eq!(response.headers()["Sec-WebSocket-Protocol"], subprotocol);

@@ -1,4 +1,4 @@
-//! The hub without sockets, in virtual time.
+//! The service without sockets, in virtual time.
 
 use std::sync::Arc;
 use std::time::Duration;
