@@ -103,6 +103,20 @@ impl ClientBuilder {
         options.session.recoverable = self.protocol.is_reliable();
         options.connect(Some(self.protocol), Raw::default()).map(Client::from_shared)
     }
+
+    /// Checks the settings and returns; the client connects in the background. A failed attempt is
+    /// followed by [`Event::Reconnecting`](crate::Event::Reconnecting) and the next one, as after a
+    /// loss; with `reconnect(None)` there is one attempt. Calls wait for the connection within their
+    /// deadlines; [`Client::wait_connected`] waits for it alone.
+    ///
+    /// # Errors
+    /// `Config` if a setting or the URL is wrong; `Internal` if no thread can be started.
+    pub fn connect_in_background(self) -> Result<Client> {
+        let mut options = self.options;
+        options.session.recoverable = self.protocol.is_reliable();
+        let shared = options.connect_in_background(Some(self.protocol), Raw::default())?;
+        Ok(Client::from_shared(shared))
+    }
 }
 
 /// Settings of a [`SimpleClient`]. The documentation of each setter ends with its default; `Debug`

@@ -340,6 +340,15 @@ macro_rules! common_calls {
                 }
             }
 
+            /// Blocks until the client is connected, at most for `limit`; `Duration::MAX` is without
+            /// end. [`close`](Self::close) from any thread ends it at once.
+            ///
+            /// # Errors
+            /// `Timeout`, `Closed`, or what ended the client.
+            pub fn wait_connected(&self, limit: Duration) -> Result<()> {
+                self.shared().wait_connected(limit)
+            }
+
             /// Blocks until every started call has its outcome and all that was sent is written, at
             /// most for `limit`. What other threads start meanwhile counts too.
             ///

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{RecvTimeoutError, bounded};
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use super::config::{KeepAlive, QueueConfig, Reconnect, Recovery};
 use super::dialer::{Dials, Setup};
@@ -227,32 +227,21 @@ impl Options {
         }))
     }
 
+    /// As [`connect`](Self::connect), without waiting.
+    pub(super) fn connect_in_background(
+        mut self,
+        protocol: Option<Protocol>,
+        raw: Raw,
+    ) -> Result<Arc<Shared>> {
+        self.session.background = true;
+        self.begin(protocol, raw, None)
+    }
+
     /// Checks everything, starts the thread and waits for the first connection.
     pub(super) fn connect(self, protocol: Option<Protocol>, raw: Raw) -> Result<Arc<Shared>> {
-        // Nothing is started before the configuration is known to be good.
-        self.check()?;
-        let dials = self.dials(protocol, raw)?;
-        let session = self.session();
-        let keep_alive = self.keep_alive();
-        let limit = session.connect_timeout + GRACE;
-        let calls = Arc::new(AtomicUsize::new(0));
-        let (asked, routes) = (Arc::new(AtomicBool::new(false)), Arc::new(Routes::default()));
-        let (queue, receiver) = Queue::new(self.queue, Arc::clone(&calls), Arc::clone(&asked));
-        let queue = Queues::new(queue, Arc::clone(&routes));
-        let events = Events { receiver, calls, asked, routes };
-        let (shared, alive) = Shared::new(protocol, session, events)?;
+        let limit = self.session().connect_timeout + GRACE;
         let (ready, first) = bounded(1);
-        // On the heap, because a thread's stack keeps what was ever moved over it.
-        let reader = Reader::new(Arc::clone(&shared), dials, keep_alive, queue, ready, alive);
-        let reader = Box::new(reader);
-        let thread = thread::Builder::new()
-            .name(self.name.unwrap_or_else(|| "webpubsub".into()))
-            .spawn(move || reader.run())
-            .map_err(|e| {
-                Error::new(ErrorKind::Internal, "the client's thread could not be started")
-                    .with_source(e)
-            })?;
-        shared.set_thread(thread);
+        let shared = self.begin(protocol, raw, Some(ready))?;
         let outcome = match first.recv_timeout(limit) {
             Ok(outcome) => outcome,
             Err(RecvTimeoutError::Disconnected) => Err(internal()),
@@ -267,6 +256,38 @@ impl Options {
                 Err(error)
             }
         }
+    }
+
+    /// Checks everything and starts the thread.
+    fn begin(
+        self,
+        protocol: Option<Protocol>,
+        raw: Raw,
+        ready: Option<Sender<Result<()>>>,
+    ) -> Result<Arc<Shared>> {
+        // Nothing is started before the configuration is known to be good.
+        self.check()?;
+        let dials = self.dials(protocol, raw)?;
+        let session = self.session();
+        let keep_alive = self.keep_alive();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let (asked, routes) = (Arc::new(AtomicBool::new(false)), Arc::new(Routes::default()));
+        let (queue, receiver) = Queue::new(self.queue, Arc::clone(&calls), Arc::clone(&asked));
+        let queue = Queues::new(queue, Arc::clone(&routes));
+        let events = Events { receiver, calls, asked, routes };
+        let (shared, alive) = Shared::new(protocol, session, events)?;
+        // On the heap, because a thread's stack keeps what was ever moved over it.
+        let reader = Reader::new(Arc::clone(&shared), dials, keep_alive, queue, ready, alive);
+        let reader = Box::new(reader);
+        let thread = thread::Builder::new()
+            .name(self.name.unwrap_or_else(|| "webpubsub".into()))
+            .spawn(move || reader.run())
+            .map_err(|e| {
+                Error::new(ErrorKind::Internal, "the client's thread could not be started")
+                    .with_source(e)
+            })?;
+        shared.set_thread(thread);
+        Ok(shared)
     }
 }
 

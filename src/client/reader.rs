@@ -2,8 +2,8 @@
 //! and carries out what they ask for; it decides nothing itself.
 //!
 //! [`Reader::wait`] is the only function that blocks, whatever there is to wait for: data, a caller,
-//! the end of a dial, a timer, a stop. (The first connection is dialed on this thread, since nobody
-//! can call yet.) After every wait the timers have their turn, so nothing that arrives, or does not
+//! the end of a dial, a timer, a stop. (The first connection of a `connect` that blocks is dialed on this
+//! thread, since nobody can call yet.) After every wait the timers have their turn, so nothing that arrives, or does not
 //! arrive, hides one of them. All that is decided in a round goes by one reading of the clock.
 
 mod report;
@@ -64,7 +64,7 @@ impl Reader {
         dials: Dials,
         keep_alive: KeepAliveConfig,
         queue: Queues,
-        ready: Sender<Result<()>>,
+        ready: Option<Sender<Result<()>>>,
         alive: Sender<()>,
     ) -> Self {
         let now = Instant::now();

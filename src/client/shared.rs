@@ -44,7 +44,7 @@ impl Events {
 
 pub(super) struct Shared {
     state: Mutex<State>,
-    /// Calls have ended, or were written: for the threads that `State::watchers` counts.
+    /// For the threads that the `…_watchers` of the state count.
     room: Condvar,
     /// Cuts a dial short, and ends the reader if `waker` wakes it.
     pub(super) stop: Stop,
@@ -86,6 +86,8 @@ pub(super) struct State {
     /// Threads that wait for room for a call, and those that wait until no call is left.
     room_watchers: usize,
     end_watchers: usize,
+    /// Threads that wait for a connection.
+    connect_watchers: usize,
 }
 
 impl State {
@@ -237,6 +239,7 @@ impl Shared {
                 wakes_for_call: false,
                 room_watchers: 0,
                 end_watchers: 0,
+                connect_watchers: 0,
             }),
             room: Condvar::new(),
             stop: Stop::new(),
@@ -332,6 +335,8 @@ impl Shared {
         // Not in vain, because that is a system call.
         if state.room_watchers > 0 && state.session.has_room(0)
             || state.end_watchers > 0 && pending == 0
+            || state.connect_watchers > 0
+                && (state.session.is_open() || state.session.ended().is_some())
         {
             self.room.notify_all();
         }
@@ -465,6 +470,31 @@ impl Shared {
             state.end_watchers += 1;
             state = state.wait(&self.room, left);
             state.end_watchers -= 1;
+        }
+    }
+
+    /// See [`Client::wait_connected`](crate::Client::wait_connected).
+    pub(super) fn wait_connected(&self, limit: Duration) -> Result<()> {
+        let deadline = Instant::now().checked_add(limit);
+        let mut state = self.lock();
+        loop {
+            if let Some(cause) = state.session.ended() {
+                return Err(session::ended_error(cause, false));
+            }
+            if self.is_poisoned() {
+                return Err(internal());
+            }
+            if state.session.is_open() {
+                return Ok(());
+            }
+            let left = deadline.map_or(LONGEST, |at| at.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                let text = "the client is not connected within the limit of `wait_connected`";
+                return Err(Error::new(ErrorKind::Timeout, text));
+            }
+            state.connect_watchers += 1;
+            state = state.wait(&self.room, left);
+            state.connect_watchers -= 1;
         }
     }
 

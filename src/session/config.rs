@@ -11,6 +11,8 @@ pub(crate) struct Config {
     /// The URL comes from a closure: a refused upgrade may be cured by asking it again.
     pub(crate) url_provider: bool,
     pub(crate) auto_reconnect: bool,
+    /// The first connection is tried like those after a loss.
+    pub(crate) background: bool,
     pub(crate) rejoin: bool,
     pub(crate) resend_on_new_connection: bool,
     pub(crate) max_reconnect_attempts: Option<u32>,
@@ -67,6 +69,7 @@ impl Default for Config {
             simple: false,
             url_provider: false,
             auto_reconnect: true,
+            background: false,
             rejoin: true,
             resend_on_new_connection: false,
             max_reconnect_attempts: None,

@@ -334,7 +334,7 @@ impl<W> Session<W> {
     /// An attempt to make a new connection failed.
     fn attempt_failed(&mut self, now: Instant, error: Error) {
         let fatal = match refusal_status(&error) {
-            _ if !self.was_connected => true,
+            _ if !self.was_connected && !self.may_try_first_again() => true,
             _ if never_retried(&error) => true,
             Some(status) if is_refusal(status) => {
                 self.refusals += 1;
@@ -350,6 +350,10 @@ impl<W> Session<W> {
         }
         let retry_after = error.retry_after();
         self.reconnect(now, error, retry_after);
+    }
+
+    fn may_try_first_again(&self) -> bool {
+        self.config.background && self.config.auto_reconnect
     }
 
     /// Schedules the next attempt: exponential backoff with full jitter.

@@ -23,7 +23,7 @@ const UNREADABLE_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Report {
     /// What each line begins with.
     label: Arc<Label>,
-    /// Told once: the first connection is up, or has failed.
+    /// Told once: the first connection is up, or has failed. `None` if nobody waits for it.
     ready: Option<Sender<Result<()>>>,
     stopped: bool,
     warned_full: Option<Instant>,
@@ -34,10 +34,10 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn new(label: Arc<Label>, ready: Sender<Result<()>>) -> Self {
+    pub(super) fn new(label: Arc<Label>, ready: Option<Sender<Result<()>>>) -> Self {
         Self {
             label,
-            ready: Some(ready),
+            ready,
             stopped: false,
             warned_full: None,
             warned_unreadable: None,
@@ -46,7 +46,7 @@ impl Report {
         }
     }
 
-    /// The first connection has come up.
+    /// Nobody waits for the first connection (any more), so calls may be under way.
     pub(super) fn is_ready(&self) -> bool {
         self.ready.is_none()
     }
@@ -71,6 +71,8 @@ impl Report {
             Event::Stopped(stopped) => {
                 match stopped.cause.is_closed() {
                     true => log::info!("{label} stopped"),
+                    // The caller gets the error.
+                    false if self.ready.is_some() => {}
                     false => log::error!("{label} stopped: {}", described(&stopped.cause)),
                 }
                 self.stopped = true;

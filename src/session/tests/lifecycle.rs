@@ -45,6 +45,30 @@ fn p16_a_failed_first_connection_stops_with_its_error_and_tries_nothing_more() {
 }
 
 #[test]
+fn in_the_background_the_first_connection_is_tried_again() {
+    let mut s = Scenario::with(|c| c.background = true);
+    s.start();
+    s.dial_fails(Some(503));
+    assert!(matches!(s.last_event(), Event::Reconnecting(e) if e.attempt == 1));
+    s.advance(secs(1));
+    s.linked();
+    s.hello("c1", "t1");
+    assert!(matches!(s.last_event(), Event::Connected(e) if !e.gap_possible));
+
+    let mut s = Scenario::with(|c| {
+        c.background = true;
+        c.auto_reconnect = false;
+    });
+    s.start();
+    s.dial_fails(None);
+    assert!(s.session.is_stopped(), "one attempt");
+    let mut s = Scenario::with(|c| c.background = true);
+    s.start();
+    s.dial_fails(Some(401));
+    assert!(s.session.is_stopped(), "a fixed URL that is refused");
+}
+
+#[test]
 fn connected_that_never_comes_ends_the_first_attempt_in_time() {
     let mut s = Scenario::new();
     s.start();
