@@ -40,7 +40,8 @@ impl State {
             (Self::Up | Self::Lost, Event::Recovering(_)) => Some(Self::Lost),
             (Self::Lost, Event::Recovered(_)) => Some(Self::Up),
             (Self::Up | Self::Lost, Event::Disconnected(_)) => Some(Self::Over),
-            (Self::Over, Event::Reconnecting(_)) => Some(self),
+            // `New`: a client that connects in the background.
+            (Self::New | Self::Over, Event::Reconnecting(_)) => Some(self),
             _ => None,
         }
     }
