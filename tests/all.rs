@@ -25,6 +25,7 @@ mod over_protobuf {
     mod stop;
 }
 
+mod background;
 mod calls;
 mod closing;
 mod concurrency;
