@@ -330,12 +330,17 @@ fn p03_one_thread_whatever_the_load_and_one_order() {
     let client = quick(&emulator).name("p03").connect().expect("connect");
     let flooder = client_over(&emulator, RELIABLE);
     client.join_group("g").expect("join");
+    // A reader that gets no time at all would honestly overrun the service's limit of 1000.
+    let read = Arc::new(AtomicU32::new(0));
+    let seen = Arc::clone(&read);
     let flood = thread::spawn(move || {
         for i in 0..3000u32 {
+            eventually("read", || i < seen.load(Ordering::SeqCst) + 700);
             flooder.call(Publish::new("g", i.to_string())).expect("ack");
         }
     });
     for i in 0..3000u32 {
+        read.store(i, Ordering::SeqCst);
         if i % 500 == 0 {
             assert_eq!(threads_named("p03"), 1);
             thread::sleep(ms(20)); // a slow consumer

@@ -126,10 +126,11 @@ impl Live {
     /// One data message.
     fn take(&self, id: &Arc<str>, protocol: Option<Protocol>, frame: Frame) {
         let shared = &self.shared;
-        shared.counters.up(&shared.counters.frames_in);
+        // Recorded first: who has seen the count finds the frame.
         if shared.recorder.is_on() {
             shared.recorder.add(id, Direction::Up, &frame, shared.clock.now());
         }
+        shared.counters.up(&shared.counters.frames_in);
         let inbound = Inbound::data(protocol, frame, shared.message_size);
         self.receive(id, Some(&self.writer), inbound);
     }
