@@ -53,7 +53,7 @@
 //! Each client has one thread, named `webpubsub` unless [`name`](ClientBuilder::name) says otherwise. It reads and keeps the connection alive. It runs no code of yours (but for your program's logger) and never waits for
 //! a caller. A send is written by the thread
 //! that calls, or by another one that is writing just then. While the client connects there are
-//! short-lived helpers: one that connects again after a loss, one that looks up the host name, one that
+//! short-lived helpers: one that connects in the background or again after a loss, one that looks up the host name, one that
 //! asks your [URL provider](UrlSource::provider). A host with several addresses gets a further helper for each that
 //! is tried.
 //!
@@ -67,8 +67,10 @@
 //!
 //! For Ctrl-C, call `close` on a clone from the handler (with the crate `ctrlc` that is a thread of
 //! its own, so it may block): the iteration over `events()` then ends, and `main` returns. A clone
-//! in the handler keeps the client alive, so the drop of the others does not end it. `connect` cannot
-//! be interrupted, and makes one attempt; where the network may come later, loop over it.
+//! in the handler keeps the client alive, so the drop of the others does not end it. `connect`
+//! makes one attempt and cannot be interrupted. Where the network may come later,
+//! [`connect_in_background`](ClientBuilder::connect_in_background) returns at once and goes on trying;
+//! [`wait_connected`](Client::wait_connected) waits for it, and `close` ends both at once.
 //!
 //! # Sending, three ways
 //!

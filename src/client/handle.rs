@@ -24,7 +24,7 @@ use crate::session::CallKind;
 /// `webpubsub`, which reads and keeps the connection alive and re-establishes it; it runs no code
 /// of the program. Calls write on the caller's own thread. While the client connects, there are
 /// helper threads for a look-up of the host name, for a [URL provider](UrlSource::provider), for each
-/// of several addresses, and after a loss for the attempt itself.
+/// of several addresses, and in the background or after a loss for the attempt itself.
 ///
 /// # The end
 /// [`close`](Client::close) flushes what was accepted, says goodbye and waits for the thread. When
