@@ -121,7 +121,7 @@ impl Client {
     }
 
     /// The same without waiting: the group is joined when there is a connection, whenever that is. If
-    /// the service refuses, [`Event::JoinFailed`](crate::Event) and the subscription's
+    /// the service refuses, [`Event::JoinFailed`] and the subscription's
     /// [`Event::Stopped`] say so.
     ///
     /// # Errors
