@@ -8,7 +8,7 @@ use data_encoding::BASE64URL_NOPAD;
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use tungstenite::client::IntoClientRequest;
-use tungstenite::{Bytes, Error as WsError, HandshakeError, Message, WebSocket};
+use tungstenite::{Bytes, Error as WsError, HandshakeError, Message};
 use webpubsub::emulator::{Emulator, StallAt};
 use webpubsub::{Client, ClientAccess, Role, SimpleClient};
 
@@ -20,7 +20,7 @@ pub(super) const RELIABLE: &str = "json.reliable.webpubsub.azure.v1";
 /// Room for what must not happen.
 const SOON: Duration = Duration::from_millis(200);
 
-pub(super) type Socket = WebSocket<TcpStream>;
+pub(super) use super::calls::{Socket, read, send};
 
 /// The socket and the subprotocol of the answer, or the status and the body of a refusal.
 pub(super) type Dialed = Result<(Socket, Option<String>), (u16, String)>;
@@ -63,17 +63,6 @@ pub(super) fn open(url: &str, subprotocol: &str) -> (Socket, Value) {
     let connected = read(&mut socket);
     assert_eq!(connected["event"], "connected");
     (socket, connected)
-}
-
-pub(super) fn send(socket: &mut Socket, message: &Value) {
-    socket.send(Message::text(message.to_string())).expect("send");
-}
-
-pub(super) fn read(socket: &mut Socket) -> Value {
-    match socket.read().expect("a message") {
-        Message::Text(text) => serde_json::from_str(&text).expect("JSON"),
-        other => panic!("{other:?}"),
-    }
 }
 
 pub(super) fn recovery_url(emulator: &Emulator, connected: &Value) -> String {
