@@ -113,7 +113,7 @@ impl Shared {
         Err(Error::new(ErrorKind::Timeout, text).maybe_delivered(true))
     }
 
-    /// See [`PendingAck::cancel`].
+    /// See [`PendingAck::cancel`](crate::PendingAck::cancel).
     pub(in crate::client) fn cancel(&self, key: Key, deadline: Instant) -> bool {
         let now = Instant::now();
         let (cancelled, after) = self.step(|session| session.cancel(now, key, deadline));
