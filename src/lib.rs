@@ -424,6 +424,7 @@ mod secret;
 mod session;
 #[cfg(all(test, feature = "emulator"))]
 mod simulation;
+mod state;
 mod sync;
 mod transport;
 
@@ -440,6 +441,7 @@ pub use message::{
 };
 pub use protocol::Protocol;
 pub use secret::Secret;
+pub use state::ClientState;
 pub use transport::{Proxy, Roots, TlsBackend, TlsConfig};
 
 pub use bytes::Bytes;

@@ -55,4 +55,5 @@ mod stop;
 mod subscriptions;
 mod support;
 mod tls;
+mod wake;
 mod wire_cases;

@@ -370,7 +370,7 @@ fn p06_reconnecting_goes_on_until_it_succeeds() {
 fn p08_connect_gives_the_client() {
     let emulator = emulator();
     let client: Client = Client::connect(emulator.url("hub")).expect("connect");
-    assert!(client.is_connected() && client.connection_id().is_some());
+    assert!(client.state().is_connected() && client.connection_id().is_some());
 }
 
 #[test]
@@ -379,7 +379,7 @@ fn p11_one_deadline_covers_the_connection_the_writing_and_the_ack() {
     let client = quick(&emulator).connect().expect("connect");
     emulator.faults().refuse_recoveries(1_000_000, 502);
     emulator.faults().drop_connections();
-    eventually("noticed", || !client.is_connected());
+    eventually("noticed", || !client.state().is_connected());
     let start = Instant::now();
     let error = client.call(Publish::new("g", "x").timeout(ms(300))).expect_err("no connection");
     assert!(error.is_timeout() && !error.may_have_been_delivered(), "{error:?}");
@@ -527,7 +527,7 @@ fn c08_calls_while_the_link_is_down_wait_and_then_go() {
     let client = quick(&emulator).connect().expect("connect");
     emulator.faults().refuse_recoveries(3, 502);
     emulator.faults().drop_connections();
-    eventually("noticed", || !client.is_connected());
+    eventually("noticed", || !client.state().is_connected());
     let start = Instant::now();
     client.publish("g", "x").expect("sent after the recovery");
     client.fire_and_forget(Publish::new("g", "x")).expect("sent");
@@ -665,7 +665,7 @@ fn frames_of_a_batch_that_timed_out_without_a_link_are_not_sent_later() {
     let client = quick(&emulator).connect().expect("connect");
     emulator.faults().refuse_recoveries(1_000_000, 502);
     emulator.faults().drop_connections();
-    eventually("noticed", || !client.is_connected());
+    eventually("noticed", || !client.state().is_connected());
     for _ in 0..3 {
         let batch = (0..100).map(|_| Publish::new("g", "late").timeout(ms(20)));
         assert!(client.fire_and_forget_all(batch).expect_err("no link").is_timeout());
@@ -730,7 +730,7 @@ fn a_deadline_is_told_between_two_connections_too() {
         .connect()
         .expect("connect");
     emulator.faults().close_connections(1008, "");
-    eventually("noticed", || !client.is_connected());
+    eventually("noticed", || !client.state().is_connected());
     let pending = client.start(Publish::new("g", "x").timeout(ms(100))).expect("start");
     let told = pending.receiver().recv_timeout(WATCHDOG).expect("told");
     assert!(told.expect_err("no link").is_timeout());

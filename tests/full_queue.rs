@@ -175,10 +175,10 @@ fn what_a_plain_link_brought_comes_before_the_news_of_its_loss() {
         thread::sleep(ms(200));
         lose.store(true, SeqCst);
         let lost = Instant::now();
-        while client.is_connected() && lost.elapsed() < ms(1000) {
+        while client.state().is_connected() && lost.elapsed() < ms(1000) {
             thread::sleep(ms(5));
         }
-        assert!(!client.is_connected(), "by reset {by_reset}: not noticed within 1 s");
+        assert!(!client.state().is_connected(), "by reset {by_reset}: not noticed within 1 s");
         let events: Vec<Event> = events.iter().collect();
         let is_message = |event: &&Event| matches!(event, Event::GroupMessage(_));
         let messages = events.iter().filter(is_message).count() as u64;

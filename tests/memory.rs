@@ -177,7 +177,7 @@ fn measure(case: &Case) {
     match case.ends {
         Ends::Taken => eventually("all read", || client.stats().messages_in == MESSAGES),
         Ends::Blocked => eventually("blocked", || flood.blocked.load(SeqCst)),
-        Ends::Stopped => eventually("stopped", || !client.is_connected()),
+        Ends::Stopped => eventually("stopped", || !client.state().is_connected()),
     }
     let grown = memory("VmHWM").saturating_sub(before);
 

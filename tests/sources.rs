@@ -165,7 +165,11 @@ fn an_expired_token_stops_a_fixed_url_and_is_renewed_by_a_provider() {
     emulator.advance_clock(Duration::from_secs(3600));
     // An open connection and its recovery do not mind.
     let pause = Duration::from_millis(50);
-    assert!(fixed.recv_timeout(pause).is_ok() && fixed.is_connected() && renewed.is_connected());
+    assert!(
+        fixed.recv_timeout(pause).is_ok()
+            && fixed.state().is_connected()
+            && renewed.state().is_connected()
+    );
     emulator.faults().drop_connections();
     eventually("recovered", || fixed.stats().recoveries == 1 && renewed.stats().recoveries == 1);
     emulator.faults().close_connections(1008, "");

@@ -270,7 +270,7 @@ fn what_is_dropped_while_there_is_no_connection_is_left_or_not_joined_again() {
             true => emulator.faults().close_connections(1000, ""),
             false => emulator.faults().drop_connections(),
         }
-        eventually("away", || !client.is_connected());
+        eventually("away", || !client.state().is_connected());
         drop(subscription);
         emulator.faults().refuse_next_upgrades(0, 503, None);
         eventually("only one group", || member_of(&emulator) == ["kept"]);

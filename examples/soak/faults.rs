@@ -183,7 +183,7 @@ impl<'a> Lab<'a> {
         self.soon(limit, |_| {
             let known = self.emulator.connections(HUB);
             self.clients.iter().all(|client| {
-                client.is_connected()
+                client.state().is_connected()
                     && client
                         .connection_id()
                         .is_some_and(|id| known.iter().any(|info| info.id == *id && info.is_open))

@@ -288,6 +288,28 @@ macro_rules! common_settings {
                 self
             }
 
+            /// A closure that wakes the program's event loop: posts a message, requests a repaint. It
+            /// is called
+            ///
+            /// - when an event enters an empty queue, the event queue or a subscription's,
+            /// - at the first outcome of a call since the program last looked at one (by
+            ///   [`PendingAck::try_wait`](crate::PendingAck::try_wait), for instance),
+            /// - when `state()` changes,
+            /// - when there is room again after a `WouldBlock`.
+            ///
+            /// So, when woken, take from each queue until it is empty and look at every pending call.
+            /// Further calls may come; a missing one never.
+            ///
+            /// It is the one piece of the program's code that runs on the client's thread, which does
+            /// nothing else meanwhile: it must return at once, so methods of this crate that block
+            /// return `WouldBlock` there. If it panics, the client stops with
+            /// [`Internal`](crate::ErrorKind::Internal). It must not own a clone of the client, which
+            /// would then never be dropped. Default: none.
+            pub fn on_wake(mut self, closure: impl Fn() + Send + Sync + 'static) -> Self {
+                self.options.on_wake = Some(Arc::new(closure));
+                self
+            }
+
             /// Resolves host names by this closure. It may block: it runs on a thread of its own, at
             /// most one at a time. Default: the system's resolver.
             pub fn resolver<F>(mut self, resolver: F) -> Self

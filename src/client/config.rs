@@ -108,7 +108,8 @@ impl Reconnect {
         self
     }
 
-    /// Stops the client after this many attempts in a row. Default: `None`, no limit.
+    /// Stops the client after this many attempts in a row; of a client that connects in the background
+    /// the first one counts too. Default: `None`, no limit.
     pub fn max_attempts(mut self, n: Option<u32>) -> Self {
         self.max_attempts = n;
         self

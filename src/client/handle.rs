@@ -13,16 +13,18 @@ use super::request::{FireAndForget, Parts, Request};
 use super::shared::{Call, Shared};
 use super::source::UrlSource;
 use super::stats::Stats;
+use super::wake::may_block;
 use crate::error::Result;
 use crate::message::{Ack, Event, Payload};
 use crate::session::CallKind;
+use crate::state::ClientState;
 
 /// A client of the service's PubSub subprotocols: groups, events, acks, recovery.
 ///
 /// # Threads and cloning
 /// `Client` is `Clone + Send + Sync`; clones are the same client. Behind it runs one thread, named
-/// `webpubsub`, which reads and keeps the connection alive and re-establishes it; it runs no code
-/// of the program. Calls write on the caller's own thread. While the client connects, there are
+/// `webpubsub`, which reads and keeps the connection alive and re-establishes it; of the program's
+/// code it runs only a closure given to [`on_wake`](ClientBuilder::on_wake). Calls write on the caller's own thread. While the client connects, there are
 /// helper threads for a look-up of the host name, for a [URL provider](UrlSource::provider), for each
 /// of several addresses, and in the background or after a loss for the attempt itself.
 ///
@@ -313,6 +315,7 @@ macro_rules! common_calls {
             /// # Errors
             /// At the end of the queue: `Closed`, or what ended the client.
             pub fn recv(&self) -> Result<Event> {
+                may_block()?;
                 self.shared().events().recv().map_err(|_| self.shared().end_error())
             }
 
@@ -321,6 +324,7 @@ macro_rules! common_calls {
             /// # Errors
             /// As [`recv`](Self::recv).
             pub fn recv_timeout(&self, limit: Duration) -> Result<Option<Event>> {
+                may_block()?;
                 match self.shared().events().recv_timeout(limit) {
                     Ok(event) => Ok(Some(event)),
                     Err(RecvTimeoutError::Timeout) => Ok(None),
@@ -381,10 +385,11 @@ macro_rules! common_calls {
                 self.shared().stats()
             }
 
-            /// True while the connection is up.
+            /// What the client is doing at the moment: connecting, connected, recovering, waiting
+            /// for the next attempt, or stopped.
             #[must_use]
-            pub fn is_connected(&self) -> bool {
-                self.shared().lock().session.is_open()
+            pub fn state(&self) -> ClientState {
+                self.shared().lock().session.state(Instant::now())
             }
         }
     };

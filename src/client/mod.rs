@@ -9,9 +9,11 @@
 //! - [`builder`], [`options`], [`config`]: settings; [`source`], [`attempt`]: where the URL comes
 //!   from; [`label`]: what log lines begin with.
 //! - [`simple`]: the client without a subprotocol.
+//! - [`wake`]: the program's closure that is called when there is something to look at.
 //!
 //! Invariants: the session's lock is never held across a system call, a codec, a channel send or
-//! user code; lock order is session, then a link's out-buffer; no user code runs on the reader.
+//! user code; lock order is session, then a link's out-buffer; of the program's code only the closure
+//! of `on_wake` runs on the reader, under no lock.
 
 mod attempt;
 mod batch;
@@ -31,6 +33,7 @@ mod simple;
 mod source;
 mod stats;
 mod subscription;
+mod wake;
 
 pub use attempt::Attempt;
 pub use builder::{ClientBuilder, SimpleClientBuilder};

@@ -16,6 +16,7 @@ use super::queues::{Queues, Routes};
 use super::reader::Reader;
 use super::shared::{Events, Shared, internal};
 use super::source::{Kind, Raw, Shape, UrlSource, hub_of};
+use super::wake::{OnWake, WakeHook, may_block};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::Protocol;
 use crate::secret::Secret;
@@ -41,6 +42,7 @@ pub(super) struct Options {
     pub(super) user_agent: String,
     pub(super) headers: Vec<(String, Secret)>,
     pub(super) resolver: Option<Arc<Resolver>>,
+    pub(super) on_wake: Option<OnWake>,
 }
 
 /// Headers that the upgrade sets itself.
@@ -120,6 +122,7 @@ impl Options {
             user_agent: concat!("webpubsub-rust/", env!("CARGO_PKG_VERSION")).into(),
             headers: Vec::new(),
             resolver: None,
+            on_wake: None,
         }
     }
 
@@ -239,6 +242,7 @@ impl Options {
 
     /// Checks everything, starts the thread and waits for the first connection.
     pub(super) fn connect(self, protocol: Option<Protocol>, raw: Raw) -> Result<Arc<Shared>> {
+        may_block()?;
         let limit = self.session().connect_timeout + GRACE;
         let (ready, first) = bounded(1);
         let shared = self.begin(protocol, raw, Some(ready))?;
@@ -272,9 +276,11 @@ impl Options {
         let keep_alive = self.keep_alive();
         let calls = Arc::new(AtomicUsize::new(0));
         let (asked, routes) = (Arc::new(AtomicBool::new(false)), Arc::new(Routes::default()));
-        let (queue, receiver) = Queue::new(self.queue, Arc::clone(&calls), Arc::clone(&asked));
+        let hook = self.on_wake.map(|closure| Arc::new(WakeHook::new(closure)));
+        let (queue, receiver) =
+            Queue::new(self.queue, Arc::clone(&calls), Arc::clone(&asked), hook.clone());
         let queue = Queues::new(queue, Arc::clone(&routes));
-        let events = Events { receiver, calls, asked, routes };
+        let events = Events { receiver, calls, asked, routes, hook };
         let (shared, alive) = Shared::new(protocol, session, events)?;
         // On the heap, because a thread's stack keeps what was ever moved over it.
         let reader = Reader::new(Arc::clone(&shared), dials, keep_alive, queue, ready, alive);

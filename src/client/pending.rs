@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 
 use super::shared::{Shared, internal};
+use super::wake::may_block;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Ack;
 use crate::session::Key;
@@ -75,11 +76,15 @@ impl PendingAck {
     pub(super) fn new(shared: Arc<Shared>, key: Key, deadline: Instant) -> (Self, Waiter) {
         let slot = Arc::new(Slot::new());
         let waiter = Waiter(Some(Arc::clone(&slot)));
-        (Self { shared, key, slot, receiver: OnceLock::new(), deadline }, waiter)
+        let pending = Self { shared, key, slot, receiver: OnceLock::new(), deadline };
+        // A program need not look at a call before it is woken for it.
+        pending.look();
+        (pending, waiter)
     }
 
     /// For a call without a deadline of its own.
     pub(super) fn outcome_within(&self, limit: Duration) -> Result<()> {
+        may_block()?;
         let until = Instant::now().checked_add(limit).unwrap_or(self.deadline);
         self.slot.wait_until(until).map_or_else(
             || {
@@ -102,6 +107,7 @@ impl PendingAck {
     /// # Errors
     /// `Refused`, `Timeout`, `OutcomeUnknown`, `Closed` or what ended the client.
     pub fn wait(&self) -> Result<Ack> {
+        may_block()?;
         self.slot.wait_until(self.deadline).unwrap_or_else(|| self.give_up())
     }
 
@@ -114,6 +120,8 @@ impl PendingAck {
         if until >= self.deadline {
             return self.wait().map(Some);
         }
+        may_block()?;
+        self.look();
         self.slot.wait_until(until).transpose()
     }
 
@@ -123,6 +131,7 @@ impl PendingAck {
     /// # Errors
     /// As [`wait`](Self::wait).
     pub fn try_wait(&self) -> Result<Option<Ack>> {
+        self.look();
         self.slot.get().transpose()
     }
 
@@ -139,11 +148,18 @@ impl PendingAck {
     /// The deadline is kept here too: the client's thread reports it within a few milliseconds.
     #[must_use]
     pub fn receiver(&self) -> &Receiver<Result<Ack>> {
+        self.look();
         self.receiver.get_or_init(|| {
             let (sender, receiver) = bounded(1);
             self.slot.send_to(sender);
             receiver
         })
+    }
+
+    fn look(&self) {
+        if let Some(hook) = &self.shared.hook {
+            hook.looking();
+        }
     }
 
     /// At the deadline: takes the call back, unless it has ended in this very moment.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::config::{Overflow, QueueConfig};
+use super::wake::WakeHook;
 use crate::message::Event;
 use crate::session::{Bound, HOLD_BYTES, HOLD_MESSAGES, Room};
 
@@ -38,6 +39,8 @@ pub(crate) struct Queue {
     high_water: usize,
     /// `Stopped` is in: nothing follows it.
     ended: bool,
+    /// Asked for a call when an event enters the empty queue.
+    hook: Option<Arc<WakeHook>>,
 }
 
 impl Queue {
@@ -46,6 +49,7 @@ impl Queue {
         config: Option<QueueConfig>,
         calls: Arc<AtomicUsize>,
         asked: Arc<AtomicBool>,
+        hook: Option<Arc<WakeHook>>,
     ) -> (Self, Receiver<Event>) {
         let (events, receiver) = unbounded();
         let queue = Self {
@@ -61,6 +65,7 @@ impl Queue {
             look_at: LOOK_EVERY,
             high_water: 0,
             ended: false,
+            hook,
         };
         (queue, receiver)
     }
@@ -145,6 +150,13 @@ impl Queue {
         self.sizes.push_back(size);
         // The receiver lives as long as this queue.
         let _ = self.events.send(event);
+        // Looked at afterwards: a reader of the queue that has found it empty in between is woken for
+        // this event, and one that has not is still to find it.
+        if let Some(hook) = &self.hook
+            && self.receiver.len() <= 1
+        {
+            hook.request();
+        }
     }
 }
 
@@ -162,7 +174,8 @@ mod tests {
         let calls = Arc::new(AtomicUsize::new(0));
         let config =
             QueueConfig { max_messages: 2, max_messages_during_calls: 4, max_bytes: 100, overflow };
-        let (queue, events) = Queue::new(Some(config), Arc::clone(&calls), Arc::new(true.into()));
+        let (queue, events) =
+            Queue::new(Some(config), Arc::clone(&calls), Arc::new(true.into()), None);
         (queue, events, calls)
     }
 
@@ -218,7 +231,8 @@ mod tests {
     fn a_queue_without_bounds_never_fills() {
         let most = usize::MAX;
         let config = QueueConfig::new().max_messages(most).max_bytes(most);
-        let (mut q, _events) = Queue::new(Some(config), Arc::default(), Arc::new(true.into()));
+        let (mut q, _events) =
+            Queue::new(Some(config), Arc::default(), Arc::new(true.into()), None);
         q.push(message(), Some(1));
         assert_eq!((room(&mut q), q.room(Bound::LastCall)), (Room::Yes, Room::Yes));
     }

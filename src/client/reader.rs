@@ -89,6 +89,8 @@ impl Reader {
         if catch_unwind(AssertUnwindSafe(|| self.live())).is_err() {
             self.step(|session, _| session.stop(internal()));
         }
+        // For the last event.
+        self.wake_program();
         // A dial may be under way, if the end came from inside.
         self.shared.stop.stop();
         self.dials.end();
@@ -106,6 +108,16 @@ impl Reader {
                 Woken::Nothing => {}
             }
             self.keep_time();
+            self.wake_program();
+        }
+    }
+
+    /// Calls the closure of `on_wake`, if there is one and something for it.
+    fn wake_program(&mut self) {
+        if let Some(hook) = &self.shared.hook
+            && let Err(panicked) = hook.run()
+        {
+            self.step(|session, _| session.stop(panicked));
         }
     }
 

@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::pending::{PendingAck, Waiter};
 use super::queues::Routes;
 use super::stats::{Counters, Stats, add};
+use super::wake::{WakeHook, may_block};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Ack, Event};
 use crate::protocol::{self, Frame, Protocol, Upstream};
@@ -32,6 +33,7 @@ pub(super) struct Events {
     pub(super) calls: Arc<AtomicUsize>,
     pub(super) asked: Arc<AtomicBool>,
     pub(super) routes: Arc<Routes>,
+    pub(super) hook: Option<Arc<WakeHook>>,
 }
 
 #[cfg(test)]
@@ -40,7 +42,7 @@ impl Events {
     pub(super) fn unused() -> Self {
         let (_, receiver) = crossbeam_channel::unbounded();
         let (calls, asked, routes) = Default::default();
-        Self { receiver, calls, asked, routes }
+        Self { receiver, calls, asked, routes, hook: None }
     }
 }
 
@@ -58,6 +60,8 @@ pub(super) struct Shared {
     asked: Arc<AtomicBool>,
     /// Subscriptions that come and go, for the reader.
     pub(super) routes: Arc<Routes>,
+    /// The closure that wakes the program's event loop.
+    pub(super) hook: Option<Arc<WakeHook>>,
     /// The reader holds messages that the event queue has no room for. It looks for room now and
     /// then, but a call that starts makes room at once: the bound is higher while one is in flight.
     pub(super) holds: AtomicBool,
@@ -90,6 +94,9 @@ pub(super) struct State {
     end_watchers: usize,
     /// Threads that wait for a connection.
     connect_watchers: usize,
+    /// The size of the smallest call that was refused for want of room, if the program is to be woken
+    /// when there is some.
+    refused: Option<usize>,
 }
 
 impl State {
@@ -242,6 +249,7 @@ impl Shared {
                 room_watchers: 0,
                 end_watchers: 0,
                 connect_watchers: 0,
+                refused: None,
             }),
             room: Condvar::new(),
             stop: Stop::new(),
@@ -249,6 +257,7 @@ impl Shared {
             calls: events.calls,
             asked: events.asked,
             routes: events.routes,
+            hook: events.hook,
             holds: AtomicBool::new(false),
             pinged: AtomicU64::new(0),
             born: Instant::now(),
@@ -331,6 +340,13 @@ impl Shared {
                 Output::Released { group, ack_id } => after.released.push((group, ack_id)),
                 Output::Dial(dial) => after.dial = Some(dial),
             }
+        }
+        if !after.events.is_empty() || after.dial.is_some() {
+            self.request_wake();
+        }
+        if state.refused.is_some_and(|size| state.session.has_room(size)) {
+            state.refused = None;
+            self.request_wake();
         }
         let pending = state.session.pending();
         self.calls.store(pending, Ordering::Relaxed);
@@ -422,8 +438,9 @@ impl Shared {
             "only the reader may cause events and dials: {after:?}"
         );
         self.tell(&mut after);
+        let hook_is_due = self.hook.as_ref().is_some_and(|hook| hook.is_due());
         // Before the write, which may take long.
-        if after.wake || self.holds.load(Ordering::Relaxed) {
+        if after.wake || hook_is_due || self.holds.load(Ordering::Relaxed) {
             self.waker.wake();
         }
         if let Some(link) = after.flush.take() {
@@ -433,12 +450,23 @@ impl Shared {
     }
 
     pub(super) fn tell(&self, after: &mut After) {
+        let any = !after.completions.is_empty();
         for (waiter, result) in after.completions.drain(..) {
             waiter.tell(result);
+        }
+        if let (true, Some(hook)) = (any, &self.hook) {
+            hook.outcome();
         }
         if let Some(link) = after.cut.take() {
             link.finish();
             link.shutdown();
+        }
+    }
+
+    /// The program is to be woken. The reader does it, at the end of its round.
+    fn request_wake(&self) {
+        if let Some(hook) = &self.hook {
+            hook.request();
         }
     }
 
@@ -459,6 +487,7 @@ impl Shared {
 
     /// See [`Client::close`](crate::Client::close).
     pub(super) fn close(&self) -> Result<()> {
+        may_block()?;
         let deadline = Instant::now() + self.config.close_timeout;
         let (link, cut_off) = self.begin_close(deadline);
         let flushed = link.as_ref().is_none_or(|link| link.drain(deadline));
@@ -481,6 +510,7 @@ impl Shared {
         let link = state.link.clone();
         let before = state.session.ended().is_some();
         state.session.close(Instant::now());
+        self.request_wake();
         // What ended earlier is reported by who ended it.
         let cut_off = if before { CutOff::default() } else { state.session.cut_off };
         let after = self.apply(&mut state);

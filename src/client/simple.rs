@@ -12,10 +12,12 @@ use super::request::check_size;
 use super::shared::{Call, Shared};
 use super::source::UrlSource;
 use super::stats::Stats;
+use super::wake::may_block;
 use crate::error::{Error, Result};
 use crate::message::{Event, Text};
 use crate::protocol::{Frame, Upstream};
 use crate::session::{CallKind, Key};
+use crate::state::ClientState;
 
 /// A client that sends and receives plain text and binary frames.
 ///

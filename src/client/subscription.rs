@@ -13,6 +13,7 @@ use super::queue::Queue;
 use super::queues::Route;
 use super::request::{Parts, rule};
 use super::shared::{LONGEST, Shared};
+use super::wake::may_block;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Event, GroupMessage};
 use crate::protocol::rules;
@@ -143,6 +144,7 @@ impl Subscription {
     /// # Errors
     /// At the end of the queue: what ended the subscription.
     pub fn recv(&self) -> Result<Event> {
+        may_block()?;
         self.events.recv().map_err(|_| self.end_error())
     }
 
@@ -151,6 +153,7 @@ impl Subscription {
     /// # Errors
     /// As [`recv`](Self::recv).
     pub fn recv_timeout(&self, limit: Duration) -> Result<Option<Event>> {
+        may_block()?;
         match self.events.recv_timeout(limit) {
             Ok(event) => Ok(Some(event)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
@@ -307,7 +310,8 @@ impl Shared {
 
     fn new_subscription(self: &Arc<Self>, spec: &Subscribe) -> (Subscription, Route) {
         let asked = Arc::new(true.into());
-        let (queue, events) = Queue::new(Some(spec.queue.clone()), Arc::clone(&self.calls), asked);
+        let (calls, hook) = (Arc::clone(&self.calls), self.hook.clone());
+        let (queue, events) = Queue::new(Some(spec.queue.clone()), calls, asked, hook);
         let (id, end) = (self.routes.next_id(), Arc::default());
         let route = Route::new(id, queue, Arc::clone(&end));
         let group = Arc::clone(&spec.group);

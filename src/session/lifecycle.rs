@@ -53,9 +53,11 @@ pub(super) enum Phase {
     Open {
         since: Instant,
     },
-    /// The next attempt comes then.
+    /// The next attempt comes then. `cause`: why a new connection is needed; `None` if the last one
+    /// is being recovered.
     Waiting {
         until: Instant,
+        cause: Option<Error>,
     },
     /// Our Close frame is out.
     Closing {
@@ -74,6 +76,9 @@ impl<W> Session<W> {
 
     fn dial_new(&mut self, now: Instant) {
         let until = now + self.config.connect_timeout;
+        // The first attempt is the first in a row too.
+        self.attempt = self.attempt.max(1);
+        self.since = Some(now);
         self.phase = Phase::Dialing { until };
         self.outputs.push_back(Output::Dial(Dial { recover: None, until }));
     }
@@ -370,7 +375,7 @@ impl<W> Session<W> {
         let delay = delay.max(retry_after.unwrap_or_default().min(MAX_RETRY_AFTER));
         self.attempt += 1;
         self.exponent = (self.exponent + 1).min(31);
-        self.phase = Phase::Waiting { until: now + delay };
+        self.phase = Phase::Waiting { until: now + delay, cause: Some(cause.clone()) };
         let attempt = self.attempt;
         let event = Reconnecting { attempt, delay, cause };
         self.outputs.push_back(Output::Event(Event::Reconnecting(event)));
@@ -379,7 +384,7 @@ impl<W> Session<W> {
     /// The next instant at which `tick` has something to do.
     pub(crate) fn next_wake(&self) -> Option<Instant> {
         let phase = match self.phase {
-            Phase::Opening { until } | Phase::Waiting { until } | Phase::Closing { until } => {
+            Phase::Opening { until } | Phase::Waiting { until, .. } | Phase::Closing { until } => {
                 Some(until)
             }
             Phase::New
@@ -408,7 +413,7 @@ impl<W> Session<W> {
                     )),
                 );
             }
-            Phase::Waiting { until } if now >= until => self.next_attempt(now),
+            Phase::Waiting { until, .. } if now >= until => self.next_attempt(now),
             Phase::Closing { until } if now >= until => self.stop(Error::closed()),
             _ => {}
         }

@@ -35,6 +35,7 @@ mod receiver;
 mod recovery;
 mod replay;
 mod sequence;
+mod state;
 mod subscribe;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -133,6 +134,8 @@ pub(crate) struct Session<W> {
     queue_full: Option<Unread>,
     outputs: VecDeque<Output<W>>,
     rng: StdRng,
+    /// When the attempt to connect or the recovery under way began.
+    since: Option<Instant>,
     /// What the service said before it closed.
     service_message: Option<String>,
     was_connected: bool,
@@ -164,6 +167,7 @@ impl<W> Session<W> {
             queue_full: None,
             outputs: VecDeque::new(),
             rng: StdRng::seed_from_u64(seed),
+            since: None,
             service_message: None,
             was_connected: false,
             attempt: 0,

@@ -126,6 +126,7 @@ impl<W> Session<W> {
         let just_tried =
             self.tried_recovery.filter(|at| now.saturating_duration_since(*at) < interval);
         let unfinished = self.recovery.take().map(|recovery| recovery.last_try);
+        self.since = Some(now);
         let tried = unfinished.or(just_tried);
         let last_try = tried.unwrap_or(now);
         self.recovery = Some(Recovery { window_end, last_try, not_before: None, loss });
@@ -143,7 +144,8 @@ impl<W> Session<W> {
         let Some(recovery) = &mut self.recovery else { return };
         recovery.not_before = retry_after.map(|wait| now + wait.min(MAX_RETRY_AFTER));
         let next = (recovery.last_try + interval).max(recovery.not_before.unwrap_or(now));
-        self.phase = Phase::Waiting { until: next.max(now).min(recovery.window_end) };
+        let until = next.max(now).min(recovery.window_end);
+        self.phase = Phase::Waiting { until, cause: None };
         if now >= recovery.window_end {
             self.window_closed(now);
         }

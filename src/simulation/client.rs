@@ -115,7 +115,7 @@ impl Client {
             .max_messages_during_calls(setup.hard)
             .overflow(setup.overflow);
         let asked = Arc::new(true.into());
-        let (queue, events) = Queue::new(Some(queue), Arc::clone(&calls), asked);
+        let (queue, events) = Queue::new(Some(queue), Arc::clone(&calls), asked, None);
         let queue = Queues::new(queue, Arc::default());
         Self {
             index,

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{After, LONGEST, Locked, Shared, Waiter, internal};
+use super::{After, LONGEST, Locked, Shared, Waiter, internal, may_block};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{self, Key, Session};
 
@@ -21,6 +21,9 @@ impl Shared {
         wait: bool,
         act: impl FnOnce(&mut Session<Waiter>, Instant) -> R,
     ) -> Result<(R, After)> {
+        if wait {
+            may_block()?;
+        }
         loop {
             let mut state = self.lock();
             if self.is_poisoned() {
@@ -37,6 +40,9 @@ impl Shared {
             let refusal =
                 gives_up.then(|| state.session.explained(session::no_room(&self.config, wait)));
             let after = self.apply_for_caller(&mut state);
+            if !wait && self.hook.is_some() {
+                state.refused = Some(state.refused.map_or(size, |other| other.min(size)));
+            }
             if refusal.is_none() && after.is_empty() {
                 self.wait_for_room(state, left);
             } else {
@@ -73,6 +79,7 @@ impl Shared {
 
     /// See [`Client::wait_connected`](crate::Client::wait_connected).
     pub(in crate::client) fn wait_connected(&self, limit: Duration) -> Result<()> {
+        may_block()?;
         let deadline = Instant::now().checked_add(limit);
         let mut state = self.lock();
         loop {
@@ -98,6 +105,7 @@ impl Shared {
 
     /// See [`Client::drain`](crate::Client::drain).
     pub(in crate::client) fn drain(&self, limit: Duration) -> Result<()> {
+        may_block()?;
         let now = Instant::now();
         let deadline = now.checked_add(limit).unwrap_or(now + LONGEST);
         let pending = self.wait_for_outcomes(deadline);
@@ -129,6 +137,7 @@ impl Shared {
         deadline: Instant,
         act: impl FnOnce(&mut Session<Waiter>, Instant) -> R,
     ) -> Result<(R, After)> {
+        may_block()?;
         loop {
             let mut state = self.lock();
             if self.is_poisoned() {

@@ -49,8 +49,8 @@ fn in_the_background_the_first_connection_is_tried_again() {
     let mut s = Scenario::with(|c| c.background = true);
     s.start();
     s.dial_fails(Some(503));
-    assert!(matches!(s.last_event(), Event::Reconnecting(e) if e.attempt == 1));
-    s.advance(secs(1));
+    assert!(matches!(s.last_event(), Event::Reconnecting(e) if e.attempt == 2));
+    s.advance(secs(2));
     s.linked();
     s.hello("c1", "t1");
     assert!(matches!(s.last_event(), Event::Connected(e) if !e.gap_possible));

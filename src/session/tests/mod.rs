@@ -18,6 +18,7 @@ mod reconnect;
 mod recovery;
 mod scenario;
 mod service;
+mod state;
 mod subscriptions;
 
 use scenario::{Scenario, ms, secs};
