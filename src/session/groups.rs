@@ -203,6 +203,12 @@ impl Groups {
         });
     }
 
+    /// A subscription has begun behind a leave of the program that has not ended, so its join must
+    /// follow that leave.
+    pub(super) fn joins_behind_leave(&self, name: &str) -> bool {
+        self.all.get(name).is_some_and(|group| group.subscriptions > 0 && group.leaves > 0)
+    }
+
     /// What is to be joined on a new connection.
     pub(super) fn to_join(&self) -> impl Iterator<Item = (&Arc<str>, &Joined)> {
         let join = |group: &'_ Group| group.joined.is_some() || group.wanted.is_some();
@@ -226,8 +232,8 @@ impl Groups {
     /// member, or that is noted already.
     pub(super) fn want(&mut self, name: &Arc<str>, join: Joined) -> bool {
         let group = self.all.entry(Arc::clone(name)).or_default();
-        // Behind a leave the join has to follow.
-        if group.joined.is_some() && group.leaves == 0 || group.wanted.is_some() {
+        // A leave whose ack is still to come, given up or not, would undo the membership.
+        if group.joined.is_some() && group.undecided == 0 || group.wanted.is_some() {
             return false;
         }
         group.wanted = Some(join);

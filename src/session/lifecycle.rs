@@ -196,7 +196,13 @@ impl<W> Session<W> {
         for call in &joins {
             self.groups.began(&call.kind);
         }
-        self.calls.add_first(joins);
+        // Before the program's calls, which may need the membership, unless that would be undone.
+        let follows = |call: &Call<W>| {
+            call.kind.group().is_some_and(|name| self.groups.joins_behind_leave(name))
+        };
+        let (behind, first): (Vec<_>, Vec<_>) = joins.into_iter().partition(follows);
+        self.calls.add_first(first);
+        behind.into_iter().for_each(|join| self.calls.add(join));
         for group in clashes {
             let error = Error::invalid(
                 "a call of the program uses the ack id under which the group was joined",

@@ -165,3 +165,34 @@ fn a_leave_under_way_ends_with_its_connection() {
     assert_eq!(s.only("send"), [""; 0]);
     assert_eq!(s.groups(), [""; 0]);
 }
+
+#[test]
+fn a_subscription_behind_a_leave_of_the_program_joins_behind_it_on_a_new_connection_too() {
+    let mut s = Scenario::connected();
+    s.lose(Some(1008));
+    s.leave(1, "a");
+    s.subscribe_in_background(2, "a");
+    s.take();
+    s.until_dial();
+    s.linked();
+    s.hello("c2", "t2");
+    assert_eq!(s.only("send"), ["send leave a#1", "send join a#2"]);
+    s.ack(1);
+    s.ack(2);
+    assert_eq!(s.groups(), ["a"]);
+}
+
+#[test]
+fn a_leave_that_was_given_up_does_not_undo_a_subscription() {
+    let mut s = Scenario::connected();
+    s.join(1, "a");
+    s.ack(1);
+    s.leave(2, "a");
+    s.advance(LONG);
+    s.take();
+    s.subscribe_in_background(3, "a");
+    assert_eq!(s.only("send"), ["send join a#3"], "the leave may still be carried out");
+    s.ack(2);
+    s.ack(3);
+    assert_eq!(s.groups(), ["a"]);
+}
