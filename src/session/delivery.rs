@@ -239,7 +239,7 @@ impl Delivery {
             self.move_one(now, queue);
             moved = true;
         }
-        self.look = None;
+        self.look_for_reports(now, queue);
         moved
     }
 
@@ -308,8 +308,10 @@ impl Delivery {
         }
         if !self.hold.is_empty() {
             let moved = self.move_held(now, queue);
-            let next = if moved { LOOK_FIRST } else { (pause * 2).min(LOOK_LAST) };
-            self.look = (!self.hold.is_empty()).then_some((now + next, next));
+            if !self.hold.is_empty() {
+                let next = if moved { LOOK_FIRST } else { (pause * 2).min(LOOK_LAST) };
+                self.look = Some((now + next, next));
+            }
         } else {
             self.report_drops(now, queue);
         }
@@ -326,6 +328,11 @@ impl Delivery {
                 queue.push(lagged, None);
             }
         }
+        self.look_for_reports(now, queue);
+    }
+
+    /// What was dropped and is not reported yet is looked after.
+    fn look_for_reports(&mut self, now: Instant, queue: &impl EventQueue) {
         let owed = self.lagged > 0 || queue.owes_report();
         self.look = owed.then_some((now + LOOK_LAGGED, LOOK_LAGGED));
     }
