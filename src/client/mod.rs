@@ -43,7 +43,7 @@ pub use pending::PendingAck;
 #[cfg(test)]
 pub(crate) use queue::Queue;
 #[cfg(test)]
-pub(crate) use queues::Queues;
+pub(crate) use queues::{Queues, Route, Routes};
 pub use request::{AnyRequest, FireAndForget, JoinGroup, LeaveGroup, Publish, Request, SendEvent};
 pub use simple::SimpleClient;
 pub use source::UrlSource;

@@ -44,7 +44,7 @@ struct Group {
 
 /// One subscription's queue.
 #[derive(Debug)]
-pub(super) struct Route {
+pub(crate) struct Route {
     id: u64,
     queue: Queue,
     end: Arc<OnceLock<Error>>,
@@ -53,7 +53,7 @@ pub(super) struct Route {
 }
 
 impl Route {
-    pub(super) fn new(id: u64, queue: Queue, end: Arc<OnceLock<Error>>) -> Self {
+    pub(crate) fn new(id: u64, queue: Queue, end: Arc<OnceLock<Error>>) -> Self {
         Self { id, queue, end, lagged: 0 }
     }
 
@@ -71,15 +71,15 @@ impl Route {
 }
 
 impl Routes {
-    pub(super) fn next_id(&self) -> u64 {
+    pub(crate) fn next_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(super) fn add(&self, group: &Arc<str>, route: Route) {
+    pub(crate) fn add(&self, group: &Arc<str>, route: Route) {
         self.note(Change::Add(Arc::clone(group), route));
     }
 
-    pub(super) fn remove(&self, group: &Arc<str>, id: u64, leave: Option<u64>) {
+    pub(crate) fn remove(&self, group: &Arc<str>, id: u64, leave: Option<u64>) {
         self.note(Change::Remove { group: Arc::clone(group), id, leave });
     }
 
@@ -136,7 +136,7 @@ impl Queues {
     }
 
     /// Whether this is the ack of a leave behind a group's last subscription.
-    pub(super) fn awaits_leave(&mut self, ack_id: u64) -> bool {
+    pub(crate) fn awaits_leave(&mut self, ack_id: u64) -> bool {
         self.take_changes();
         self.leaving > 0 && self.groups.values().any(|group| group.leave == Some(ack_id))
     }

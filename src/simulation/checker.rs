@@ -48,12 +48,13 @@ struct View {
     /// As the consumer sees it.
     connected: bool,
     connection: Option<Arc<str>>,
-    /// Messages of this connection that were received or reported as dropped.
+    /// Messages of this connection that came to the event queue, or were reported as dropped there.
     received: u64,
     lagged: u64,
-    /// The last number of each sender's each connection. (What a connection left behind may be
+    last_id: Option<u64>,
+    /// X each sender's each connection. (What a connection left behind may be
     /// carried out after what the next one sent.)
-    senders: BTreeMap<(usize, usize), u64>,
+    senders: BTreeMap<(Option<usize>, usize, usize), u64>,
     /// Calls by the numbers of their messages, from 1.
     numbers: Vec<usize>,
     /// The last join or leave of each group.
@@ -85,6 +86,7 @@ impl Checker {
             connection: None,
             received: 0,
             lagged: 0,
+            last_id: None,
             senders: BTreeMap::new(),
             numbers: Vec::new(),
             memberships: BTreeMap::new(),
@@ -126,7 +128,7 @@ impl Checker {
         let view = &mut self.views[client];
         match what {
             What::Send { .. } | What::Fire { .. } => view.numbers.push(token),
-            What::Join(group) | What::Leave(group) => {
+            What::Join(group) | What::Leave(group) | What::Subscribe(group) => {
                 view.memberships.insert(group, token);
             }
             What::Event { .. } => {}
@@ -141,6 +143,11 @@ impl Checker {
         token
     }
 
+    /// The client leaves a group by itself, and nobody hears of the outcome.
+    pub(super) fn leaves(&mut self, client: usize, group: &str) {
+        self.views[client].memberships.retain(|known, _| group_name(*known) != group);
+    }
+
     pub(super) fn new_link(&mut self, client: usize) {
         self.views[client].last_sent = None;
     }
@@ -152,16 +159,18 @@ impl Checker {
     /// The session appends a frame to the link.
     pub(super) fn sent(&mut self, now: Duration, client: usize, frame: &Frame, unwaited: bool) {
         let Some(&token) = self.by_frame.get(&address(frame)) else {
-            // Only a rejoin outlives its call.
+            // Only a rejoin outlives its call. The others are for subscriptions.
             let decoded = decode_upstream(self.views[client].setup.protocol, frame);
-            if !matches!(decoded, Ok(Upstream::JoinGroup { .. })) {
+            let own =
+                matches!(&decoded, Ok(Upstream::JoinGroup { .. } | Upstream::LeaveGroup { .. }));
+            if !own {
                 self.fail(format!("client {client}: a call that has ended was sent"));
             }
             return;
         };
         let record = &self.records[token];
         let fires = record.ack_id.is_none();
-        let is_join = matches!(record.what, What::Join(_));
+        let is_join = matches!(record.what, What::Join(_) | What::Subscribe(_));
         if now >= record.deadline && !is_join {
             self.fail(format!("call {token} was sent after its deadline"));
         }
@@ -220,7 +229,7 @@ impl Checker {
         let record = &self.records[token];
         // These may run once on each connection.
         let again = self.views[record.client].setup.resend
-            || matches!(record.what, What::Join(_) | What::Leave(_));
+            || matches!(record.what, What::Join(_) | What::Leave(_) | What::Subscribe(_));
         let outcome = record.outcome;
         let wrong = match outcome {
             Some(Outcome::Done) => executions == 0 || executions > 1 && !again,
@@ -239,25 +248,31 @@ impl Checker {
 
     pub(super) fn received(&mut self, client: usize, event: &Event) {
         match event {
-            Event::GroupMessage(m) => self.message(client, m.sequence_id, &m.payload),
-            Event::ServerMessage(m) => self.message(client, m.sequence_id, &m.payload),
+            Event::GroupMessage(m) => self.main_message(client, m.sequence_id, &m.payload),
+            Event::ServerMessage(m) => self.main_message(client, m.sequence_id, &m.payload),
             Event::Lagged(n) => self.views[client].lagged += n,
             other => self.lifecycle(client, other),
         }
     }
 
-    fn message(&mut self, client: usize, id: Option<u64>, payload: &Payload) {
+    fn main_message(&mut self, client: usize, id: Option<u64>, payload: &Payload) {
         let view = &mut self.views[client];
         if !view.connected {
             self.violation.get_or_insert(format!("client {client}: a message without connection"));
             return;
         }
-        view.received += 1 + std::mem::take(&mut view.lagged);
-        if view.setup.protocol.is_reliable() && id != Some(view.received) {
-            let expected = view.received;
-            self.fail(format!("client {client}: message {id:?} instead of {expected}"));
+        view.received += 1;
+        if id.is_some() && id <= view.last_id {
+            let last = view.last_id;
+            self.fail(format!("client {client}: message {id:?} after {last:?}"));
             return;
         }
+        view.last_id = id;
+        self.message(client, None, payload);
+    }
+
+    /// A message in a queue: of the events, or of the subscription of that number.
+    pub(super) fn message(&mut self, client: usize, queue: Option<usize>, payload: &Payload) {
         let Ok(text) = payload.text() else { return self.fail("a payload that nobody sent") };
         let mut parts = text.split(':');
         let mut number = || parts.next().and_then(|part| part.parse::<u64>().ok());
@@ -271,7 +286,7 @@ impl Checker {
             }
         };
         let era = token.map_or(0, |token| self.records[token].era);
-        let last = self.views[client].senders.entry((sender, era)).or_default();
+        let last = self.views[client].senders.entry((queue, sender, era)).or_default();
         let before = std::mem::replace(last, number.max(*last));
         if number <= before && !resends {
             self.fail(format!("client {client}: {sender}:{number} came after {sender}:{before}"));
@@ -301,6 +316,7 @@ impl Checker {
                 view.connection = Some(Arc::clone(&e.connection_id));
                 view.received = 0;
                 view.lagged = 0;
+                view.last_id = None;
             }
             Event::Disconnected(_) => {
                 view.connected = false;
@@ -345,6 +361,7 @@ impl Checker {
         client: usize,
         id: &str,
         groups: &[String],
+        due: (u64, u64),
         service: &VirtualService,
     ) {
         let view = &self.views[client];
@@ -352,9 +369,12 @@ impl Checker {
             return self.fail(format!("client {client}: the hub does not know its session {id}"));
         };
         let got = view.received + view.lagged;
-        if view.connection.as_deref() != Some(id) || got != sent {
+        // What the queues were due, of all that was sent; and what the event queue was due.
+        if view.connection.as_deref() != Some(id) || due != (sent, got) {
             let told = view.connection.clone();
-            self.fail(format!("client {client} received {got} of {sent} on {id} ({told:?})"));
+            self.fail(format!(
+                "client {client}: {sent} sent on {id}, due {due:?}, received {got} ({told:?})"
+            ));
             return;
         }
         let members = service.groups_of(id);

@@ -2,8 +2,10 @@
 //! `client::shared` drive them, but in one thread and in virtual time.
 
 mod reader;
+mod subscriptions;
+mod tap;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -11,13 +13,16 @@ use std::time::{Duration, Instant};
 use super::checker::Checker;
 use super::network::{Link, Up};
 use super::schedule::{ClientSetup, Consume, DialFate};
-use crate::client::{Queue, QueueConfig, Queues};
+use crate::client::{Queue, QueueConfig, Queues, Routes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Ack, Event};
 use crate::protocol::{Decoder, Frame, Upstream, encode_upstream};
 use crate::session::{
     Call, CallKind, Config, Dial, KeepAliveConfig, Key, Output, Receiver, Session,
 };
+
+use subscriptions::Listening;
+use tap::Tap;
 
 /// The most that one look at the socket brings.
 pub(super) const READ: usize = 16 * 1024;
@@ -37,6 +42,8 @@ pub(super) struct Prepared {
     pub(super) deadline: Duration,
     pub(super) fire: bool,
     pub(super) waits: bool,
+    /// The number of the subscription whose join it is.
+    pub(super) joins: Option<usize>,
 }
 
 #[derive(Default)]
@@ -54,7 +61,14 @@ pub(super) struct Client {
     pub(super) session: Session<usize>,
     pub(super) receiver: Receiver,
     decoder: Decoder,
-    queue: Queues,
+    queue: Tap,
+    routes: Arc<Routes>,
+    /// In the order of their beginnings.
+    pub(super) subscriptions: Vec<Listening>,
+    /// Joins of subscriptions that a program waits for, by their tokens.
+    joining: HashMap<usize, usize>,
+    /// Subscriptions whose joins have failed.
+    failed_joins: Vec<usize>,
     events: crossbeam_channel::Receiver<Event>,
     calls: Arc<AtomicUsize>,
     attempt: Duration,
@@ -116,7 +130,9 @@ impl Client {
             .overflow(setup.overflow);
         let asked = Arc::new(true.into());
         let (queue, events) = Queue::new(Some(queue), Arc::clone(&calls), asked, None);
-        let queue = Queues::new(queue, Arc::default());
+        let routes = Arc::<Routes>::default();
+        let queues = Queues::new(queue, Arc::clone(&routes));
+        let queue = Tap::new(queues, setup.protocol.is_reliable());
         Self {
             index,
             decoder: Decoder::new(setup.protocol),
@@ -124,6 +140,10 @@ impl Client {
             session: Session::new(config, seed),
             receiver: Receiver::new(KeepAliveConfig { interval, dead_after }, base),
             queue,
+            routes,
+            subscriptions: Vec::new(),
+            joining: HashMap::new(),
+            failed_joins: Vec::new(),
             events,
             calls,
             attempt,
@@ -209,7 +229,7 @@ impl Client {
             return Some(call);
         }
         self.session.make_room(at);
-        let Prepared { token, key, kind, frame, deadline, fire, waits } = call;
+        let Prepared { token, key, kind, frame, deadline, fire, waits, joins } = call;
         let deadline_at = self.at(deadline);
         let mut call = Call::new(key, kind, frame, deadline_at);
         if fire {
@@ -235,6 +255,10 @@ impl Client {
             check.completed(now, token, &Err(error));
             return self.applied(now, check);
         }
+        if let Some(number) = joins {
+            self.begin_subscription(number);
+            self.joining.insert(token, number);
+        }
         if waits {
             self.waiting.insert((deadline, call.key));
         }
@@ -254,7 +278,7 @@ impl Client {
             check.fail("a caller caused an event or a dial");
         }
         for (token, result) in after.completions {
-            check.completed(now, token, &result);
+            self.completed(now, token, &result, check);
         }
         if let Some(link) = &mut self.link {
             link.flush(now);
@@ -353,6 +377,10 @@ impl Client {
         for event in self.events.try_iter().take(most) {
             check.received(self.index, &event);
         }
+        self.consume_subscriptions(now, most, check);
+        if let Some(text) = self.queue.violation.take() {
+            check.fail(text);
+        }
         let (messages, bytes) = self.receiver.held();
         let out = self.link.as_ref().map_or(0, Link::out_bytes);
         let ended = self.link.as_ref().is_none_or(|link| link.stream_has_ended(now));
@@ -382,8 +410,9 @@ impl Client {
         });
         let callers = self.waiting.first().map(|(at, _)| *at);
         let room = self.for_room.iter().map(|call| call.deadline).min();
-        let consumer = (matches!(self.consumer, Consume::Slow { .. }) && !self.events.is_empty())
-            .then_some(self.consume_at);
+        let unread = !self.events.is_empty() || self.subscriptions.iter().any(Listening::is_unread);
+        let consumer =
+            (matches!(self.consumer, Consume::Slow { .. }) && unread).then_some(self.consume_at);
         [old, link, reader, callers, room, consumer].into_iter().flatten().min()
     }
 }

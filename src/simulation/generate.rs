@@ -161,7 +161,8 @@ impl Generator {
                     self.push(Action::Publish { group, count, size });
                 }
                 62..70 if !calm => self.consumer(),
-                70..98 if !calm => self.trouble(),
+                70..78 => self.subscription(),
+                78..98 if !calm => self.trouble(),
                 98 if !calm && self.one_in(2) => {
                     let client = self.any_client();
                     self.push(Action::Close { client });
@@ -287,6 +288,19 @@ impl Generator {
         };
         let answer = [Answer::Nothing, Answer::Message, Answer::Failure];
         What::Event { handler, answer: answer[self.rng.random_range(0..3)] }
+    }
+
+    fn subscription(&mut self) {
+        let client = self.any_client();
+        if self.one_in(3) {
+            let oldest = self.rng.random();
+            return self.push(Action::Unsubscribe { client, oldest });
+        }
+        let group = self.group();
+        let within = [500, 5_000, 30_000][self.rng.random_range(0..3)];
+        let waits = self.rng.random();
+        let overflow = if self.one_in(4) { Overflow::DropNewest } else { Overflow::Wait };
+        self.push(Action::Subscribe { client, group, within, waits, overflow });
     }
 
     fn consumer(&mut self) {

@@ -60,6 +60,20 @@ pub(super) enum Action {
         within: u32,
         waits: bool,
     },
+    /// A program subscribes to a group. `waits`: it wants to know the outcome within so many
+    /// milliseconds.
+    Subscribe {
+        client: usize,
+        group: u8,
+        within: u32,
+        waits: bool,
+        overflow: Overflow,
+    },
+    /// It ends the oldest of its subscriptions, or the newest.
+    Unsubscribe {
+        client: usize,
+        oldest: bool,
+    },
     /// The app server publishes.
     Publish {
         group: u8,
@@ -99,6 +113,8 @@ pub(super) enum Action {
 pub(super) enum What {
     Join(u8),
     Leave(u8),
+    /// The join of a subscription, which is made by an action of its own.
+    Subscribe(u8),
     Send {
         group: u8,
         size: u16,

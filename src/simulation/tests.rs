@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::generate::Style;
-use super::schedule::{Action, ClientSetup, DialFate, LinkFault, Schedule, Setup, What};
+use super::schedule::{Action, ClientSetup, Consume, DialFate, LinkFault, Schedule, Setup, What};
 use super::shrink::{first_failure, run, run_seed};
 use super::world::Summary;
 use crate::client::Overflow;
@@ -173,4 +173,29 @@ fn a_close_without_a_code_costs_no_session() {
         (1_000, Action::Link { client: 0, fault: LinkFault::CloseWithoutCode }),
         (2_000, Action::Publish { group: 0, count: 1, size: 1 }),
     ]);
+}
+
+/// Messages that a subscription had dropped were never reported when another queue had made all wait
+/// meanwhile.
+#[test]
+fn what_a_subscription_drops_while_another_queue_is_full_is_reported() {
+    let mut setup = alone();
+    setup.clients[0] = ClientSetup { soft: 4, hard: 8, ..setup.clients[0].clone() };
+    let subscribe = |group, overflow| Action::Subscribe {
+        client: 0,
+        group,
+        within: 500,
+        waits: false,
+        overflow,
+    };
+    let actions = vec![
+        (1_000, subscribe(1, Overflow::Wait)),
+        (1_000, subscribe(0, Overflow::DropNewest)),
+        (2_000, Action::Consumer { client: 0, mode: Consume::Paused }),
+        (3_000, Action::Publish { group: 0, count: 8, size: 6 }),
+        (4_000, Action::Publish { group: 1, count: 30, size: 12 }),
+    ];
+    if let Err(why) = run(&Schedule { setup, actions }) {
+        panic!("{why}");
+    }
 }

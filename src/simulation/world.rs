@@ -167,7 +167,9 @@ impl World {
                 check.fail(format!("client {index} has calls at the end"));
             }
             let groups: Vec<String> = client.session.groups().map(|g| g.to_string()).collect();
-            check.quiet(index, &id, &groups, service);
+            let due = client.due();
+            check.quiet(index, &id, &groups, due, service);
+            client.judge_subscriptions(&service.groups_of(&id), check);
         }
         if check.pending() > 0 {
             check.fail(format!("{} calls have no outcome at the end", check.pending()));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Client, Dialing, READ};
 use crate::error::{Error, ErrorKind};
 use crate::message::Event;
-use crate::protocol::Upstream;
+use crate::protocol::{Downstream, Upstream};
 use crate::session::{Dial, Loss, Session};
 use crate::simulation::checker::Checker;
 use crate::simulation::network::{Incoming, Link, Up};
@@ -47,7 +47,7 @@ impl Client {
             self.dial(now, dial);
         }
         for (token, result) in after.completions {
-            check.completed(now, token, &result);
+            self.completed(now, token, &result, check);
         }
     }
 
@@ -212,7 +212,11 @@ impl Client {
                         link.unproved = false;
                     }
                     let decoded = self.decoder.decode(&frame);
-                    self.receiver.frame(at, decoded, frame.as_bytes().len())
+                    let urgent = match &decoded {
+                        Ok(Downstream::Ack { ack_id, .. }) => self.queue.awaits_leave(*ack_id),
+                        _ => false,
+                    };
+                    self.receiver.frame(at, decoded, frame.as_bytes().len()) | urgent
                 }
                 Incoming::Close(code) => {
                     if let Some(link) = &mut self.link {

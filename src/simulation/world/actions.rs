@@ -1,6 +1,7 @@
 //! Carries out the actions of a schedule.
 
 use super::World;
+use crate::client::Overflow;
 use crate::emulator::virtual_service::Fault;
 use crate::protocol::{SendEvent, SendToGroup, Upstream, encode_upstream};
 use crate::session::{CallKind, Key};
@@ -16,6 +17,13 @@ impl World {
                 for _ in 0..count {
                     self.call(client, what, within, waits);
                 }
+            }
+            Action::Subscribe { client, group, within, waits, overflow } => {
+                self.subscribe(client, group, within, waits, overflow);
+            }
+            Action::Unsubscribe { client, oldest } => {
+                let Self { check, clients, .. } = self;
+                clients[client].end_subscription(now, oldest, check);
             }
             Action::Publish { group, count, size } => self.publish(group, count, size),
             Action::Consumer { client, mode } => self.clients[client].consumer = mode,
@@ -92,7 +100,30 @@ impl World {
         }
     }
 
+    fn subscribe(&mut self, index: usize, group: u8, within: u32, waits: bool, overflow: Overflow) {
+        let Self { now, check, clients, .. } = self;
+        let client = &mut clients[index];
+        let place = client.prepare_subscription(&group_name(group), overflow);
+        if waits {
+            self.call_for(index, What::Subscribe(group), within, true, Some(place));
+        } else {
+            client.subscribe_in_background(*now, place, check);
+        }
+    }
+
     pub(super) fn call(&mut self, index: usize, what: What, within: u32, waits: bool) {
+        self.call_for(index, what, within, waits, None);
+    }
+
+    /// `joins`: the place of the subscription that the call is the join of.
+    fn call_for(
+        &mut self,
+        index: usize,
+        what: What,
+        within: u32,
+        waits: bool,
+        joins: Option<usize>,
+    ) {
         let Self { now, check, clients, .. } = self;
         let client = &mut clients[index];
         let fire = matches!(what, What::Fire { .. });
@@ -102,6 +133,11 @@ impl World {
             What::Join(group) => {
                 let name = group_name(group);
                 let kind = CallKind::Join(name.as_str().into());
+                (kind, Upstream::JoinGroup { group: name.into(), ack_id })
+            }
+            What::Subscribe(group) => {
+                let name = group_name(group);
+                let kind = CallKind::Subscribe(name.as_str().into());
                 (kind, Upstream::JoinGroup { group: name.into(), ack_id })
             }
             What::Leave(group) => {
@@ -127,7 +163,7 @@ impl World {
         let deadline = *now + ms(within.max(1));
         let token = check.called(index, what, ack_id, deadline, &frame);
         let key = ack_id.map_or(Key::Unacked(0), Key::Ack);
-        let call = Prepared { token, key, kind, frame, deadline, fire, waits };
+        let call = Prepared { token, key, kind, frame, deadline, fire, waits, joins };
         client.call(*now, call, check);
     }
 }
