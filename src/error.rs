@@ -5,8 +5,8 @@
 //! keeps what lay below. `Display` prints this layer only, so a report that walks the sources
 //! repeats nothing; `{:#}` and `Debug` print the causes too. No text of an error ever holds an access token, a key or a reconnection token.
 
-use std::borrow::Cow;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 /// The result of everything in this crate that can fail.
@@ -15,12 +15,27 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What went wrong, with its cause.
 ///
 /// `Clone` is cheap. Match on [`Error::kind`], or ask the predicates.
+///
+/// ```
+/// # use webpubsub::{Error, ErrorKind};
+/// fn advice(error: &Error) -> &'static str {
+///     match error {
+///         e if e.may_have_been_delivered() => "look whether it happened",
+///         e if e.is_refused() => "ask for the role that is missing",
+///         e if e.is_permanent() => "change something first",
+///         _ => "try again later",
+///     }
+/// }
+/// // A program's own tests make the errors that they need.
+/// let timeout = Error::new(ErrorKind::Timeout, "no ack came");
+/// assert_eq!(advice(&timeout), "try again later");
+/// ```
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
 struct Inner {
     kind: ErrorKind,
-    message: Cow<'static, str>,
+    message: String,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
     maybe_delivered: bool,
     service_name: Option<String>,
@@ -54,7 +69,7 @@ pub enum ErrorKind {
     /// The service did not grant the subprotocol that was asked for.
     Subprotocol,
     /// The connection came up, but the service's `connected` message did not come.
-    NotConnected,
+    SessionStart,
     /// A time limit of the call passed. (A step of connecting that took too long has that step's
     /// kind.)
     Timeout,
@@ -82,12 +97,17 @@ pub enum ErrorKind {
 }
 
 impl Error {
-    pub(crate) fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+    /// An error as a program's own tests may need one, in the way of [`std::io::Error::new`].
+    ///
+    /// It carries nothing but its kind and its text. Only [`ErrorKind::OutcomeUnknown`] implies
+    /// that something [may have been delivered](Self::may_have_been_delivered).
+    #[must_use]
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Arc::new(Inner {
             kind,
             message: message.into(),
             source: None,
-            maybe_delivered: false,
+            maybe_delivered: kind == ErrorKind::OutcomeUnknown,
             service_name: None,
             http_status: None,
             close_code: None,
@@ -149,11 +169,11 @@ impl Error {
         })
     }
 
-    pub(crate) fn config(message: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn config(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Config, message)
     }
 
-    pub(crate) fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::InvalidRequest, message)
     }
 
@@ -170,7 +190,7 @@ impl Error {
     /// Whether the message of the failed call may have reached the service all the same.
     ///
     /// `false` means that it certainly did not take effect: nothing was written, or the service
-    /// refused it before it did anything. So ask this before [`is_refused`](Self::is_refused).
+    /// refused it before it did anything.
     #[must_use]
     pub fn may_have_been_delivered(&self) -> bool {
         self.0.maybe_delivered
@@ -213,11 +233,47 @@ impl Error {
         self.kind() == ErrorKind::Closed
     }
 
-    /// True if the service answered the call with a refusal. A refusal by a handler that failed half
-    /// way [may have been delivered](Self::may_have_been_delivered).
+    /// True if the service refused the call and did nothing of it, for example for want of a role.
+    ///
+    /// Never true together with [`may_have_been_delivered`](Self::may_have_been_delivered): where a
+    /// handler failed half way, or an earlier connection may have executed the call, only
+    /// [`kind`](Self::kind) is [`ErrorKind::Refused`].
     #[must_use]
     pub fn is_refused(&self) -> bool {
-        self.kind() == ErrorKind::Refused
+        self.kind() == ErrorKind::Refused && !self.may_have_been_delivered()
+    }
+
+    /// True if the same again cannot succeed: a wrong configuration or request, a subprotocol that
+    /// is not granted, a [refusal](Self::is_refused), a closed client, or an HTTP status of 4xx
+    /// other than 408, 425 and 429.
+    ///
+    /// For a program that makes attempts of its own. With a fresh access token an attempt that was
+    /// refused with 401 or 403 is not the same any more.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        use ErrorKind::{Closed, Config, InvalidRequest, Subprotocol};
+        matches!(self.kind(), Config | InvalidRequest | Subprotocol | Closed)
+            || self.is_refused()
+            || self.http_status().is_some_and(|status| {
+                matches!(status, 400..=499) && !matches!(status, 408 | 425 | 429)
+            })
+    }
+}
+
+/// For functions that return `std::io::Result`. The kind is the nearest one of `std`; this error is
+/// the [inner error](io::Error::get_ref).
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match error.kind() {
+            ErrorKind::Config | ErrorKind::InvalidRequest => io::ErrorKind::InvalidInput,
+            ErrorKind::Payload => io::ErrorKind::InvalidData,
+            ErrorKind::Timeout => io::ErrorKind::TimedOut,
+            ErrorKind::WouldBlock => io::ErrorKind::WouldBlock,
+            ErrorKind::Closed => io::ErrorKind::NotConnected,
+            ErrorKind::Disconnected | ErrorKind::OutcomeUnknown => io::ErrorKind::ConnectionAborted,
+            _ => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
     }
 }
 
@@ -262,7 +318,7 @@ mod tests {
 
     #[test]
     fn clones_share_kind_and_source() {
-        let low = std::io::Error::other("low");
+        let low = io::Error::other("low");
         let e = Error::new(ErrorKind::Tls, "high").with_source(low).maybe_delivered(true);
         let c = e.clone();
         assert_eq!(c.kind(), ErrorKind::Tls);
@@ -272,5 +328,49 @@ mod tests {
         assert_eq!(c.source().map(ToString::to_string).as_deref(), Some("low"));
         assert!(c.may_have_been_delivered());
         assert_eq!(size_of::<Error>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn a_refusal_is_certain_and_never_perhaps_delivered() {
+        let refused = |maybe| Error::new(ErrorKind::Refused, "no").maybe_delivered(maybe);
+        assert!(refused(false).is_refused() && !refused(false).may_have_been_delivered());
+        assert!(!refused(true).is_refused() && refused(true).may_have_been_delivered());
+        assert!(Error::new(ErrorKind::OutcomeUnknown, "?").may_have_been_delivered());
+    }
+
+    #[test]
+    fn what_cannot_succeed_a_second_time_is_permanent() {
+        let permanent = |kind| Error::new(kind, "x").is_permanent();
+        for kind in [
+            ErrorKind::Config,
+            ErrorKind::InvalidRequest,
+            ErrorKind::Subprotocol,
+            ErrorKind::Refused,
+            ErrorKind::Closed,
+        ] {
+            assert!(permanent(kind), "{kind:?}");
+        }
+        for kind in [ErrorKind::Connect, ErrorKind::Timeout, ErrorKind::OutcomeUnknown] {
+            assert!(!permanent(kind), "{kind:?}");
+        }
+        assert!(!Error::new(ErrorKind::Refused, "x").maybe_delivered(true).is_permanent());
+        let status = |n| Error::new(ErrorKind::Upgrade, "x").with_http_status(n).is_permanent();
+        assert!([400, 401, 403, 404].into_iter().all(status));
+        assert!(![302, 408, 425, 429, 500, 503].into_iter().any(status));
+    }
+
+    #[test]
+    fn as_an_io_error_it_keeps_itself() {
+        for (kind, expected) in [
+            (ErrorKind::Timeout, io::ErrorKind::TimedOut),
+            (ErrorKind::WouldBlock, io::ErrorKind::WouldBlock),
+            (ErrorKind::Config, io::ErrorKind::InvalidInput),
+            (ErrorKind::Tls, io::ErrorKind::Other),
+        ] {
+            let error = io::Error::from(Error::new(kind, "text"));
+            assert_eq!((error.kind(), error.to_string().as_str()), (expected, "text"));
+            let inner = error.get_ref().and_then(|e| e.downcast_ref::<Error>());
+            assert_eq!(inner.map(Error::kind), Some(kind));
+        }
     }
 }

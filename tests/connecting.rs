@@ -77,7 +77,7 @@ fn a_peer_that_stays_silent_is_given_up_at_each_step() {
     // Only the answer to the upgrade may take longer than a step.
     let start = Instant::now();
     let error = fails(&upgraded.url());
-    assert_eq!(error.kind(), ErrorKind::NotConnected);
+    assert_eq!(error.kind(), ErrorKind::SessionStart);
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
 }
 

@@ -453,7 +453,7 @@ fn p16_a_connect_that_timed_out_never_connects_later() {
     let emulator = emulator();
     emulator.faults().stall(StallAt::Connected, true);
     let error = quick(&emulator).connect_timeout(ms(200)).name("p16").connect();
-    assert_eq!(error.expect_err("stalled").kind(), ErrorKind::NotConnected);
+    assert_eq!(error.expect_err("stalled").kind(), ErrorKind::SessionStart);
     emulator.faults().stall(StallAt::Connected, false);
     eventually("thread gone", || threads_named("p16") == 0);
     assert!(emulator.wait_until(WATCHDOG, |s| s.currently_open == 0));

@@ -1,8 +1,8 @@
 //! Of what goes wrong in other clients (see `defects.rs`): frames of the JSON subprotocols that a
 //! service should not send, made by hand.
 
-use webpubsub::Publish;
 use webpubsub::emulator::{Direction, Emulator};
+use webpubsub::{ErrorKind, Publish};
 
 use crate::support::{WATCHDOG, client, emulator, eventually, next_group_message};
 
@@ -60,5 +60,5 @@ fn p14_an_ack_without_the_reasons_text_still_ends_the_call() {
     let pending = client.start(Publish::new("g", "x").ack_id(9)).expect("start");
     assert!(emulator.wait_until(WATCHDOG, |s| s.frames_in >= 1));
     emulator.faults().send_raw_text(None, r#"{"type":"ack","ackId":9,"success":false}"#);
-    assert!(pending.wait().expect_err("refused").is_refused());
+    assert_eq!(pending.wait().expect_err("refused").kind(), ErrorKind::Refused);
 }

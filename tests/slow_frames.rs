@@ -40,7 +40,7 @@ fn the_limit_of_the_connected_message_holds() {
         Client::builder(fake.url()).connect_step_timeout(ms(400)).connect_timeout(ms(8000));
     let start = Instant::now();
     let error = within(WATCHDOG, || builder.connect().expect_err("no `connected`"));
-    assert_eq!(error.kind(), ErrorKind::NotConnected, "{error}");
+    assert_eq!(error.kind(), ErrorKind::SessionStart, "{error}");
     assert!(start.elapsed() < ms(1500), "{:?}", start.elapsed());
 }
 
@@ -55,7 +55,7 @@ fn the_limit_of_connecting_covers_all_steps_together() {
         Client::builder(fake.url()).connect_step_timeout(ms(2000)).connect_timeout(ms(1200));
     let start = Instant::now();
     let error = within(WATCHDOG, || builder.connect().expect_err("no `connected`"));
-    assert_eq!(error.kind(), ErrorKind::NotConnected, "{error}");
+    assert_eq!(error.kind(), ErrorKind::SessionStart, "{error}");
     let took = start.elapsed();
     assert!(took >= ms(1200) && took < ms(2000), "{took:?}");
 }

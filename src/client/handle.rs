@@ -53,7 +53,7 @@ impl Client {
     /// # Errors
     /// `Config` for a bad URL (or proxy in the environment), else the step that failed:
     /// `UrlProvider`, `NameLookup`, `Connect`, `Proxy`, `Tls`, `Upgrade`, `Subprotocol`,
-    /// `NotConnected`; `Timeout` if no step fails in time, `Internal` if no thread can be started.
+    /// `SessionStart`; `Timeout` if no step fails in time, `Internal` if no thread can be started.
     pub fn connect(url: impl Into<UrlSource>) -> Result<Self> {
         Self::builder(url).connect()
     }

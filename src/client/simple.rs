@@ -36,7 +36,7 @@ impl SimpleClient {
     /// Connects with a client access URL and default settings; blocks for at most 30 s.
     ///
     /// # Errors
-    /// As [`Client::connect`](crate::Client::connect), without `NotConnected`.
+    /// As [`Client::connect`](crate::Client::connect), without `SessionStart`.
     pub fn connect(url: impl Into<UrlSource>) -> Result<Self> {
         Self::builder(url).connect()
     }

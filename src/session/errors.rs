@@ -101,9 +101,9 @@ pub(crate) fn ended_error(cause: &Error, written: bool) -> Error {
         .maybe_delivered(written)
 }
 
-pub(super) fn not_connected(cause: Error) -> Error {
+pub(super) fn not_started(cause: Error) -> Error {
     Error::new(
-        ErrorKind::NotConnected,
+        ErrorKind::SessionStart,
         "the connection came up, but the service did not say `connected`",
     )
     .with_close_code(cause.close_code())

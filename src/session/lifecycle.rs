@@ -22,7 +22,7 @@ use rand::RngExt;
 
 use super::bug::Bug;
 use super::call::{Call, CallKind, Key};
-use super::errors::{broke_rule, lost, not_connected, outcome_unknown};
+use super::errors::{broke_rule, lost, not_started, outcome_unknown};
 use super::loss::{Fate, Loss, fate, is_refusal, never_retried, refusal_status};
 use super::{Dial, Identity, Output, Session};
 use crate::error::{Error, ErrorKind};
@@ -225,7 +225,7 @@ impl<W> Session<W> {
     pub(crate) fn lost(&mut self, now: Instant, loss: Loss) {
         self.expire_all(now);
         match self.phase {
-            Phase::Opening { .. } => self.attempt_failed(now, not_connected(loss.error)),
+            Phase::Opening { .. } => self.attempt_failed(now, not_started(loss.error)),
             Phase::Proving => match fate(&loss) {
                 Fate::Recover => self.recovery_failed_once(now, None),
                 _ => self.give_up_recovery(now, loss),
@@ -413,7 +413,7 @@ impl<W> Session<W> {
                 self.outputs.push_back(Output::CutLink);
                 self.attempt_failed(
                     now,
-                    not_connected(Error::new(
+                    not_started(Error::new(
                         ErrorKind::Timeout,
                         "the service sent no `connected` message within the time limit",
                     )),

@@ -78,7 +78,7 @@ fn connected_that_never_comes_ends_the_first_attempt_in_time() {
     assert_eq!(s.take(), [""; 0]);
     s.advance(ms(1));
     assert_eq!(s.take(), ["cut", "cut", "event Stopped"]);
-    assert_eq!(s.session.ended().map(Error::kind), Some(ErrorKind::NotConnected));
+    assert_eq!(s.session.ended().map(Error::kind), Some(ErrorKind::SessionStart));
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_link_lost_before_the_first_connected_is_a_failed_attempt() {
     s.lose(Some(1008));
     assert_eq!(s.take(), ["cut", "event Stopped"]);
     let error = s.session.ended().expect("ended");
-    assert_eq!((error.kind(), error.close_code()), (ErrorKind::NotConnected, Some(1008)));
+    assert_eq!((error.kind(), error.close_code()), (ErrorKind::SessionStart, Some(1008)));
 }
 
 #[test]
