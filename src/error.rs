@@ -311,6 +311,15 @@ impl std::error::Error for Error {
     }
 }
 
+/// An error with its causes, for a log or a line of text. What a URL provider of the program says
+/// may hold a token, so that is left out.
+pub(crate) fn described(error: &Error) -> String {
+    match error.kind() {
+        ErrorKind::UrlProvider => error.to_string(),
+        _ => format!("{error:#}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

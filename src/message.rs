@@ -3,17 +3,22 @@
 //! Received payloads are refcounted slices of the frame they came in, so taking an [`Event`] from
 //! the queue, cloning it or passing it to another thread copies no bytes.
 
+mod event;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Serialize, Serializer};
 use tungstenite::Utf8Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
+
+pub use event::{
+    Connected, Disconnected, Event, JoinFailed, Reconnecting, Recovered, Recovering, Stopped,
+};
 
 /// Immutable UTF-8 text, cheap to clone. Dereferences to `str`.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -72,6 +77,13 @@ impl fmt::Debug for Text {
 impl fmt::Display for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// As a string.
+impl Serialize for Text {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self)
     }
 }
 
@@ -136,6 +148,15 @@ impl RawJson {
     }
 }
 
+/// As the JSON value that it is, for `serde_json` and what is made for its raw values.
+impl Serialize for RawJson {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serde_json::from_str::<&serde_json::value::RawValue>(&self.0)
+            .map_err(serde::ser::Error::custom)?
+            .serialize(serializer)
+    }
+}
+
 /// The data of a message.
 ///
 /// `&str` and `String` become [`Payload::Text`], bytes become [`Payload::Binary`], a
@@ -189,6 +210,8 @@ impl Payload {
 
     /// Parses a [`Payload::Json`].
     ///
+    /// JSON that was sent as text is text: parse [`text`](Self::text) with `serde_json` then.
+    ///
     /// # Errors
     /// [`ErrorKind::Payload`] for every other kind, or if the value does not fit `T`.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
@@ -197,6 +220,12 @@ impl Payload {
                 Error::new(ErrorKind::Payload, "the JSON payload does not fit the type asked for")
                     .with_source(e)
             }),
+            // Data that was sent as a string stays text, even if it looks like JSON.
+            Self::Text(_) => Err(Error::new(
+                ErrorKind::Payload,
+                "the payload is text, not JSON: parse `text()` with `serde_json::from_str`, or \
+                 have the sender send JSON (`Payload::from_json`, or `dataType` `json`)",
+            )),
             other => Err(other.mismatch("JSON")),
         }
     }
@@ -405,114 +434,12 @@ pub struct Ack {
     pub duplicate: bool,
 }
 
-/// What the event queue delivers, in arrival order.
-///
-/// New kinds may be added: end a `match` with `_ => {}`.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Event {
-    /// A message to a group of which this connection is a member.
-    GroupMessage(GroupMessage),
-    /// A message from the service side. The simple client gets everything as this.
-    ServerMessage(ServerMessage),
-    /// A connection is up.
-    Connected(Connected),
-    /// The link was lost and the session is being recovered; calls just take longer. May come more
-    /// than once before [`Event::Recovered`], if the new link is lost at once.
-    Recovering(Recovering),
-    /// The session is back on a new link: nothing was lost, nothing is repeated.
-    Recovered(Recovered),
-    /// The session is over. What follows is [`Event::Reconnecting`] or [`Event::Stopped`].
-    Disconnected(Disconnected),
-    /// A new connection will be tried after a delay.
-    Reconnecting(Reconnecting),
-    /// A group joined before could not be joined again on the new connection.
-    JoinFailed(JoinFailed),
-    /// This many messages were dropped here, because the queue was full and its policy is to drop.
-    Lagged(u64),
-    /// The client has ended; always the last event.
-    Stopped(Stopped),
-}
-
-/// See [`Event::Connected`].
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Connected {
-    /// The service's id of this connection; empty for the simple client, which is not told.
-    pub connection_id: Arc<str>,
-    /// The user id in the access token (or given by the app server).
-    pub user_id: Option<Arc<str>>,
-    /// This connection replaces a lost one: messages sent to us in between may be missing.
-    pub gap_possible: bool,
-}
-
-/// See [`Event::Recovering`].
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Recovering {
-    /// Why the link was lost.
-    pub cause: Error,
-    /// The WebSocket close code, if a Close frame came.
-    pub close_code: Option<u16>,
-    /// Fire-and-forget messages that had not left this program when the link was lost.
-    pub unsent: u64,
-}
-
-/// See [`Event::Recovered`].
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Recovered {
-    /// How many messages came on the new link before the service answered its first ping: those
-    /// sent again because they were not acknowledged (repetitions among them are not delivered),
-    /// and those that were published meanwhile.
-    pub replayed: u64,
-}
-
-/// See [`Event::Disconnected`].
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Disconnected {
-    /// Why the session is over.
-    pub cause: Error,
-    /// The WebSocket close code, if a Close frame came.
-    pub close_code: Option<u16>,
-    /// The reason in the Close frame.
-    pub reason: String,
-    /// What the service said in a `disconnected` message before it closed.
-    pub service_message: Option<String>,
-    /// Messages whose fate is unknown: calls in flight that failed with
-    /// [`ErrorKind::OutcomeUnknown`], and fire-and-forget messages that had not left.
-    pub maybe_lost: u64,
-}
-
-/// See [`Event::Reconnecting`].
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Reconnecting {
-    /// Counts from 1 after each loss.
-    pub attempt: u32,
-    /// The wait before this attempt.
-    pub delay: Duration,
-    /// Why the connection was lost, or why the last attempt failed.
-    pub cause: Error,
-}
-
-/// See [`Event::JoinFailed`].
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct JoinFailed {
-    /// The group.
-    pub group: Arc<str>,
-    /// Why.
-    pub error: Error,
-}
-
-/// See [`Event::Stopped`].
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Stopped {
-    /// Why; [`ErrorKind::Closed`] if the program itself closed the client.
-    pub cause: Error,
+impl Ack {
+    /// An ack as a program's own tests may need one; it is no duplicate.
+    #[must_use]
+    pub fn new(ack_id: u64) -> Self {
+        Self { ack_id, duplicate: false }
+    }
 }
 
 #[cfg(test)]
@@ -529,6 +456,16 @@ mod tests {
         assert_eq!(j.json::<Vec<u8>>().unwrap(), [1, 2]);
         assert!(j.json::<String>().is_err());
         assert!(RawJson::new("{} {}").is_err());
+    }
+
+    #[test]
+    fn text_and_raw_json_serialize_as_what_they_are() {
+        let json = RawJson::new(r#"{"b": 1, "a": [1.50, null]}"#).expect("JSON");
+        let pair = (Text::from("a \"b\""), json);
+        let written = serde_json::to_string(&pair).expect("serialized");
+        assert_eq!(written, r#"["a \"b\"",{"b": 1, "a": [1.50, null]}]"#);
+        let value = serde_json::to_value(&pair).expect("serialized");
+        assert_eq!(value[1]["a"][0], 1.5);
     }
 
     #[test]

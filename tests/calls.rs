@@ -345,7 +345,7 @@ fn the_app_servers_close_is_told_with_its_reason() {
         assert!(emulator.close_connection("hub", &id, Some("maintenance: 'é'")));
         let mut rest = client.events().into_iter().skip(1);
         let Some(Event::Disconnected(lost)) = rest.next() else { panic!("no loss") };
-        assert_eq!(lost.close_code, Some(1000));
+        assert_eq!(lost.cause.close_code(), Some(1000));
         assert!(lost.service_message.expect("text").contains("maintenance: 'é'"));
         assert!(matches!(rest.next(), Some(Event::Stopped(_))));
         assert!(rest.next().is_none());

@@ -191,7 +191,7 @@ fn what_a_plain_link_brought_comes_before_the_news_of_its_loss() {
             panic!("by reset {by_reset}: {behind:?}");
         };
         // The Close frame stood behind all that the reader had no room for.
-        assert_eq!(lost.close_code, (!by_reset).then_some(4001));
+        assert_eq!(lost.cause.close_code(), (!by_reset).then_some(4001));
     }
 }
 

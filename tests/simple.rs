@@ -91,7 +91,7 @@ fn a_loss_tells_close_code_and_reason_and_ends_the_client() {
     else {
         panic!("{events:?}")
     };
-    assert_eq!(lost.close_code, Some(1011));
+    assert_eq!(lost.cause.close_code(), Some(1011));
     assert!(!lost.reason.is_empty());
     assert_eq!(stopped.cause.kind(), ErrorKind::Disconnected);
     assert_eq!(client.recv().expect_err("ended").close_code(), Some(1011));
@@ -109,7 +109,7 @@ fn without_the_role_the_fixed_group_mode_is_closed_with_1008() {
             // The upgrade succeeds; the refusal is a Close frame, at once or with the first frame.
             let _ = client.send_text("x");
             client.events().iter().find_map(|e| match e {
-                Event::Disconnected(lost) => lost.close_code,
+                Event::Disconnected(lost) => lost.cause.close_code(),
                 _ => None,
             })
         }

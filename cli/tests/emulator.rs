@@ -286,7 +286,7 @@ fn close_sends_a_close_frame() {
     let client = connect(&wps);
     wps.command("close 1012 restart");
     until(&client, "lost", |event| match event {
-        Event::Recovering(lost) => lost.close_code == Some(1012),
+        Event::Recovering(lost) => lost.cause.close_code() == Some(1012),
         _ => false,
     });
     until(&client, "recovered", |event| matches!(event, Event::Recovered(_)));
@@ -377,7 +377,7 @@ fn events_are_answered_as_the_flag_says() {
             _ => {
                 done.expect_err("failed");
                 until(&client, "closed", |event| match event {
-                    Event::Disconnected(lost) => lost.close_code == Some(1011),
+                    Event::Disconnected(lost) => lost.cause.close_code() == Some(1011),
                     _ => false,
                 });
             }

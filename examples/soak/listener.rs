@@ -151,12 +151,12 @@ impl Listener<'_> {
                 Entry::Connected { gap_possible: connected.gap_possible }
             }
             Event::Recovering(recovering) => {
-                self.lost(&recovering.cause, recovering.close_code);
+                self.lost(&recovering.cause);
                 Entry::Recovering
             }
             Event::Recovered(_) => Entry::Recovered,
             Event::Disconnected(over) => {
-                self.lost(&over.cause, over.close_code);
+                self.lost(&over.cause);
                 let kept = self.scene.emulator.connections(HUB).iter().any(|info| info.id == *id);
                 let (id, cause) = (std::mem::take(id), format!("{:#}", over.cause));
                 let ended = Ended { client: self.client, id, kept, cause };
@@ -170,11 +170,11 @@ impl Listener<'_> {
         }
     }
 
-    fn lost(&self, cause: &Error, code: Option<u16>) {
+    fn lost(&self, cause: &Error) {
         if is_reset(cause) {
             self.scene.seen.resets.fetch_add(1, SeqCst);
         }
-        self.scene.seen.codes.lock().expect("the list").extend(code);
+        self.scene.seen.codes.lock().expect("the list").extend(cause.close_code());
     }
 }
 

@@ -405,7 +405,7 @@ impl Reader {
             text.extend([": ", &reason]);
         }
         let error = Error::new(ErrorKind::Disconnected, text).with_close_code(code);
-        self.lost(Loss { close_code: code, reason, ..Loss::of(error) });
+        self.lost(Loss { reason, ..Loss::of(error) });
     }
 
     fn broken(&mut self, lost: Lost) {

@@ -123,7 +123,7 @@ pub(super) fn broke_rule(loss: &Loss) -> Error {
         ErrorKind::Refused,
         "the service closed the connection over something that was sent; the call is not repeated",
     )
-    .with_close_code(loss.close_code)
+    .with_close_code(loss.error.close_code())
     .with_source(loss.error.clone())
     .maybe_delivered(true)
 }

@@ -284,8 +284,14 @@ impl<W> Session<W> {
         }
     }
 
+    /// Of the connection that is up or was lost last; empty for the simple client.
+    pub(super) fn connection_id(&self) -> Arc<str> {
+        self.identity.as_ref().map_or_else(|| Arc::from(""), |mine| Arc::clone(&mine.connection_id))
+    }
+
     /// Everything that ends with a session: its identity and what was written on it.
     fn end_session(&mut self, mut loss: Loss, fate: Fate) {
+        let connection_id = self.connection_id();
         self.identity = None;
         self.recovery = None;
         loss.error = lost(&loss.error, self.queue_full.as_ref());
@@ -325,8 +331,8 @@ impl<W> Session<W> {
         }
         self.calls.wait_again(&again);
         self.outputs.push_back(Output::Event(Event::Disconnected(Disconnected {
+            connection_id,
             cause: loss.error,
-            close_code: loss.close_code,
             reason: loss.reason,
             service_message: self.service_message.take(),
             maybe_lost: loss.unsent + unknown,

@@ -5,9 +5,8 @@ use crate::error::{Error, ErrorKind};
 /// How a link ended.
 #[derive(Debug, Clone)]
 pub(crate) struct Loss {
+    /// With the code of the Close frame, if one came.
     pub(crate) error: Error,
-    /// From the Close frame, if one came.
-    pub(crate) close_code: Option<u16>,
     pub(crate) reason: String,
     /// The peer broke RFC 6455 or one of our limits.
     pub(crate) violation: bool,
@@ -17,7 +16,7 @@ pub(crate) struct Loss {
 
 impl Loss {
     pub(crate) fn of(error: Error) -> Self {
-        Self { error, close_code: None, reason: String::new(), violation: false, unsent: 0 }
+        Self { error, reason: String::new(), violation: false, unsent: 0 }
     }
 }
 
@@ -31,7 +30,7 @@ pub(super) enum Fate {
 }
 
 pub(super) fn fate(loss: &Loss) -> Fate {
-    match loss.close_code {
+    match loss.error.close_code() {
         _ if loss.violation => Fate::Over,
         Some(1000 | 1008 | 1011) => Fate::Over,
         Some(1002 | 1003 | 1007 | 1009) => Fate::BrokeRule,

@@ -112,9 +112,10 @@ impl<W> Session<W> {
         if !recoverable || fate(&loss) != Fate::Recover {
             return self.session_over(now, loss);
         }
+        let connection_id = self.connection_id();
         self.outputs.push_back(Output::Event(Event::Recovering(Recovering {
+            connection_id,
             cause: errors::lost(&loss.error, self.queue_full.as_ref()),
-            close_code: loss.close_code,
             unsent: loss.unsent,
         })));
         // What `Recovering` has reported is not reported again.
@@ -165,8 +166,9 @@ impl<W> Session<W> {
             ErrorKind::Disconnected,
             format!("the lost connection could not be recovered: {}", refusal.error),
         );
-        let told = if refusal.close_code.is_some() { refusal } else { first.clone() };
-        let error = error.with_close_code(told.close_code).with_source(first.error);
+        let coded = refusal.error.close_code().is_some();
+        let told = if coded { refusal } else { first.clone() };
+        let error = error.with_close_code(told.error.close_code()).with_source(first.error);
         self.session_over(now, Loss { error, unsent: 0, ..told });
     }
 }

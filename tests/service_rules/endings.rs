@@ -78,7 +78,7 @@ fn a_client_answers_a_close_without_a_code_by_1001_and_recovers() {
     assert_eq!(answer, Some((8, 1001u16.to_be_bytes().to_vec())));
     assert!(matches!(next_event(&client), Event::Connected(_)));
     let Event::Recovering(lost) = next_event(&client) else { panic!("no recovery") };
-    assert_eq!(lost.close_code, None);
+    assert_eq!(lost.cause.close_code(), None);
     assert!(matches!(next_event(&client), Event::Recovered(_)));
 }
 

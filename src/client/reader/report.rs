@@ -10,7 +10,7 @@ use crossbeam_channel::Sender;
 use super::super::label::Label;
 use super::super::queues::Queues;
 use super::super::shared::Shared;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result, described};
 use crate::message::Event;
 use crate::session::{Receiver, Unread};
 
@@ -143,13 +143,4 @@ fn is_due(last: &mut Option<Instant>, now: Instant, every: Duration) -> bool {
         *last = Some(now);
     }
     due
-}
-
-/// An error with its causes, for a log. What a URL provider of the program says may hold a token,
-/// so that is left out.
-pub(super) fn described(error: &Error) -> String {
-    match error.kind() {
-        ErrorKind::UrlProvider => error.to_string(),
-        _ => format!("{error:#}"),
-    }
 }

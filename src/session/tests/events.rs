@@ -181,7 +181,7 @@ fn a_loss_names_the_full_queue_behind_it() {
     s.linked();
     s.lose(Some(1008));
     let Event::Disconnected(e) = &s.events[s.events.len() - 2] else { panic!() };
-    assert_eq!(e.close_code, Some(1008));
+    assert_eq!(e.cause.close_code(), Some(1008));
     assert!(e.cause.to_string().contains(FULL), "{}", e.cause);
     assert!(format!("{:#}", s.error(1)).contains(FULL), "{:#}", s.error(1));
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::error::{Error, ErrorKind};
 use crate::message::Event;
 use crate::session::Loss;
-use crate::session::tests::scenario::{identity, loss};
+use crate::session::tests::scenario::{identity, loss_by};
 
 #[test]
 fn the_first_connection_is_reported_when_the_service_says_connected() {
@@ -307,10 +307,11 @@ fn a_simple_client_is_connected_by_the_upgrade_and_never_recovers() {
     assert_eq!(s.take(), ["dial new", "event Connected "]);
     assert_eq!(s.fire(1), Ok(true));
     assert_eq!(s.take(), ["send fire#1"]);
-    s.lose_with(Loss { unsent: 2, close_code: Some(1011), reason: "why".into(), ..loss() });
+    s.lose_with(Loss { unsent: 2, reason: "why".into(), ..loss_by(Some(1011)) });
     assert_eq!(s.take(), ["event Disconnected", "event Reconnecting 1"]);
     let Event::Disconnected(e) = &s.events[1] else { panic!("{:?}", s.events) };
-    assert_eq!((e.close_code, e.reason.as_str(), e.maybe_lost), (Some(1011), "why", 2));
+    assert_eq!((&*e.connection_id, e.cause.close_code()), ("", Some(1011)));
+    assert_eq!((e.reason.as_str(), e.maybe_lost), ("why", 2));
     s.until_dial();
     s.linked();
     assert_eq!(s.take(), ["dial new", "event Connected "]);

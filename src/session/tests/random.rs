@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::grammar::State;
-use super::scenario::{frame, identity, loss, text};
+use super::scenario::{frame, identity, loss, loss_by, text};
 use super::{ms, secs};
 use crate::error::{Error, ErrorKind};
 use crate::message::Event;
@@ -204,10 +204,9 @@ impl World {
         self.session.lost(
             self.now,
             Loss {
-                close_code: codes[self.rng.random_range(0..codes.len())],
                 violation: self.rng.random_bool(0.05),
                 unsent: self.rng.random_range(0..3),
-                ..loss()
+                ..loss_by(codes[self.rng.random_range(0..codes.len())])
             },
         );
     }

@@ -150,17 +150,11 @@ fn lost() -> Error {
 }
 
 fn recovering() -> Event {
-    Event::Recovering(Recovering { cause: lost(), close_code: None, unsent: 0 })
+    Event::Recovering(Recovering::new("c", lost()))
 }
 
 fn disconnected() -> Event {
-    Event::Disconnected(Disconnected {
-        cause: lost(),
-        close_code: None,
-        reason: String::new(),
-        service_message: None,
-        maybe_lost: 0,
-    })
+    Event::Disconnected(Disconnected::new("c", lost()))
 }
 
 fn connected() -> Event {

@@ -348,7 +348,7 @@ fn unsent_fire_and_forget_frames_are_reported_by_recovering_only() {
     s.lose_with(Loss { unsent: 2, ..loss() });
     assert!(matches!(s.last_event(), Event::Recovering(e) if e.unsent == 2));
     s.linked();
-    s.lose_with(Loss { close_code: Some(1008), unsent: 0, ..loss() });
+    s.lose(Some(1008));
     let Event::Disconnected(e) = &s.events[s.events.len() - 2] else { panic!() };
     assert_eq!(e.maybe_lost, 0);
 }

@@ -204,8 +204,7 @@ impl Scenario {
     }
 
     pub(super) fn lose(&mut self, code: Option<u16>) {
-        let error = Error::new(ErrorKind::Disconnected, "the link broke").with_close_code(code);
-        self.lose_with(Loss { close_code: code, ..Loss::of(error) });
+        self.lose_with(loss_by(code));
     }
 
     pub(super) fn lose_with(&mut self, loss: Loss) {
@@ -347,7 +346,12 @@ pub(super) fn text(frame: &Frame) -> String {
 }
 
 pub(super) fn loss() -> Loss {
-    Loss::of(Error::new(ErrorKind::Disconnected, "the link broke"))
+    loss_by(None)
+}
+
+/// By a Close frame, if there is a code.
+pub(super) fn loss_by(code: Option<u16>) -> Loss {
+    Loss::of(Error::new(ErrorKind::Disconnected, "the link broke").with_close_code(code))
 }
 
 pub(super) fn identity(id: &str, token: Option<&str>) -> Identity {

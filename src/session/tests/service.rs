@@ -4,7 +4,7 @@ use super::*;
 use crate::error::{Error, ErrorKind};
 use crate::message::{Disconnected, Event};
 use crate::session::Loss;
-use crate::session::tests::scenario::loss;
+use crate::session::tests::scenario::{loss, loss_by};
 
 fn disconnected(s: &Scenario) -> &Disconnected {
     let found = s.events.iter().rev().find_map(|e| match e {
@@ -23,8 +23,9 @@ fn codes_that_end_the_session_lead_to_a_new_connection() {
         s.lose(Some(code));
         let expected = ["event Disconnected", "done 1 OutcomeUnknown", "event Reconnecting 1"];
         assert_eq!(s.take(), expected, "{code}");
-        assert_eq!(disconnected(&s).close_code, Some(code));
+        assert_eq!(disconnected(&s).cause.close_code(), Some(code));
         assert_eq!(disconnected(&s).maybe_lost, 1);
+        assert_eq!(&*disconnected(&s).connection_id, "c1");
         s.until_dial();
         assert_eq!(s.take(), ["dial new"]);
     }
@@ -75,7 +76,8 @@ fn other_codes_and_no_code_are_worth_a_recovery() {
         let mut s = Scenario::connected();
         s.lose(code);
         assert_eq!(s.take(), ["event Recovering", "dial recover c1 t1"], "{code:?}");
-        assert!(matches!(s.last_event(), Event::Recovering(e) if e.close_code == code));
+        let Event::Recovering(e) = s.last_event() else { panic!("{:?}", s.last_event()) };
+        assert_eq!((&*e.connection_id, e.cause.close_code()), ("c1", code));
     }
 }
 
@@ -111,7 +113,7 @@ fn a_session_that_ends_with_an_error_of_ours_reports_it_and_makes_a_new_connecti
 fn what_the_service_said_before_it_closed_is_reported_once() {
     let mut s = Scenario::connected();
     s.session.service_said(Some("closed by the app".into()));
-    s.lose_with(Loss { close_code: Some(1000), reason: "bye".into(), ..loss() });
+    s.lose_with(Loss { reason: "bye".into(), ..loss_by(Some(1000)) });
     let e = disconnected(&s);
     assert_eq!(e.service_message.as_deref(), Some("closed by the app"));
     assert_eq!(e.reason, "bye");
@@ -170,7 +172,7 @@ fn a_session_refused_by_1008_later_in_the_recovery_gives_way_to_a_new_connection
     let expected = ["event Disconnected", "done 1 OutcomeUnknown", "event Reconnecting 1"];
     assert_eq!(s.take(), expected);
     let e = disconnected(&s);
-    assert_eq!(e.close_code, Some(1008));
+    assert_eq!((&*e.connection_id, e.cause.close_code()), ("c1", Some(1008)));
     assert!(e.cause.to_string().contains("could not be recovered"), "{}", e.cause);
     assert!(std::error::Error::source(&e.cause).is_some(), "how the link was lost");
 }
@@ -203,7 +205,7 @@ fn a_recovery_refused_by_http_to_the_end_gives_way_to_a_new_connection() {
             s.advance(at - s.now);
         }
         assert_eq!(s.elapsed(), secs(30), "{status}");
-        assert_eq!(disconnected(&s).close_code, Some(1012), "the code of the loss");
+        assert_eq!(disconnected(&s).cause.close_code(), Some(1012), "the code of the loss");
         s.take();
         s.until_dial();
         assert_eq!(s.take(), ["dial new"]);

@@ -224,8 +224,7 @@ impl Client {
                     }
                     self.hand_over(now, check);
                     let error = Error::new(ErrorKind::Disconnected, "the service closed");
-                    let loss = Loss::of(error.with_close_code(code));
-                    return self.lost(now, Loss { close_code: code, ..loss }, check);
+                    return self.lost(now, Loss::of(error.with_close_code(code)), check);
                 }
                 Incoming::End => {
                     self.hand_over(now, check);
