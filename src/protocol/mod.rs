@@ -413,6 +413,17 @@ pub fn decode_upstream(protocol: Protocol, frame: &Frame) -> Result<Upstream<'st
     }
 }
 
+/// The group of a publication that [`encode_upstream`] has written, in either kind of subprotocol.
+pub(crate) fn group_of(frame: &Frame) -> Option<String> {
+    match frame {
+        Frame::Text(text) => json::group_of(text),
+        #[cfg(feature = "protobuf")]
+        Frame::Binary(bytes) => protobuf::group_of(bytes),
+        #[cfg(not(feature = "protobuf"))]
+        Frame::Binary(_) => None,
+    }
+}
+
 /// How JSON frames of the service are written; both forms mean the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(not(feature = "emulator"), allow(dead_code))]

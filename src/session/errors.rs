@@ -2,23 +2,46 @@
 
 use std::borrow::Cow;
 
+use super::call::{Call, CallKind};
 use super::config::Config;
 use super::delivery::Unread;
 use super::loss::Loss;
+use crate::auth::Role;
 use crate::error::{Error, ErrorKind};
+use crate::protocol::group_of;
 
-/// `written_before`: an earlier connection may have executed it all the same.
-pub(super) fn refused(name: &str, message: &str, written_before: bool) -> Error {
+pub(super) fn refused<W>(name: &str, message: &str, call: &Call<W>) -> Error {
     let mut text = String::from("the service refused the call");
     for part in [name, message] {
         if !part.is_empty() {
             text.extend([": ", part]);
         }
     }
+    if name == "Forbidden"
+        && let Some((role, constructor)) = missing_role(call)
+    {
+        text.extend(["; the access token needs the role `", role.as_str(), "` (`", constructor]);
+        text.push_str("`, given to `ClientAccess::role`)");
+    }
     let error = Error::new(ErrorKind::Refused, text).with_service_name(name);
     // It failed inside the service or the app's event handler: it may have done part of its work.
     let not_begun = matches!(name, "Forbidden" | "BadRequest" | "NotFound");
-    error.maybe_delivered(written_before || !not_begun)
+    // An earlier connection may have executed it all the same.
+    error.maybe_delivered(call.written_before || !not_begun)
+}
+
+/// The role that allows the call, and what makes it.
+fn missing_role<W>(call: &Call<W>) -> Option<(Role, &'static str)> {
+    if let Some(group) = call.kind.group() {
+        return Some((Role::join_leave_group(group), "Role::join_leave_group"));
+    }
+    // Only its frame knows the group of a publication: a field for it would cost each of them.
+    match call.kind {
+        CallKind::Message => {
+            Some((Role::send_to_group(group_of(&call.frame)?), "Role::send_to_group"))
+        }
+        _ => None,
+    }
 }
 
 /// `queue_full`: what is unread, if a queue is full.

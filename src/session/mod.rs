@@ -294,7 +294,7 @@ impl<W> Session<W> {
                     Ok(Ack { ack_id, duplicate })
                 } else {
                     let (name, message) = error.unwrap_or_default();
-                    let error = errors::refused(&name, &message, call.written_before);
+                    let error = errors::refused(&name, &message, &call);
                     Err(error)
                 };
                 self.settle(call, result);

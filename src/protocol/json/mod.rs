@@ -10,4 +10,4 @@ mod up;
 mod write;
 
 pub(super) use down::{decode as decode_downstream, encode as encode_downstream};
-pub(super) use up::{decode as decode_upstream, encode as encode_upstream};
+pub(super) use up::{decode as decode_upstream, encode as encode_upstream, group_of};

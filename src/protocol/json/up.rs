@@ -106,6 +106,15 @@ pub(in super::super) fn decode(frame: &Frame) -> Result<Upstream<'static>, Malfo
     object::<Fields<'_>>(text).and_then(|f| build(text, &f)).map_err(Malformed::new)
 }
 
+/// Of a publication of our own.
+pub(in super::super) fn group_of(frame: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Publication {
+        group: String,
+    }
+    serde_json::from_str(frame).ok().map(|Publication { group }| group)
+}
+
 fn build(text: &Text, f: &Fields<'_>) -> Result<Upstream<'static>, Why> {
     if f.too_deep {
         return Err("the frame nests more than 64 objects and arrays in each other".into());

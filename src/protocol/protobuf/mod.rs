@@ -14,7 +14,7 @@ mod up;
 mod wire;
 
 pub(super) use down::{decode as decode_downstream, encode as encode_downstream};
-pub(super) use up::{decode as decode_upstream, encode as encode_upstream};
+pub(super) use up::{decode as decode_upstream, encode as encode_upstream, group_of};
 
 use std::borrow::Cow;
 

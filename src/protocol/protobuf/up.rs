@@ -24,6 +24,14 @@ pub(in super::super) fn decode(frame: &Frame) -> Result<Upstream<'static>, Malfo
     build(kind).map_err(Malformed::new)
 }
 
+/// Of a publication of our own.
+pub(in super::super) fn group_of(frame: &bytes::Bytes) -> Option<String> {
+    match Up::decode(frame.clone()).ok()?.kind? {
+        UpKind::Publish(publication) => Some(publication.group),
+        _ => None,
+    }
+}
+
 fn build(kind: UpKind) -> Result<Upstream<'static>, Why> {
     Ok(match kind {
         UpKind::Publish(m) => Upstream::SendToGroup(publish(m)?),
