@@ -31,8 +31,8 @@ fn fails(url: &str) -> Error {
 #[test]
 fn bad_urls_are_refused_before_anything_is_sent() {
     for (url, part) in [
-        ("", "cannot be parsed"),
-        ("SECRET", "cannot be parsed"),
+        ("", "is empty"),
+        ("SECRET", "has no scheme"),
         ("https://x.webpubsub.azure.com/client/hubs/h?access_token=SECRET", "`wss://` or `ws://`"),
         ("wss://x.webpubsub.azure.com", "has no path"),
         ("wss://x:99999/client/hubs/h", "cannot be parsed"),

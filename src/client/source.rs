@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use url::{Url, form_urlencoded};
+use url::{ParseError, Url, form_urlencoded};
 
 use super::attempt::Attempt;
 use crate::auth::{ClientAccess, ConnectionString};
@@ -177,6 +177,7 @@ impl Shape {
         if let Some(token) = &identity.token {
             target.hide(token.clone());
         }
+        target.recovers = true;
         Ok(target)
     }
 }
@@ -188,14 +189,32 @@ fn parse(url: &str) -> Result<Url> {
              `ConnectionString` and give that to `UrlSource::connection_string`",
         ));
     }
+    if url.trim().is_empty() {
+        return Err(Error::config(
+            "the client access URL is empty; an app server returns one (often at `negotiate`), the \
+             portal shows one, and `UrlSource::connection_string` mints them",
+        ));
+    }
     // The parser's error names the fault and does not repeat the text, which holds a token.
     let url = Url::parse(url.trim()).map_err(|e| {
-        Error::config(
-            "the client access URL cannot be parsed; it looks like \
+        let what = match e {
+            ParseError::RelativeUrlWithoutBase => "has no scheme",
+            _ => "cannot be parsed",
+        };
+        Error::config(format!(
+            "the client access URL {what}; it looks like \
              `wss://NAME.webpubsub.azure.com/client/hubs/HUB?access_token=…`",
-        )
+        ))
         .with_source(e)
     })?;
+    if matches!(url.scheme(), "http" | "https") && !url.path().contains("/client") {
+        return Err(Error::config(format!(
+            "the client access URL must begin with `wss://` or `ws://`, not `{}:`; the endpoint of \
+             the service and the `negotiate` address of an app server are none, the latter returns \
+             one, with a token in it",
+            url.scheme(),
+        )));
+    }
     if url.path().trim_matches('/').is_empty() && matches!(url.scheme(), "ws" | "wss") {
         return Err(Error::config(
             "the client access URL has no path; it looks like \

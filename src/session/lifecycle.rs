@@ -258,8 +258,7 @@ impl<W> Session<W> {
             self.end_session(Loss::of(error.clone()), Fate::Over);
             self.stop(error);
         } else {
-            // Also after a 4xx: only a Close frame says that the service has given the session up.
-            self.recovery_failed_once(now, error.retry_after());
+            self.recovery_dial_failed(now, error);
         }
     }
 

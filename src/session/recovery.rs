@@ -29,6 +29,8 @@ pub(super) struct Recovery {
     not_before: Option<Instant>,
     /// What will be reported if it fails.
     loss: Loss,
+    /// Why the last try found no link, if it did not.
+    refused: Option<Error>,
 }
 
 impl<W> Session<W> {
@@ -130,7 +132,8 @@ impl<W> Session<W> {
         self.since = Some(now);
         let tried = unfinished.or(just_tried);
         let last_try = tried.unwrap_or(now);
-        self.recovery = Some(Recovery { window_end, last_try, not_before: None, loss });
+        self.recovery =
+            Some(Recovery { window_end, last_try, not_before: None, loss, refused: None });
         if tried.is_some() {
             self.recovery_failed_once(now, None);
         } else {
@@ -152,23 +155,39 @@ impl<W> Session<W> {
         }
     }
 
+    /// Opening a link for the recovery failed. Also after a 4xx that is one failed try: only a Close
+    /// frame says that the service has given the session up.
+    pub(super) fn recovery_dial_failed(&mut self, now: Instant, error: Error) {
+        let retry_after = error.retry_after();
+        if let Some(recovery) = &mut self.recovery {
+            recovery.refused = Some(error);
+        }
+        self.recovery_failed_once(now, retry_after);
+    }
+
     pub(super) fn window_closed(&mut self, now: Instant) {
-        let Some(recovery) = self.recovery.take() else { return };
-        let retry_after = recovery.not_before.map(|at| at.saturating_duration_since(now));
-        self.session_over_with(now, recovery.loss, retry_after);
+        let Some(Recovery { loss, refused, not_before, .. }) = self.recovery.take() else { return };
+        let retry_after = not_before.map(|at| at.saturating_duration_since(now));
+        let loss = match refused {
+            Some(error) => Loss { error: not_recovered(&error, loss.error.clone()), ..loss },
+            None => loss,
+        };
+        self.session_over_with(now, loss, retry_after);
     }
 
     /// A Close frame refuses the recovery: what is reported is how the link was lost at first, with
     /// the refusal's code if there is one.
     pub(super) fn give_up_recovery(&mut self, now: Instant, refusal: Loss) {
         let Some(Recovery { loss: first, .. }) = self.recovery.take() else { return };
-        let error = Error::new(
-            ErrorKind::Disconnected,
-            format!("the lost connection could not be recovered: {}", refusal.error),
-        );
-        let coded = refusal.error.close_code().is_some();
-        let told = if coded { refusal } else { first.clone() };
-        let error = error.with_close_code(told.error.close_code()).with_source(first.error);
+        let code = refusal.error.close_code().or(first.error.close_code());
+        let error = not_recovered(&refusal.error, first.error.clone()).with_close_code(code);
+        let told = if refusal.error.close_code().is_some() { refusal } else { first };
         self.session_over(now, Loss { error, unsent: 0, ..told });
     }
+}
+
+/// `loss`: how the connection was lost at first.
+fn not_recovered(why: &Error, loss: Error) -> Error {
+    let text = format!("the lost connection could not be recovered: {why}");
+    Error::new(ErrorKind::Disconnected, text).with_close_code(loss.close_code()).with_source(loss)
 }

@@ -17,6 +17,8 @@ pub(crate) struct Target {
     secrets: Vec<Secret>,
     pub(crate) subprotocol: Option<&'static str>,
     pub(crate) bearer: Option<Secret>,
+    /// It asks for a connection that the service has made before.
+    pub(crate) recovers: bool,
 }
 
 impl Target {
@@ -64,6 +66,7 @@ impl Target {
             secrets,
             subprotocol,
             bearer: None,
+            recovers: false,
         })
     }
 

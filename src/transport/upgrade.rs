@@ -207,6 +207,11 @@ impl Refusal {
             text.extend([" ", &self.reason]);
         }
         text.push_str(match self.status {
+            // Neither the URL nor the access token, which is not even sent, can be to blame.
+            401 | 403 | 404 if target.recovers => {
+                "; the same URL worked when the connection was made, so the service has been \
+                 restarted, moved or removed since, or no longer accepts this client"
+            }
             401 => "; is the access token present, unexpired and made for this hub?",
             403 => "; the access token does not allow this",
             404 => "; is the host and hub in the URL right?",

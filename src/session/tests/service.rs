@@ -205,7 +205,10 @@ fn a_recovery_refused_by_http_to_the_end_gives_way_to_a_new_connection() {
             s.advance(at - s.now);
         }
         assert_eq!(s.elapsed(), secs(30), "{status}");
-        assert_eq!(disconnected(&s).cause.close_code(), Some(1012), "the code of the loss");
+        let cause = &disconnected(&s).cause;
+        assert_eq!(cause.close_code(), Some(1012), "the code of the loss");
+        assert_eq!(cause.to_string(), "the lost connection could not be recovered: refused");
+        assert!(format!("{cause:#}").ends_with("the link broke"), "{cause:#}");
         s.take();
         s.until_dial();
         assert_eq!(s.take(), ["dial new"]);
