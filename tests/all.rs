@@ -42,6 +42,7 @@ mod hostile;
 mod interop;
 mod kinds;
 mod memory;
+mod messages;
 mod plain_link;
 mod protocol_vectors;
 mod proxies;

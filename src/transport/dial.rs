@@ -1,5 +1,6 @@
 //! Opens a connection: name look-up, TCP, TLS, WebSocket upgrade.
 
+use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
 use std::net::TcpStream;
 use std::time::Instant;
 
@@ -10,6 +11,7 @@ use super::options::DialOptions;
 use super::proxy::{self, HttpProxy};
 use super::stop::Stop;
 use super::target::Target;
+use super::tls;
 use super::upgrade;
 use super::wire::{Wire, is_timeout};
 use crate::error::{Error, ErrorKind, Result};
@@ -34,8 +36,13 @@ pub(crate) fn dial(
         Some(proxy) => (proxy.host.as_str(), proxy.port),
         None => (target.host.as_str(), target.port),
     };
-    let addresses = lookup.resolve(host, port, step(), stop)?;
-    let socket = address::connect(host, &addresses, options.socket_buffer, step(), stop)?;
+    let socket = lookup.resolve(host, port, step(), stop).and_then(|addresses| {
+        address::connect(host, &addresses, options.socket_buffer, step(), stop)
+    });
+    let socket = socket.map_err(|e| match &via {
+        Some(proxy) => proxy.unreachable(e),
+        None => e,
+    })?;
     // From here on a stop shuts the socket down, and so ends each blocked call.
     let watched = socket.try_clone().map_err(|e| connect_error(&target.host, e))?;
     let watch = stop.watch(&SockRef::from(&watched)).map_err(|e| connect_error(&target.host, e))?;
@@ -85,10 +92,18 @@ fn secure(
     }
     let host = target.host.trim_matches(['[', ']']);
     options.tls.connect(host, socket, deadline).map_err(|e| {
-        let what = if is_timeout(&e) {
-            "did not finish within its time limit"
-        } else {
-            "failed; is the certificate valid for this host and issued by a trusted authority?"
+        let what = match e.kind() {
+            _ if is_timeout(&e) => "did not finish within its time limit",
+            _ if tls::is_no_tls(&e) => {
+                "failed: the port answers, but speaks no TLS; use `ws://`, or the port for `wss://`"
+            }
+            UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe => {
+                "failed: the peer closed the connection; is TLS spoken at this port?"
+            }
+            _ => {
+                "failed; is the certificate valid for this host and issued by a trusted authority? \
+                 (`TlsConfig::root_certificate_pem` adds one to trust, also a self-signed one)"
+            }
         };
         Error::new(ErrorKind::Tls, format!("the TLS handshake with `{host}` {what}")).with_source(e)
     })

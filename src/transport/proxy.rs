@@ -84,6 +84,8 @@ pub(super) struct HttpProxy {
     pub(super) port: u16,
     /// The value of `Proxy-Authorization`.
     credentials: Option<Secret>,
+    /// The environment variable that names it; `None`: the program does.
+    variable: Option<String>,
 }
 
 /// Without the credentials.
@@ -117,7 +119,28 @@ impl HttpProxy {
             port: url.port().unwrap_or(80),
             credentials: credentials(&url)
                 .map_err(|()| bad("has a user or password that is not UTF-8"))?,
+            variable: None,
         })
+    }
+
+    /// For errors. Who does not know that there is a proxy must find out who said so.
+    fn described(&self) -> String {
+        let Self { host, port, variable, .. } = self;
+        match variable {
+            None => format!("the proxy {host}:{port} (set by `ClientBuilder::proxy`)"),
+            Some(name) => {
+                format!("the proxy {host}:{port} (from the environment variable `{name}`)")
+            }
+        }
+    }
+
+    /// An error of the look-up of its name, or of the TCP connection to it.
+    pub(super) fn unreachable(&self, cause: Error) -> Error {
+        if cause.is_closed() {
+            return cause;
+        }
+        Error::new(cause.kind(), format!("{} cannot be reached", self.described()))
+            .with_source(cause)
     }
 }
 
@@ -155,22 +178,23 @@ fn from_environment(
     target: &Target,
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Option<HttpProxy>> {
-    let get = |name: &str| variable(&name.to_ascii_lowercase()).or_else(|| variable(name));
+    let get = |name: &str| {
+        let names = [name.to_ascii_lowercase(), name.to_owned()];
+        names.into_iter().find_map(|name| variable(&name).map(|value| (name, value)))
+    };
     let special = if target.tls { "HTTPS_PROXY" } else { "HTTP_PROXY" };
-    let Some((name, text)) =
-        [special, "ALL_PROXY"].into_iter().find_map(|name| Some((name, get(name)?)))
-    else {
+    let Some((name, text)) = [special, "ALL_PROXY"].into_iter().find_map(get) else {
         return Ok(None);
     };
     let excepted =
-        get("NO_PROXY").is_some_and(|list| is_excepted(&list, &target.host, target.port));
+        get("NO_PROXY").is_some_and(|(_, list)| is_excepted(&list, &target.host, target.port));
     if excepted || is_loopback(&target.host) {
         return Ok(None);
     }
     let proxy = HttpProxy::parse(&text).map_err(|e| {
         Error::config(format!("the environment variable {name} is no usable proxy")).with_source(e)
     })?;
-    Ok(Some(proxy))
+    Ok(Some(HttpProxy { variable: Some(name), ..proxy }))
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -207,9 +231,7 @@ pub(super) fn tunnel(
     target: &Target,
     deadline: Instant,
 ) -> Result<()> {
-    let fail = |what: String| {
-        Error::new(ErrorKind::Proxy, format!("the proxy {}:{} {what}", proxy.host, proxy.port))
-    };
+    let fail = |what: String| Error::new(ErrorKind::Proxy, format!("{} {what}", proxy.described()));
     let broken = |e: io::Error| {
         let what =
             if is_timeout(&e) { "did not answer within its time limit" } else { "broke off" };

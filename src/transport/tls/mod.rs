@@ -12,7 +12,12 @@ pub(crate) mod rustls;
 
 pub use config::{Roots, TlsBackend, TlsConfig};
 
+use std::fmt;
 use std::io;
+use std::net::TcpStream;
+use std::time::Instant;
+
+use super::wire::read_socket;
 
 /// The TLS state of one connection.
 #[derive(Debug)]
@@ -64,5 +69,39 @@ impl Engine {
     /// Appends the pending ciphertext to `out`.
     pub(super) fn take_output(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
         to_backend!(self, s => s.take_output(out))
+    }
+}
+
+/// What came is no TLS record, so the peer speaks something else.
+#[derive(Debug)]
+struct NoTls;
+
+impl fmt::Display for NoTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the first byte from the peer begins no TLS record")
+    }
+}
+
+impl std::error::Error for NoTls {}
+
+pub(super) fn is_no_tls(e: &io::Error) -> bool {
+    e.get_ref().is_some_and(|inner| inner.is::<NoTls>())
+}
+
+/// Reads more of a handshake, at least one byte. `first`: of a server that has sent nothing before;
+/// the back ends would report a wrong version or a bad record where it speaks no TLS.
+#[cfg_attr(not(feature = "_tls"), allow(dead_code))]
+fn read_handshake(
+    socket: &TcpStream,
+    cipher: &mut [u8],
+    first: bool,
+    deadline: Instant,
+) -> io::Result<usize> {
+    let n = read_socket(socket, cipher, deadline)?;
+    match cipher[..n].first() {
+        None => Err(io::ErrorKind::UnexpectedEof.into()),
+        // The types of a record, from change_cipher_spec to application_data (RFC 8446 §5.1).
+        Some(kind) if first && !matches!(kind, 20..=23) => Err(io::Error::other(NoTls)),
+        Some(_) => Ok(n),
     }
 }

@@ -8,9 +8,9 @@ use native_tls::{
     Certificate, HandshakeError, Identity, MidHandshakeTlsStream, Protocol, TlsConnector, TlsStream,
 };
 
-use super::super::wire::{Wire, chunk, read_socket};
-use super::Engine;
+use super::super::wire::{Wire, chunk};
 use super::config::{Roots, Settings, bad_identity, bad_root};
+use super::{Engine, read_handshake};
 use crate::error::{Error, Result};
 
 pub(super) fn connector(settings: &Settings) -> Result<TlsConnector> {
@@ -152,7 +152,7 @@ pub(super) fn connect(
     socket: TcpStream,
     deadline: Instant,
 ) -> io::Result<Wire> {
-    handshake(connector.connect(host, Pipe::default()), socket, deadline)
+    handshake(connector.connect(host, Pipe::default()), socket, true, deadline)
 }
 
 /// The server's side of the handshake.
@@ -162,12 +162,18 @@ pub(crate) fn accept(
     socket: TcpStream,
     deadline: Instant,
 ) -> io::Result<Wire> {
-    handshake(acceptor.accept(Pipe::default()), socket, deadline)
+    handshake(acceptor.accept(Pipe::default()), socket, false, deadline)
 }
 
 type Step = std::result::Result<TlsStream<Pipe>, HandshakeError<Pipe>>;
 
-fn handshake(mut step: Step, socket: TcpStream, deadline: Instant) -> io::Result<Wire> {
+/// `first`: the first bytes from the peer are still to be looked at.
+fn handshake(
+    mut step: Step,
+    socket: TcpStream,
+    mut first: bool,
+    deadline: Instant,
+) -> io::Result<Wire> {
     let mut cipher = chunk();
     // For the handshake's own bytes.
     let mut plain = Wire::plain(socket.try_clone()?);
@@ -185,7 +191,8 @@ fn handshake(mut step: Step, socket: TcpStream, deadline: Instant) -> io::Result
         };
         let out = std::mem::take(&mut mid.get_mut().output);
         plain.write_all(&out, deadline)?;
-        let n = read_socket(&socket, &mut cipher, deadline)?;
+        let n = read_handshake(&socket, &mut cipher, first, deadline)?;
+        first = false;
         mid.get_mut().feed(&cipher[..n]);
         step = mid.handshake();
     }

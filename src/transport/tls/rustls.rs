@@ -14,9 +14,9 @@ use rustls::{
     SignatureScheme,
 };
 
-use super::super::wire::{CHUNK, Wire, chunk, read_socket, write_socket};
-use super::Engine;
+use super::super::wire::{CHUNK, Wire, chunk, write_socket};
 use super::config::{Roots, Settings, bad_identity, bad_root};
+use super::{Engine, read_handshake};
 use crate::error::{Error, Result};
 
 /// Named here, so that it does not matter what else is in the program's tree.
@@ -214,6 +214,7 @@ pub(crate) fn accept(
 fn handshake(connection: Connection, socket: TcpStream, deadline: Instant) -> io::Result<Wire> {
     let mut stream = Stream::new(connection);
     let mut cipher = chunk();
+    let mut first = matches!(stream.connection, Connection::Client(_));
     let outcome = loop {
         write_out(&socket, &mut stream, deadline)?;
         if !stream.connection.is_handshaking() {
@@ -224,10 +225,9 @@ fn handshake(connection: Connection, socket: TcpStream, deadline: Instant) -> io
             Ok(false) => {}
             Err(e) => break Err(e),
         }
-        match read_socket(&socket, &mut cipher, deadline)? {
-            0 => break Err(ErrorKind::UnexpectedEof.into()),
-            n => stream.feed(&cipher[..n]),
-        }
+        let n = read_handshake(&socket, &mut cipher, first, deadline)?;
+        first = false;
+        stream.feed(&cipher[..n]);
     };
     // The last flight, or the alert that tells the peer why.
     let written = write_out(&socket, &mut stream, deadline);
