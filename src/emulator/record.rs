@@ -12,6 +12,7 @@ use crate::protocol::Frame;
 
 /// Which way a recorded frame went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Direction {
     /// From the client to the emulator.
     Up,
