@@ -4,8 +4,8 @@
 //! the queue, cloning it or passing it to another thread copies no bytes.
 
 mod event;
+mod metadata;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -19,6 +19,8 @@ use crate::error::{Error, ErrorKind, Result};
 pub use event::{
     Connected, Disconnected, Event, JoinFailed, Reconnecting, Recovered, Recovering, Stopped,
 };
+pub(crate) use metadata::Entries;
+pub use metadata::Metadata;
 
 /// Immutable UTF-8 text, cheap to clone. Dereferences to `str`.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -320,9 +322,6 @@ impl From<Bytes> for Payload {
     }
 }
 
-/// Small string pairs that travel beside a payload.
-pub type Metadata = BTreeMap<String, String>;
-
 /// A message that somebody published to a group.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -335,8 +334,8 @@ pub struct GroupMessage {
     pub payload: Payload,
     /// The number of this message on its connection (reliable subprotocols only).
     pub sequence_id: Option<u64>,
-    /// Metadata, if the sender gave any.
-    pub metadata: Option<Box<Metadata>>,
+    /// Metadata, empty if the sender gave none.
+    pub metadata: Metadata,
     /// The place in a stream, if the message is part of one (preview).
     pub stream: Option<Box<StreamPart>>,
 }
@@ -349,8 +348,8 @@ pub struct ServerMessage {
     pub payload: Payload,
     /// The number of this message on its connection (reliable subprotocols only).
     pub sequence_id: Option<u64>,
-    /// Metadata, if the sender gave any.
-    pub metadata: Option<Box<Metadata>>,
+    /// Metadata, empty if the sender gave none.
+    pub metadata: Metadata,
 }
 
 impl GroupMessage {
@@ -361,7 +360,7 @@ impl GroupMessage {
             from_user_id: None,
             payload: payload.into(),
             sequence_id: None,
-            metadata: None,
+            metadata: Metadata::default(),
             stream: None,
         }
     }
@@ -370,7 +369,7 @@ impl GroupMessage {
 impl ServerMessage {
     /// A message as a program's own tests may need one; set further fields as you like.
     pub fn new(payload: impl Into<Payload>) -> Self {
-        Self { payload: payload.into(), sequence_id: None, metadata: None }
+        Self { payload: payload.into(), sequence_id: None, metadata: Metadata::default() }
     }
 }
 

@@ -55,7 +55,7 @@ fn who_sent_it_is_told_and_no_echo_leaves_out_only_the_sender() {
             assert_eq!(message.text().expect("text"), "1");
             let sender = tells_sender(protocol).then_some("änna");
             assert_eq!(message.from_user_id.as_deref(), sender);
-            assert_eq!(next_group_message(other).metadata.expect("metadata")["k"], "v");
+            assert_eq!(next_group_message(other).metadata.get("k"), Some("v"));
         }
         assert_eq!(next_group_message(&anna).text().expect("text"), "2");
     }

@@ -268,7 +268,12 @@ fn upstream(message: &Upstream<'_>) -> Value {
     }
 }
 
-fn group_call(kind: &str, group: &str, ack_id: Option<u64>, state: Option<&Metadata>) -> Value {
+fn group_call(
+    kind: &str,
+    group: &str,
+    ack_id: Option<u64>,
+    state: Option<&BTreeMap<String, String>>,
+) -> Value {
     object([
         ("kind", json!(kind)),
         ("group", json!(group)),
@@ -367,13 +372,17 @@ fn stream_control(message: &Downstream) -> Value {
     }
 }
 
+fn metadata(metadata: &Metadata) -> Value {
+    if metadata.is_empty() { Value::Null } else { metadata.iter().collect() }
+}
+
 fn group_message(m: &GroupMessage) -> Value {
     object([
         ("kind", json!("groupMessage")),
         ("group", json!(&*m.group)),
         ("fromUserId", json!(m.from_user_id.as_deref())),
         ("sequenceId", decimal(m.sequence_id)),
-        ("metadata", json!(m.metadata.as_deref())),
+        ("metadata", metadata(&m.metadata)),
         ("stream", m.stream.as_deref().map_or(Value::Null, stream_part)),
         ("data", data(&m.payload)),
     ])
@@ -399,7 +408,7 @@ fn server_message(m: &ServerMessage) -> Value {
     object([
         ("kind", json!("serverMessage")),
         ("sequenceId", decimal(m.sequence_id)),
-        ("metadata", json!(m.metadata.as_deref())),
+        ("metadata", metadata(&m.metadata)),
         ("data", data(&m.payload)),
     ])
 }

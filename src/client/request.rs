@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::pending::PendingAck;
 use super::shared::{Call, Shared};
 use crate::error::{Error, Result};
-use crate::message::{Ack, Metadata, Payload};
+use crate::message::{Ack, Entries, Payload};
 use crate::protocol::{self, Frame, MAX_MESSAGE, SendContent, SendToGroup, Upstream, rules};
 use crate::session::{CallKind, Key};
 
@@ -94,7 +94,7 @@ struct Options {
     ack_id: Option<u64>,
     no_echo: bool,
     ttl_seconds: Option<u32>,
-    metadata: Option<Metadata>,
+    metadata: Option<Entries>,
 }
 
 /// A publication to a group. Membership is not needed.

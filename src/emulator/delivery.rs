@@ -16,7 +16,7 @@ pub(super) struct Delivery {
     /// Group and sender's user; none for a message of the server.
     pub(super) group: Option<(Arc<str>, Option<Arc<str>>)>,
     pub(super) payload: Payload,
-    pub(super) metadata: Option<Box<Metadata>>,
+    pub(super) metadata: Metadata,
     /// When its `ttlSeconds` are over, by the emulator's clock. That it is dropped then is an
     /// assumption for messages of clients.
     pub(super) expires: Option<Duration>,
@@ -24,11 +24,11 @@ pub(super) struct Delivery {
 
 impl Delivery {
     pub(super) fn from_server(payload: Payload) -> Self {
-        Self { group: None, payload, metadata: None, expires: None }
+        Self { group: None, payload, metadata: Metadata::default(), expires: None }
     }
 
     pub(super) fn to_group(group: Arc<str>, user: Option<Arc<str>>, payload: Payload) -> Self {
-        Self { group: Some((group, user)), payload, metadata: None, expires: None }
+        Self { group: Some((group, user)), payload, metadata: Metadata::default(), expires: None }
     }
 
     pub(super) fn payload_size(&self) -> usize {

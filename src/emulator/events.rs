@@ -16,8 +16,8 @@ pub struct EmulatedEvent {
     pub event: String,
     /// The data.
     pub payload: Payload,
-    /// Metadata, if the sender gave any.
-    pub metadata: Option<Metadata>,
+    /// Metadata, empty if the sender gave none.
+    pub metadata: Metadata,
 }
 
 /// What an event handler answers.

@@ -227,7 +227,7 @@ impl Emulator {
         group: &str,
         payload: impl Into<Payload>,
     ) -> Result<usize> {
-        self.publish(hub, group, payload.into(), None)
+        self.publish(hub, group, payload.into(), Metadata::default())
     }
 
     /// Publishes to a group, with metadata; returns to how many.
@@ -241,7 +241,7 @@ impl Emulator {
         payload: impl Into<Payload>,
         metadata: Metadata,
     ) -> Result<usize> {
-        self.publish(hub, group, payload.into(), Some(Box::new(metadata)))
+        self.publish(hub, group, payload.into(), metadata)
     }
 
     fn publish(
@@ -249,7 +249,7 @@ impl Emulator {
         hub: &str,
         group: &str,
         payload: Payload,
-        metadata: Option<Box<Metadata>>,
+        metadata: Metadata,
     ) -> Result<usize> {
         rules::group(group).map_err(Error::invalid)?;
         let delivery = Delivery { metadata, ..Delivery::to_group(group.into(), None, payload) };

@@ -3,6 +3,7 @@
 //! Acks and pongs go to the sender's own outbox and do not touch it: the thread that reads for a
 //! connection looks into its outbox after every message anyway.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::inbound::Started;
 use super::outbox::Out;
 use super::server_session::{Kind, Running, ServerSession};
 use super::service::Service;
-use crate::message::Payload;
+use crate::message::{Metadata, Payload};
 use crate::protocol::{
     Downstream, Frame, InvokeResponse, NamedError, SendContent, SendEvent, SendToGroup, Upstream,
     encode_downstream_as,
@@ -132,7 +133,7 @@ impl Service {
             let delivery = Delivery {
                 group: Some((send.group.as_ref().into(), session.user.clone())),
                 payload,
-                metadata: send.metadata.map(|m| Box::new(m.into_owned())),
+                metadata: Metadata::of(send.metadata.map(Cow::into_owned)),
                 expires: send
                     .ttl_seconds
                     .filter(|ttl| *ttl > 0)
@@ -153,7 +154,7 @@ impl Service {
         }
         let session = self.sessions.get(from.id)?;
         let mut emulated = session.emulated(&event.event, event.payload);
-        emulated.metadata = event.metadata.map(std::borrow::Cow::into_owned);
+        emulated.metadata = Metadata::of(event.metadata.map(Cow::into_owned));
         self.hand_out(from, emulated, event.ack_id)
     }
 
@@ -180,10 +181,8 @@ impl Service {
         let (payload, metadata) = match answer {
             EventAnswer::Failure => return self.event_failed(from, ack_id),
             EventAnswer::Nothing => return self.finish(from, ack_id, Ok(())),
-            EventAnswer::Message(payload) => (payload, None),
-            EventAnswer::MessageWithMetadata(payload, metadata) => {
-                (payload, Some(Box::new(metadata)))
-            }
+            EventAnswer::Message(payload) => (payload, Metadata::default()),
+            EventAnswer::MessageWithMetadata(payload, metadata) => (payload, metadata),
         };
         let hub = self.sessions.get(from.id).map(|s| Arc::clone(&s.hub));
         if let Some(hub) = hub {
@@ -338,7 +337,7 @@ impl ServerSession {
             user_id: self.user.as_deref().map(Into::into),
             event: event.into(),
             payload,
-            metadata: None,
+            metadata: Metadata::default(),
         }
     }
 }

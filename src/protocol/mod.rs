@@ -26,7 +26,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::error::Result;
-use crate::message::{GroupMessage, Metadata, Payload, ServerMessage, Text};
+use crate::message::{Entries, GroupMessage, Payload, ServerMessage, Text};
 use crate::secret::Secret;
 use names::Names;
 
@@ -151,7 +151,7 @@ pub enum Upstream<'a> {
     /// The end of a stream (preview).
     StreamEnd { stream_id: Cow<'a, str>, error: Option<StreamEndError> },
     /// Set or clear this connection's state in a group (preview).
-    SetGroupState { group: Cow<'a, str>, ack_id: Option<u64>, state: Option<Metadata> },
+    SetGroupState { group: Cow<'a, str>, ack_id: Option<u64>, state: Option<Entries> },
     /// Follow the states in a group (preview).
     SubscribeGroupState { group: Cow<'a, str>, ack_id: Option<u64> },
     /// Stop following (preview).
@@ -167,7 +167,7 @@ pub struct SendToGroup<'a> {
     pub ack_id: Option<u64>,
     pub no_echo: bool,
     pub ttl_seconds: Option<u32>,
-    pub metadata: Option<Cow<'a, Metadata>>,
+    pub metadata: Option<Cow<'a, Entries>>,
     pub content: SendContent<'a>,
 }
 
@@ -204,7 +204,7 @@ pub enum SendContent<'a> {
 pub struct SendEvent<'a> {
     pub event: Cow<'a, str>,
     pub ack_id: Option<u64>,
-    pub metadata: Option<Cow<'a, Metadata>>,
+    pub metadata: Option<Cow<'a, Entries>>,
     pub payload: Payload,
 }
 
@@ -249,7 +249,7 @@ pub struct InvokeResponse {
 pub struct GroupStateItem {
     pub connection_id: String,
     pub user_id: Option<String>,
-    pub state: Option<Metadata>,
+    pub state: Option<Entries>,
     /// Milliseconds since 1970.
     pub updated_at: i64,
 }

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use crate::message::Metadata;
+use crate::message::Entries;
 
 /// The largest message in either direction, in bytes of the WebSocket message: 1 MiB.
 pub const MAX_MESSAGE: usize = 1 << 20;
@@ -60,7 +60,7 @@ pub(crate) fn event(name: &str) -> Check {
 }
 
 /// Metadata: HTTP token keys of 1 to 256 bytes, ASCII values up to 1024 bytes, 8192 bytes in all.
-pub(crate) fn metadata(metadata: &Metadata) -> Check {
+pub(crate) fn metadata(metadata: &Entries) -> Check {
     let mut total = 0;
     for (key, value) in metadata {
         if !(1..=MAX_METADATA_KEY).contains(&key.len()) || !key.bytes().all(is_token) {
@@ -240,14 +240,14 @@ mod tests {
 
     #[test]
     fn metadata_is_bounded_by_entry_and_in_all() {
-        let one = |k: &str, v: &str| Metadata::from([(k.into(), v.into())]);
+        let one = |k: &str, v: &str| Entries::from([(k.into(), v.into())]);
         assert!(metadata(&one(&"k".repeat(256), &"v".repeat(1024))).is_ok());
         assert!(metadata(&one("", "v")).is_err());
         assert!(metadata(&one("a b", "v")).is_err());
         assert!(metadata(&one(&"k".repeat(257), "")).is_err());
         assert!(metadata(&one("k", "é")).is_err());
         assert!(metadata(&one("k", &"v".repeat(1025))).is_err());
-        let mut full: Metadata = (0..8).map(|i| (format!("key{i}"), "v".repeat(1020))).collect();
+        let mut full: Entries = (0..8).map(|i| (format!("key{i}"), "v".repeat(1020))).collect();
         assert!(metadata(&full).is_ok());
         full.insert("x".into(), String::new());
         assert!(metadata(&full).is_err());

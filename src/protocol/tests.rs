@@ -52,11 +52,7 @@ fn downstream_carried(protocol: Protocol, mut message: Downstream) -> Option<Dow
     }
     match &mut message {
         Downstream::InvokeResponse(_) | Downstream::CancelInvocation { .. } => return None,
-        Downstream::GroupMessage(m) => {
-            m.from_user_id = None;
-            m.metadata.take_if(|map| map.is_empty());
-        }
-        Downstream::ServerMessage(m) => drop(m.metadata.take_if(|map| map.is_empty())),
+        Downstream::GroupMessage(m) => m.from_user_id = None,
         Downstream::Unknown { what, sequence_id } => {
             let field = what.split(' ').next().unwrap_or_default().to_owned();
             if field != "from" {

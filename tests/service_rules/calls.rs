@@ -160,7 +160,7 @@ fn a_failed_event_closes_a_pubsub_connection_where_that_is_asked_for() {
 fn an_event_handlers_answer_may_carry_metadata() {
     let emulator = Emulator::builder()
         .event_handler(|event| {
-            let metadata = Metadata::from([("k".into(), "v".into())]);
+            let metadata = Metadata::from_iter([("k", "v")]);
             EventAnswer::MessageWithMetadata(event.payload.clone(), metadata)
         })
         .start()

@@ -14,7 +14,7 @@ use super::super::{
 };
 use super::read::{DataType, Raw, Str, Why, object, payload, text};
 use crate::message::{
-    GroupMessage, Metadata, Payload, ServerMessage, StreamFailure, StreamPart, Text,
+    Entries, GroupMessage, Metadata, Payload, ServerMessage, StreamFailure, StreamPart, Text,
 };
 use crate::secret::Secret;
 
@@ -215,7 +215,7 @@ fn message(names: &mut Names, text: &Text, flat: Flat<'_>) -> Result<Downstream,
         None if stream.as_ref().is_some_and(|s| s.end_of_stream) => Payload::from(""),
         None => return Err("data is missing".into()),
     };
-    let metadata = string_map(flat.metadata)?.map(Box::new);
+    let metadata = Metadata::of(string_map(flat.metadata)?);
     let sequence_id = flat.sequence_id;
     if !from_group {
         return Ok(Downstream::ServerMessage(ServerMessage { payload, sequence_id, metadata }));
@@ -301,7 +301,7 @@ fn ack_error(raw: Raw<'_>) -> Option<NamedError> {
     })
 }
 
-fn string_map(raw: Raw<'_>) -> Result<Option<Metadata>, Why> {
+fn string_map(raw: Raw<'_>) -> Result<Option<Entries>, Why> {
     raw.not_null().map(object).transpose()
 }
 

@@ -20,7 +20,7 @@ use super::super::{
     StreamEndError, Upstream, rules,
 };
 use super::read::{DataType, Raw, Str, Why, object, payload, text};
-use crate::message::{Metadata, Payload, Text};
+use crate::message::{Entries, Payload, Text};
 
 /// Every field of every message, unread: which of them count depends on `type`.
 #[derive(Default)]
@@ -190,7 +190,7 @@ fn stream_id(raw: Raw<'_>) -> Result<Cow<'static, str>, Why> {
     Ok(id.into())
 }
 
-fn metadata(f: &Fields<'_>) -> Result<Option<Cow<'static, Metadata>>, Why> {
+fn metadata(f: &Fields<'_>) -> Result<Option<Cow<'static, Entries>>, Why> {
     let Some(map) = nullable(f.metadata, "metadata")? else { return Ok(None) };
     rules::metadata(&map)?;
     Ok(Some(Cow::Owned(map)))

@@ -5,7 +5,7 @@ use std::fmt::{Display, Write as _};
 use data_encoding::BASE64;
 
 use super::super::{Frame, JsonForm, NamedError};
-use crate::message::{Metadata, Payload, Text};
+use crate::message::{Entries, Payload, Text};
 
 /// Room for the keys and the short values of any message.
 const ENVELOPE: usize = 192;
@@ -108,7 +108,7 @@ impl Writer {
         self
     }
 
-    pub(super) fn map(&mut self, key: &str, map: Option<&Metadata>) -> &mut Self {
+    pub(super) fn map(&mut self, key: &str, map: Option<&Entries>) -> &mut Self {
         let Some(map) = map else { return self };
         self.key(key);
         let mut before = '{';
@@ -164,7 +164,7 @@ pub(super) fn payload_size(payload: &Payload) -> usize {
 }
 
 /// About how many bytes a map takes.
-pub(super) fn map_size(map: Option<&Metadata>) -> usize {
+pub(super) fn map_size(map: Option<&Entries>) -> usize {
     map.map_or(0, |map| map.iter().map(|(k, v)| k.len() + v.len() + 6).sum())
 }
 

@@ -7,7 +7,9 @@ use super::super::{Downstream, Frame, GroupStateItem, Malformed, NamedError, Nam
 use super::wire::{self, Down, DownKind, Numbers, SystemKind};
 use super::{NOT_PROTOBUF, Why, bytes, frame, full, need, no_form, payload, text};
 use crate::error::Result;
-use crate::message::{GroupMessage, Metadata, Payload, ServerMessage, StreamFailure, StreamPart};
+use crate::message::{
+    Entries, GroupMessage, Metadata, Payload, ServerMessage, StreamFailure, StreamPart,
+};
 use crate::secret::Secret;
 
 /// What is said about a message, system event or payload of a number that we do not know. JSON
@@ -129,7 +131,7 @@ fn message(names: &mut Names, m: wire::Data) -> Result<Downstream, Why> {
         None => None,
     };
     let Some(payload) = payload else { return Ok(unknown("dataType", NEW, sequence_id)) };
-    let metadata = Some(m.metadata).filter(|map| !map.is_empty()).map(Box::new);
+    let metadata = Metadata::of(Some(m.metadata).filter(|map| !map.is_empty()));
     if !from_group {
         return Ok(Downstream::ServerMessage(ServerMessage { payload, sequence_id, metadata }));
     }
@@ -198,7 +200,7 @@ pub(in super::super) fn encode(message: &Downstream) -> Result<Frame> {
             from: Bytes::from_static(b"server"),
             data: Some(payload::write(&m.payload)?),
             sequence_id: m.sequence_id,
-            metadata: write_map(m.metadata.as_deref()),
+            metadata: write_map(m.metadata.entries()),
             ..wire::Data::default()
         }),
         Downstream::Pong => DownKind::Pong(wire::Nothing {}),
@@ -241,7 +243,7 @@ fn write_group_message(m: &GroupMessage) -> Result<DownKind> {
         group: Some(Bytes::copy_from_slice(m.group.as_bytes())),
         data: Some(payload::write(&m.payload)?),
         sequence_id: m.sequence_id,
-        metadata: write_map(m.metadata.as_deref()),
+        metadata: write_map(m.metadata.entries()),
         stream: m.stream.as_deref().map(|part| Box::new(write_part(part))),
     }))
 }
@@ -255,7 +257,7 @@ fn write_error(error: &NamedError) -> wire::NamedError {
     wire::NamedError { name: error.name.clone(), message }
 }
 
-fn write_map(map: Option<&Metadata>) -> Metadata {
+fn write_map(map: Option<&Entries>) -> Entries {
     map.cloned().unwrap_or_default()
 }
 

@@ -13,7 +13,7 @@ use super::super::{
 use super::wire::{self, Up, UpKind};
 use super::{NOT_PROTOBUF, Why, bytes, frame, full, no_form, payload};
 use crate::error::Result;
-use crate::message::{Metadata, Payload};
+use crate::message::{Entries, Payload};
 
 type Str = Cow<'static, str>;
 
@@ -72,7 +72,7 @@ fn stream_id(id: String) -> Result<Str, Why> {
     Ok(id.into())
 }
 
-fn metadata(map: Metadata) -> Result<Option<Cow<'static, Metadata>>, Why> {
+fn metadata(map: Entries) -> Result<Option<Cow<'static, Entries>>, Why> {
     rules::metadata(&map)?;
     Ok(Some(map).filter(|map| !map.is_empty()).map(Cow::Owned))
 }
@@ -84,7 +84,7 @@ fn data(data: wire::Payload) -> Result<Payload, Why> {
 /// The payload of a message that must have one. Metadata alone will do: its text is then empty.
 fn data_or_metadata(
     wire: Option<wire::Payload>,
-    metadata: Option<&Cow<'_, Metadata>>,
+    metadata: Option<&Cow<'_, Entries>>,
 ) -> Result<Payload, Why> {
     match wire {
         Some(wire) => data(wire),
@@ -198,7 +198,7 @@ fn group_call(group: &str, ack_id: Option<u64>) -> wire::GroupCall {
     wire::GroupCall { group: group.to_owned(), ack_id }
 }
 
-fn write_map(map: Option<&Metadata>) -> Metadata {
+fn write_map(map: Option<&Entries>) -> Entries {
     map.cloned().unwrap_or_default()
 }
 

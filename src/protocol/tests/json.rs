@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::messages::{downstream, text};
 use super::{downstream_again, upstream_again};
-use crate::message::{RawJson, Text};
+use crate::message::{Metadata, RawJson, Text};
 use crate::protocol::*;
 
 /// JSON-like text made of the tokens that the protocol knows, mostly in the wrong places.
@@ -215,7 +215,7 @@ fn the_upstream_reader_refuses_what_the_service_refuses() {
 fn of_a_repeated_key_the_last_counts_upstream() {
     let frame = r#"{"type":1,"type":"sendToGroup","group":" ","group":"g","ackId":"x","ackId":1,"ackId":2,
         "dataType":"text","data":null,"data":"x","metadata":{"k":"1","k":"2"},"ttlSeconds":-1,"ttlSeconds":1}"#;
-    let metadata = Metadata::from([("k".to_owned(), "2".to_owned())]);
+    let metadata = Entries::from([("k".to_owned(), "2".to_owned())]);
     let expected = SendToGroup {
         ack_id: Some(2),
         ttl_seconds: Some(1),
@@ -275,7 +275,7 @@ fn the_service_escapes_text_to_ascii_and_writes_the_number_last() {
     let mut message = GroupMessage::new("<g>", text);
     message.from_user_id = Some("ü".into());
     message.sequence_id = Some(7);
-    message.metadata = Some(Box::new(Metadata::from([("k'".to_owned(), "é".to_owned())])));
+    message.metadata = Metadata::from_iter([("k'", "é")]);
     let expected = [
         r#"{"type":"message","from":"group","group":"\u003Cg\u003E","fromUserId":"\u00FC","dataType":"text","data":""#,
         escaped,

@@ -7,7 +7,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::super::*;
-use crate::message::{RawJson, StreamFailure, StreamPart};
+use crate::message::{Metadata, RawJson, StreamFailure, StreamPart};
 
 /// Any text, with all the characters that need care in JSON.
 pub(super) fn text() -> impl Strategy<Value = String> {
@@ -86,12 +86,12 @@ fn any_message() -> impl Strategy<Value = Bytes> {
     })
 }
 
-fn map() -> impl Strategy<Value = Metadata> {
+fn map() -> impl Strategy<Value = Entries> {
     btree_map(text(), text(), 0..4)
 }
 
 /// Metadata within the rules.
-fn metadata() -> impl Strategy<Value = Option<Cow<'static, Metadata>>> {
+fn metadata() -> impl Strategy<Value = Option<Cow<'static, Entries>>> {
     option::of(btree_map(ascii(1..20), ascii(0..20), 0..4).prop_map(Cow::Owned))
 }
 
@@ -188,8 +188,8 @@ fn stream_part() -> impl Strategy<Value = StreamPart> {
 
 fn message() -> impl Strategy<Value = Downstream> {
     let sender = option::of((shared(name()), option::of(shared(name()))));
-    let extras =
-        (option::of(map().prop_map(Box::new)), option::of(stream_part().prop_map(Box::new)));
+    let metadata = option::of(map()).prop_map(Metadata::of);
+    let extras = (metadata, option::of(stream_part().prop_map(Box::new)));
     (sender, payload(), option::of(number()), extras).prop_map(
         |(sender, payload, sequence_id, (metadata, stream))| match sender {
             None => Downstream::ServerMessage(ServerMessage { payload, sequence_id, metadata }),

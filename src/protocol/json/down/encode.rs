@@ -28,7 +28,7 @@ pub(in super::super::super) fn encode(form: JsonForm, message: &Downstream) -> F
         Downstream::GroupMessage(m) => group_message(&mut w, m),
         Downstream::ServerMessage(m) => {
             w.str("type", "message").str("from", "server").payload(&m.payload);
-            w.map("metadata", m.metadata.as_deref());
+            w.map("metadata", m.metadata.entries());
         }
         Downstream::Pong => {
             w.str("type", "pong");
@@ -61,9 +61,9 @@ fn variable_size(message: &Downstream) -> usize {
             let stream = m.stream.as_ref().map_or(0, |s| s.stream_id.len() + 128);
             let user = m.from_user_id.as_ref().map_or(0, |u| u.len());
             let names = m.group.len() + user;
-            names + payload_size(&m.payload) + map_size(m.metadata.as_deref()) + stream
+            names + payload_size(&m.payload) + map_size(m.metadata.entries()) + stream
         }
-        Downstream::ServerMessage(m) => payload_size(&m.payload) + map_size(m.metadata.as_deref()),
+        Downstream::ServerMessage(m) => payload_size(&m.payload) + map_size(m.metadata.entries()),
         Downstream::InvokeResponse(m) => m.payload.as_ref().map_or(0, payload_size),
         Downstream::Connected { .. } => 512, // the token
         _ => 0,
@@ -73,7 +73,7 @@ fn variable_size(message: &Downstream) -> usize {
 fn group_message(w: &mut Writer, m: &GroupMessage) {
     w.str("type", "message").str("from", "group").str("group", &m.group);
     w.str_or_null("fromUserId", m.from_user_id.as_deref());
-    w.payload(&m.payload).map("metadata", m.metadata.as_deref());
+    w.payload(&m.payload).map("metadata", m.metadata.entries());
     let Some(part) = &m.stream else { return };
     w.object("stream", |w| {
         w.str("streamId", &part.stream_id).plain("streamSequenceId", part.stream_sequence_id);
