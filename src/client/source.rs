@@ -209,9 +209,9 @@ fn parse(url: &str) -> Result<Url> {
     })?;
     if matches!(url.scheme(), "http" | "https") && !url.path().contains("/client") {
         return Err(Error::config(format!(
-            "the client access URL must begin with `wss://` or `ws://`, not `{}:`; the endpoint of \
-             the service and the `negotiate` address of an app server are none, the latter returns \
-             one, with a token in it",
+            "the client access URL must begin with `wss://` or `ws://`, not `{}:`; this looks like \
+             the endpoint of the service, or like the `negotiate` address of an app server, which \
+             returns a client access URL with a token in it",
             url.scheme(),
         )));
     }

@@ -20,8 +20,8 @@ pub(super) fn refused<W>(name: &str, message: &str, call: &Call<W>) -> Error {
     if name == "Forbidden"
         && let Some((role, constructor)) = missing_role(call)
     {
-        text.extend(["; the access token needs the role `", role.as_str(), "` (`", constructor]);
-        text.push_str("`, given to `ClientAccess::role`)");
+        text.extend([" (the access token needs the role `", role.as_str(), "`: give `"]);
+        text.extend([constructor, "` to `ClientAccess::role`)"]);
     }
     let error = Error::new(ErrorKind::Refused, text).with_service_name(name);
     // It failed inside the service or the app's event handler: it may have done part of its work.
