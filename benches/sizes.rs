@@ -8,10 +8,10 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use webpubsub::protocol::{
-    Decoder, Downstream, Frame, Protocol, SendContent, Upstream, decode_upstream,
-    encode_downstream, encode_upstream,
+    Decoder, Downstream, Frame, SendContent, Upstream, decode_upstream, encode_downstream,
+    encode_upstream,
 };
-use webpubsub::{Payload, RawJson};
+use webpubsub::{Payload, Protocol, RawJson};
 
 const RUNS: u32 = 9;
 const RUN: Duration = Duration::from_millis(30);

@@ -397,7 +397,7 @@
 //! | --- | --- |
 //! | `client` | the handles, and the reader thread: `client/reader.rs`, the one loop |
 //! | `session` | pure: the life of a connection, calls and acks, sequence ids, timers; rules at the top of `session/lifecycle.rs` |
-//! | [`protocol`] | pure: the wire messages and their codecs |
+//! | `protocol` | pure: the wire messages and their codecs |
 //! | `transport` | URL to TCP to TLS to WebSocket, and the link that all callers share |
 //! | `auth` | connection strings, tokens, roles |
 //! | `emulator` | the service's side, over the same codecs but by its own logic |
@@ -419,6 +419,12 @@ pub mod emulator;
 mod error;
 mod message;
 mod primitives;
+// Private to users. This package's tests, benchmarks and fuzz target reach the codecs by a feature
+// that is outside semver.
+#[cfg(not(feature = "__codecs"))]
+mod protocol;
+#[cfg(feature = "__codecs")]
+#[doc(hidden)]
 pub mod protocol;
 mod secret;
 mod session;

@@ -2,10 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use webpubsub::protocol::{
-    Decoder, Frame, Protocol, decode_upstream, encode_downstream, encode_upstream,
-};
-use webpubsub::{Bytes, Text};
+use webpubsub::protocol::{Decoder, Frame, decode_upstream, encode_downstream, encode_upstream};
+use webpubsub::{Bytes, Protocol, Text};
 
 use crate::protocol_vectors::{frame_bytes, load};
 

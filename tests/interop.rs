@@ -27,9 +27,9 @@ mod python {
 
     use data_encoding::BASE64;
     use serde_json::{Value, json};
+    use webpubsub::Protocol;
     use webpubsub::protocol::{
-        Decoder, Downstream, Frame, Protocol, Upstream, decode_upstream, encode_downstream,
-        encode_upstream,
+        Decoder, Downstream, Frame, Upstream, decode_upstream, encode_downstream, encode_upstream,
     };
 
     use super::cases::{Case, DOWN_KINDS, UP_KINDS, down, up};

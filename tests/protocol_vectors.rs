@@ -11,10 +11,12 @@ use std::path::PathBuf;
 use data_encoding::BASE64;
 use serde_json::{Map, Value, json};
 use webpubsub::protocol::{
-    Decoder, Downstream, Frame, GroupStateItem, InvokeResponse, NamedError, Protocol, SendContent,
-    SendEvent, SendToGroup, Upstream, decode_upstream, encode_downstream, encode_upstream,
+    Decoder, Downstream, Frame, GroupStateItem, InvokeResponse, NamedError, SendContent, SendEvent,
+    SendToGroup, Upstream, decode_upstream, encode_downstream, encode_upstream,
 };
-use webpubsub::{Bytes, GroupMessage, Metadata, Payload, ServerMessage, StreamPart, Text};
+use webpubsub::{
+    Bytes, GroupMessage, Metadata, Payload, Protocol, ServerMessage, StreamPart, Text,
+};
 
 /// Reads the file.
 pub(crate) fn load() -> Vec<Value> {

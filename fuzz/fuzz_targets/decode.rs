@@ -4,9 +4,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use webpubsub::protocol::{
-    Decoder, Frame, Protocol, decode_upstream, encode_downstream, encode_upstream,
+    Decoder, Frame, decode_upstream, encode_downstream, encode_upstream,
 };
-use webpubsub::{Bytes, Text};
+use webpubsub::{Bytes, Protocol, Text};
 
 include!("../../tests/support/fuzz_body.rs");
 
