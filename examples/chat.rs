@@ -1,7 +1,7 @@
 //! A chat: several people in one room, lines from standard input.
 //!
 //! ```sh
-//! cargo run -q --example chat -- anna kitchen             # name and room; both may be left out
+//! cargo run -q --features emulator --example chat -- anna kitchen  # name and room; both may be left out
 //! ```
 //!
 //! Without `WEBPUBSUB_URL` an emulator is started inside this program, and the line to paste into
@@ -45,7 +45,7 @@ fn main() -> webpubsub::Result<()> {
             println!(
                 "WEBPUBSUB_URL is not set: using the embedded emulator. In a second terminal:"
             );
-            println!("    WEBPUBSUB_URL='{url}' cargo run -q --example chat -- bob {room}");
+            println!("    WEBPUBSUB_URL='{url}' cargo run -q --features emulator --example chat -- bob {room}");
             (url, Some(emulator))
         }
     };

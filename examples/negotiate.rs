@@ -2,8 +2,8 @@
 //! each new connection, so that the token is always fresh.
 //!
 //! ```sh
-//! cargo run --example negotiate                        # brings its own tiny app server
-//! NEGOTIATE_URL='http://…/negotiate' cargo run --example negotiate   # asks yours
+//! cargo run --features emulator --example negotiate                                     # brings its own tiny app server
+//! NEGOTIATE_URL='http://…/negotiate' cargo run --features emulator --example negotiate  # asks yours
 //! ```
 //!
 //! The answer is a JSON object with the field `url`, as the service's server libraries make it.

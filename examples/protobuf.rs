@@ -1,8 +1,8 @@
 //! Typed messages over the reliable protobuf subprotocol: publish telemetry, receive it typed.
 //!
 //! ```sh
-//! cargo run --features protobuf --example protobuf     # against the embedded emulator
-//! WEBPUBSUB_URL='wss://…' cargo run --features protobuf --example protobuf
+//! cargo run --features emulator,protobuf --example protobuf  # against the embedded emulator
+//! WEBPUBSUB_URL='wss://…' cargo run --features emulator,protobuf --example protobuf
 //! ```
 
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! The PubSub client: joins the group `group1`, prints the outcome, then prints what comes.
 //!
 //! ```sh
-//! cargo run --example pubsub                              # against the embedded emulator
-//! WEBPUBSUB_URL='wss://…' cargo run --example pubsub      # against the real service
+//! cargo run --features emulator --example pubsub                          # against the embedded emulator
+//! WEBPUBSUB_URL='wss://…' cargo run --features emulator --example pubsub  # against the real service
 //! ```
 //!
 //! With the embedded emulator others publish to the group and then the service closes the

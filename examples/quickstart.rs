@@ -1,8 +1,8 @@
 //! The main job, step by step: connect, join a group, publish, get the ack, receive, stop.
 //!
 //! ```sh
-//! cargo run --example quickstart                       # against the embedded emulator
-//! WEBPUBSUB_URL='wss://…' cargo run --example quickstart   # against the real service
+//! cargo run --features emulator --example quickstart                          # against the embedded emulator
+//! WEBPUBSUB_URL='wss://…' cargo run --features emulator --example quickstart  # against the real service
 //! ```
 
 use std::time::Duration;

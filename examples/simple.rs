@@ -1,8 +1,8 @@
 //! The simple client: connects with a URL and prints what comes, as plain frames.
 //!
 //! ```sh
-//! cargo run --example simple                              # against the embedded emulator
-//! WEBPUBSUB_URL='wss://…' cargo run --example simple      # against the real service
+//! cargo run --features emulator --example simple                          # against the embedded emulator
+//! WEBPUBSUB_URL='wss://…' cargo run --features emulator --example simple  # against the real service
 //! ```
 //!
 //! With the embedded emulator the service's side says something and closes the connection, so the

@@ -15,7 +15,8 @@
 //!
 //! # A first example
 //!
-//! ```
+#![cfg_attr(feature = "emulator", doc = "```")]
+#![cfg_attr(not(feature = "emulator"), doc = "```ignore")]
 //! use webpubsub::{Client, Event};
 //!
 //! # use webpubsub::emulator::Emulator;
@@ -74,7 +75,8 @@
 //!
 //! # Sending, three ways
 //!
-//! ```
+#![cfg_attr(feature = "emulator", doc = "```")]
+#![cfg_attr(not(feature = "emulator"), doc = "```ignore")]
 //! # use webpubsub::{Client, Publish, SendEvent};
 //! # use webpubsub::emulator::{Emulator, EventAnswer};
 //! # use std::time::Duration;
@@ -125,7 +127,8 @@
 //! [`recv_timeout`](Client::recv_timeout) and [`try_recv`](Client::try_recv) are the same with this
 //! crate's [`Error`]. All receivers of a client share the queue: each event goes to one of them.
 //!
-//! ```
+#![cfg_attr(feature = "emulator", doc = "```")]
+#![cfg_attr(not(feature = "emulator"), doc = "```ignore")]
 //! # use webpubsub::{Client, Event};
 //! # use webpubsub::emulator::Emulator;
 //! use std::time::Duration;
@@ -175,7 +178,8 @@
 //! A part of a program that is interested in one group [subscribes](Client::subscribe) to it: the
 //! group is joined, and its messages come to a queue of their own instead of `events()`.
 //!
-//! ```
+#![cfg_attr(feature = "emulator", doc = "```")]
+#![cfg_attr(not(feature = "emulator"), doc = "```ignore")]
 //! # use webpubsub::{Client, Overflow, QueueConfig, Subscribe};
 //! # use webpubsub::emulator::Emulator;
 //! # fn main() -> webpubsub::Result<()> {
@@ -310,7 +314,8 @@
 //! no account and no network, and can make happen what is rare in the field: a lost ack, a cut
 //! link, a refused recovery, a service that accepts and stays silent.
 //!
-//! ```
+#![cfg_attr(feature = "emulator", doc = "```")]
+#![cfg_attr(not(feature = "emulator"), doc = "```ignore")]
 //! use webpubsub::Client;
 //! use webpubsub::emulator::Emulator;
 //!
@@ -327,8 +332,9 @@
 //!
 //! With TLS the client must trust the emulator's root:
 //!
-#![cfg_attr(feature = "_tls", doc = "```")]
-#![cfg_attr(not(feature = "_tls"), doc = "```no_run")]
+#![cfg_attr(all(feature = "emulator", feature = "_tls"), doc = "```")]
+#![cfg_attr(all(feature = "emulator", not(feature = "_tls")), doc = "```no_run")]
+#![cfg_attr(not(feature = "emulator"), doc = "```ignore")]
 //! # use webpubsub::Client;
 //! # use webpubsub::emulator::Emulator;
 //! # fn main() -> webpubsub::Result<()> {

@@ -2,6 +2,8 @@
 //!
 //! What the life of a connection is about (`defects`, `stop`) runs over each reliable subprotocol:
 //! the same files are compiled again below, with another one as [`RELIABLE`].
+//!
+//! What reads and writes frames itself needs the feature `__codecs`, which is on in the repository.
 
 #![allow(clippy::duplicate_mod)] // on purpose, see above
 
@@ -19,6 +21,7 @@ mod over_protobuf {
     const RELIABLE: Protocol = Protocol::ReliableProtobuf;
     const PLAIN: Protocol = Protocol::Protobuf;
 
+    #[cfg(feature = "__codecs")]
     #[path = "defects.rs"]
     mod defects;
     #[path = "stop.rs"]
@@ -32,18 +35,22 @@ mod concurrency;
 mod connecting;
 mod dead_network;
 mod deadlines;
+#[cfg(feature = "__codecs")]
 mod defects;
 mod defects_json;
 mod emulator_http;
 mod full_queue;
+#[cfg(feature = "__codecs")]
 mod fuzz_decode;
 mod handlers;
 mod hostile;
+#[cfg(feature = "__codecs")]
 mod interop;
 mod kinds;
 mod memory;
 mod messages;
 mod plain_link;
+#[cfg(feature = "__codecs")]
 mod protocol_vectors;
 mod proxies;
 mod requests;

@@ -1,10 +1,10 @@
 //! A load tool: publishers and subscribers in one group, latency and throughput.
 //!
 //! ```sh
-//! cargo run --release --example load                                # the embedded emulator
-//! WEBPUBSUB_URL='wss://…' cargo run --release --example load -- --publishers 4 --rate 2000
-//! cargo run --release --example load -- --fire --size 1024 --seconds 30 --json
-//! cargo run --release --example load -- --help
+//! cargo run --release --features emulator --example load  # the embedded emulator
+//! WEBPUBSUB_URL='wss://…' cargo run --release --features emulator --example load -- --publishers 4 --rate 2000
+//! cargo run --release --features emulator --example load -- --fire --size 1024 --seconds 30 --json
+//! cargo run --release --features emulator --example load -- --help
 //! ```
 //!
 //! The URL's token needs the roles `webpubsub.joinLeaveGroup` and `webpubsub.sendToGroup`. With a

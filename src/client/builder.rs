@@ -20,7 +20,8 @@ use crate::transport::{Proxy, TlsConfig};
 /// It may be cloned, to build several clients of one kind or the same one again. `Debug` shows no
 /// secret.
 ///
-/// ```
+#[cfg_attr(feature = "emulator", doc = "```")]
+#[cfg_attr(not(feature = "emulator"), doc = "```ignore")]
 /// use std::time::Duration;
 ///
 /// use webpubsub::{Client, QueueConfig, Reconnect};

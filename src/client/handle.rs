@@ -188,7 +188,8 @@ impl Client {
     /// The first failure ends it: no further request is taken from the iterator, those under way
     /// are waited for, and the error is returned.
     ///
-    /// ```
+    #[cfg_attr(feature = "emulator", doc = "```")]
+    #[cfg_attr(not(feature = "emulator"), doc = "```ignore")]
     /// # use webpubsub::{Client, Publish, emulator::Emulator};
     /// # fn main() -> webpubsub::Result<()> {
     /// # let emulator = Emulator::start()?;

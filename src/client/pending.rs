@@ -19,7 +19,8 @@ use crate::sync::OneShot;
 /// outcome is not reported. Each has the deadline of its call; past it the outcome is a
 /// [`Timeout`](crate::ErrorKind::Timeout), and the call is never sent again.
 ///
-/// ```
+#[cfg_attr(feature = "emulator", doc = "```")]
+#[cfg_attr(not(feature = "emulator"), doc = "```ignore")]
 /// # use webpubsub::{Client, Publish, emulator::Emulator};
 /// # use std::time::Duration;
 /// # fn main() -> webpubsub::Result<()> {

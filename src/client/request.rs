@@ -99,7 +99,8 @@ struct Options {
 
 /// A publication to a group. Membership is not needed.
 ///
-/// ```
+#[cfg_attr(feature = "emulator", doc = "```")]
+#[cfg_attr(not(feature = "emulator"), doc = "```ignore")]
 /// # use webpubsub::{Client, Publish, emulator::Emulator};
 /// # use std::time::Duration;
 /// # fn main() -> webpubsub::Result<()> {
@@ -119,7 +120,8 @@ pub struct Publish {
 
 /// An event for the app server, whose handler answers before the ack comes.
 ///
-/// ```
+#[cfg_attr(feature = "emulator", doc = "```")]
+#[cfg_attr(not(feature = "emulator"), doc = "```ignore")]
 /// # use webpubsub::{Client, SendEvent, emulator::{Emulator, EventAnswer}};
 /// # fn main() -> webpubsub::Result<()> {
 /// # let emulator = Emulator::builder().event_handler(|_| EventAnswer::Nothing).start()?;
@@ -155,7 +157,8 @@ pub struct LeaveGroup {
 
 /// Any of the requests, for batches that mix them.
 ///
-/// ```
+#[cfg_attr(feature = "emulator", doc = "```")]
+#[cfg_attr(not(feature = "emulator"), doc = "```ignore")]
 /// # use webpubsub::{AnyRequest, Client, JoinGroup, Publish, emulator::Emulator};
 /// # fn main() -> webpubsub::Result<()> {
 /// # let emulator = Emulator::start()?;

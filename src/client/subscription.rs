@@ -73,7 +73,8 @@ impl From<&String> for Subscribe {
 /// ([`Event::Connected`] with `gap_possible`, [`Event::Lagged`]), and last [`Event::Stopped`], whose
 /// cause says why nothing more comes.
 ///
-/// ```
+#[cfg_attr(feature = "emulator", doc = "```")]
+#[cfg_attr(not(feature = "emulator"), doc = "```ignore")]
 /// # use webpubsub::{Client, emulator::Emulator};
 /// # fn main() -> webpubsub::Result<()> {
 /// # let emulator = Emulator::start()?;

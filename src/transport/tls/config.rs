@@ -53,7 +53,8 @@ pub enum Roots {
 ///
 /// Clients that were built without any share one with the defaults, as long as one of them lives.
 ///
-/// ```
+#[cfg_attr(feature = "emulator", doc = "```")]
+#[cfg_attr(not(feature = "emulator"), doc = "```ignore")]
 /// # use webpubsub::Client;
 /// # use webpubsub::emulator::Emulator;
 /// use webpubsub::{Roots, TlsConfig};
