@@ -11,6 +11,7 @@ use webpubsub::Protocol;
 
 const RELIABLE: Protocol = Protocol::ReliableJson;
 /// Its plain sister.
+#[cfg(feature = "__codecs")]
 const PLAIN: Protocol = Protocol::Json;
 
 #[cfg(feature = "protobuf")]
@@ -19,6 +20,7 @@ mod over_protobuf {
     use webpubsub::Protocol;
 
     const RELIABLE: Protocol = Protocol::ReliableProtobuf;
+    #[cfg(feature = "__codecs")]
     const PLAIN: Protocol = Protocol::Protobuf;
 
     #[cfg(feature = "__codecs")]
