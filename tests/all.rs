@@ -41,6 +41,7 @@ mod deadlines;
 mod defects;
 mod defects_json;
 mod emulator_http;
+mod examples;
 mod full_queue;
 #[cfg(feature = "__codecs")]
 mod fuzz_decode;

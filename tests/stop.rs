@@ -13,6 +13,7 @@ use webpubsub::{
     Client, ClientBuilder, Event, Publish, QueueConfig, Reconnect, Recovery, UrlSource,
 };
 
+use crate::examples::example;
 use crate::support::{WATCHDOG, emulator, eventually, threads_named};
 
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -317,18 +318,10 @@ fn while_the_url_provider_hangs_and_from_inside_of_it() {
 
 #[test]
 fn j02_a_process_that_returns_from_main_after_close_ends_at_once() {
-    // The quickstart is such a program; it is built with the tests.
-    let mut path = std::env::current_exe().expect("path");
-    path.pop();
-    path.pop();
-    path.push("examples/quickstart");
-    path.set_extension(std::env::consts::EXE_EXTENSION);
+    // The quickstart is such a program.
+    let mut quickstart = example("quickstart");
     let start = Instant::now();
-    let status = std::process::Command::new(&path)
-        .env_remove("WEBPUBSUB_URL")
-        .stdout(std::process::Stdio::null())
-        .status();
-    let status = status.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let status = quickstart.stdout(std::process::Stdio::null()).status().expect("started");
     assert!(status.success());
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }
