@@ -45,7 +45,9 @@ fn main() -> webpubsub::Result<()> {
             println!(
                 "WEBPUBSUB_URL is not set: using the embedded emulator. In a second terminal:"
             );
-            println!("    WEBPUBSUB_URL='{url}' cargo run -q --features emulator --example chat -- bob {room}");
+            println!(
+                "    WEBPUBSUB_URL='{url}' cargo run -q --features emulator --example chat -- bob {room}"
+            );
             (url, Some(emulator))
         }
     };

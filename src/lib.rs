@@ -7,10 +7,10 @@
 //!
 //! [Azure Web PubSub]: https://learn.microsoft.com/azure/azure-web-pubsub/
 //!
-//! On this page: [a first example](#a-first-example) · [threads](#threads-and-cloning) ·
+//! On this page: [a first example](#a-first-example) · [words](#words) · [threads](#threads-and-cloning) ·
 //! [sending](#sending-three-ways) · [receiving](#receiving) · [loss](#when-the-link-is-lost) ·
 //! [errors](#errors) · [time limits](#time-limits) · [access](#where-the-url-comes-from) ·
-//! [emulator](#the-emulator) · [features](#features) · [logging and secrets](#logging-and-secrets) ·
+//! [emulator](#the-emulator) · [async code](#from-async-code) · [features](#features) · [logging and secrets](#logging-and-secrets) ·
 //! [what is missing](#what-is-missing) · [for contributors](#map-of-the-modules)
 //!
 //! # A first example
@@ -42,8 +42,19 @@
 //! # }
 //! ```
 //!
-//! More programs are in the folder `examples`: `quickstart`, `simple`, `pubsub`, `chat`,
+//! More programs are in the folder `examples`: `quickstart`, `simple`, `pubsub`, `components`, `chat`,
 //! `negotiate`, `protobuf`, and `soak`, which proves the promises below under faults.
+//!
+//! # Words
+//!
+//! | word | what it means |
+//! | --- | --- |
+//! | hub | A space of its own within a service, named by the URL. Groups, users and handlers of events belong to one hub. |
+//! | group | The connections that have joined a name. What is published to it reaches each of them; it exists as long as it has a member. |
+//! | event | What a client sends to the app server, under a name ([`SendEvent`]). An [`Event`] is something else: one item of the queue. |
+//! | app server | Your own program behind the service. It hands out client access URLs, answers events, and may send to groups, users and connections. |
+//! | role | A permission in the access token, such as to join any group or to send to one ([`Role`]). |
+//! | ack | The service's answer to a call: done, or refused and why. It does not say that somebody has received the message. |
 //!
 //! # Threads and cloning
 //!
@@ -330,6 +341,12 @@
 //! # }
 //! ```
 //!
+//! The first attempt to recover comes at once, but not within a second of the attempt before it. So a
+//! test that cuts the link twice in a row waits up to a second at the second cut, unless it asks for
+//! less: `recovery(Recovery::new().attempt_interval(Duration::from_millis(10)))`. A new connection
+//! (after a Close that ends the session) comes after a random delay of up to 1 s, and further attempts
+//! after longer ones; [`Reconnect::backoff`] shortens them.
+//!
 //! With TLS the client must trust the emulator's root:
 //!
 #![cfg_attr(all(feature = "emulator", feature = "_tls"), doc = "```")]
@@ -344,6 +361,37 @@
 //! # }
 //! ```
 //!
+//! # From async code
+//!
+//! Nothing here needs a runtime, and nothing may block one: what blocks belongs on a thread where that
+//! is allowed, such as tokio's `spawn_blocking`. Move a receiver there, not a client. A receiver does
+//! not keep its client alive, so the loop over it ends when the client is closed or dropped; a clone
+//! of the client in the loop would keep both alive, and the runtime would wait for the thread at its
+//! end.
+//!
+//! ```ignore
+//! use tokio::task::spawn_blocking;
+//!
+//! let client = spawn_blocking(move || Client::connect(url)).await??;
+//! let events = client.events().clone();
+//! let (to_tasks, mut messages) = tokio::sync::mpsc::channel(100);
+//! let reading = spawn_blocking(move || {
+//!     for event in events {
+//!         if to_tasks.blocking_send(event).is_err() {
+//!             break;
+//!         }
+//!     }
+//! });
+//!
+//! let call = client.try_start(Publish::new("chat", "hello"))?; // never waits
+//! let ack = spawn_blocking(move || call.wait()).await??;
+//! while let Some(event) = messages.recv().await {
+//!     // …
+//! }
+//! spawn_blocking(move || client.close()).await??; // the drop of the last handle does not block
+//! reading.await?;
+//! ```
+//!
 //! # Features
 //!
 //! Features only add.
@@ -356,6 +404,11 @@
 //! | `rustls-bundled-roots` | no | for rustls: Mozilla's roots, see [`Roots::Bundled`] |
 //! | `protobuf` | no | the subprotocols [`Protocol`]`::Protobuf` and `ReliableProtobuf`, and typed protobuf payloads (`Payload::pack`) |
 //! | `emulator` | no | the module `emulator`, with `wss` too if a TLS feature is on |
+//!
+//! `cargo doc --open` shows this page for the default features, and
+//! `cargo doc --features emulator,protobuf --open` all that there is; in a program that depends on the
+//! crate `cargo doc -p webpubsub --open` shows what the program has switched on. On docs.rs a badge names the feature
+//! that an item needs.
 //!
 //! With both TLS libraries native-tls is used, unless [`TlsConfig::backend`] says otherwise; both speak TLS 1.2 at least. Without a TLS feature a `wss` URL is an error of
 //! [`ErrorKind::Config`] when the client is built.
@@ -412,6 +465,8 @@
 //! `tests/` holds the integration tests, and `tests/vectors.json` frames of the protocol;
 //! `docs/defects.md` maps what goes wrong in other clients to the test that it does not here.
 //!
+// Badges that name the feature of an item; needs a nightly compiler, which docs.rs has.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(feature = "emulator", doc = "[`Emulator`]: emulator::Emulator")]
 #![cfg_attr(
     not(feature = "emulator"),

@@ -29,6 +29,25 @@ use crate::state::ClientState;
 /// Threads, cloning and the end are as with [`Client`](crate::Client). A lost connection ends the
 /// client ([`Event::Disconnected`] has close code and reason), unless
 /// [`SimpleClientBuilder::reconnect`] was asked for.
+///
+#[cfg_attr(feature = "emulator", doc = "```")]
+#[cfg_attr(not(feature = "emulator"), doc = "```ignore")]
+/// # use webpubsub::{Event, SimpleClient, emulator::Emulator};
+/// # fn main() -> webpubsub::Result<()> {
+/// # let emulator = Emulator::start()?;
+/// # let url = emulator.url("chat");
+/// // Each frame is published to the group; without that it is an event for the app server.
+/// let client = SimpleClient::builder(url).publish_to("chat").connect()?;
+/// client.send_text("hello")?;
+/// # emulator.send_to_all("chat", "hello")?;
+/// for event in client.events() {
+///     if let Event::ServerMessage(message) = event {
+///         println!("{}", message.payload);
+/// #       break;
+///     }
+/// }
+/// # client.close() }
+/// ```
 #[derive(Clone)]
 pub struct SimpleClient(Arc<Handle>);
 

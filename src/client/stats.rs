@@ -4,6 +4,19 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// What a client has done so far; see [`Client::stats`](crate::Client::stats).
+///
+#[cfg_attr(feature = "emulator", doc = "```")]
+#[cfg_attr(not(feature = "emulator"), doc = "```ignore")]
+/// # use webpubsub::{Client, emulator::Emulator};
+/// # fn main() -> webpubsub::Result<()> {
+/// # let emulator = Emulator::start()?;
+/// # let client = Client::connect(emulator.url("chat"))?;
+/// client.publish("chat", "hello")?;
+/// let stats = client.stats();
+/// assert_eq!((stats.messages_out, stats.pending_calls), (1, 0));
+/// println!("{} recoveries, {} new connections", stats.recoveries, stats.reconnects);
+/// # client.close() }
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

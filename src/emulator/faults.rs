@@ -221,6 +221,21 @@ fn refuse(left: u32, status: u16, retry_after: Option<u32>) -> Option<Refuse> {
 /// Everything acts on the whole emulator unless it says otherwise, at once and in any combination.
 /// Counts given to `…_next_…` calls replace what was left of earlier ones; 0 switches the fault
 /// off.
+///
+/// ```
+/// use webpubsub::emulator::Emulator;
+/// use webpubsub::{Client, Event};
+///
+/// # fn main() -> webpubsub::Result<()> {
+/// let emulator = Emulator::start()?;
+/// let client = Client::connect(emulator.url("chat"))?;
+/// emulator.faults().refuse_recoveries(1, 503);
+/// emulator.faults().drop_connections();
+/// // One attempt is refused, the next one a second later is not.
+/// while !matches!(client.recv()?, Event::Recovered(_)) {}
+/// assert_eq!(emulator.stats().recoveries_refused, 1);
+/// # client.close() }
+/// ```
 #[derive(Clone)]
 pub struct Faults {
     pub(super) shared: Arc<Shared>,

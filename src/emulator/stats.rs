@@ -12,6 +12,21 @@ use std::time::{Duration, Instant};
 use super::outbox::lock;
 
 /// Counters of an [`Emulator`](super::Emulator), all since it was started.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use webpubsub::emulator::Emulator;
+/// use webpubsub::{Client, Publish};
+///
+/// # fn main() -> webpubsub::Result<()> {
+/// let emulator = Emulator::start()?;
+/// let client = Client::connect(emulator.url("chat"))?;
+/// client.fire_and_forget(Publish::new("chat", "hello"))?;
+/// // Without a sleep: this returns as soon as it is so.
+/// assert!(emulator.wait_until(Duration::from_secs(5), |stats| stats.publications == 1));
+/// # client.close() }
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
