@@ -12,7 +12,7 @@ use std::fmt;
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
-use webpubsub::protocol::{
+use webpubsub::__codecs::{
     Decoder, Downstream, Frame, Upstream, decode_upstream, encode_downstream, encode_upstream,
 };
 use webpubsub::{Bytes, Payload, Protocol, Text};

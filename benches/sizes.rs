@@ -7,7 +7,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use webpubsub::protocol::{
+use webpubsub::__codecs::{
     Decoder, Downstream, Frame, SendContent, Upstream, decode_upstream, encode_downstream,
     encode_upstream,
 };

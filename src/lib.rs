@@ -480,13 +480,7 @@ pub mod emulator;
 mod error;
 mod message;
 mod primitives;
-// Private to users. This package's tests, benchmarks and fuzz target reach the codecs by a feature
-// that is outside semver.
-#[cfg(not(feature = "__codecs"))]
 mod protocol;
-#[cfg(feature = "__codecs")]
-#[doc(hidden)]
-pub mod protocol;
 mod secret;
 mod session;
 #[cfg(all(test, feature = "emulator"))]
@@ -516,6 +510,14 @@ pub use crossbeam_channel;
 #[cfg(feature = "protobuf")]
 pub use prost;
 pub use url::Url;
+
+/// For this package's tests, benchmarks and fuzz target; outside semver. (If the feature made
+/// `protocol` itself public, rustdoc would mark `Protocol` as available without the feature only.)
+#[cfg(feature = "__codecs")]
+#[doc(hidden)]
+pub mod __codecs {
+    pub use crate::protocol::*;
+}
 
 /// The examples of the README, compiled and run with the documentation's.
 #[cfg(all(doctest, feature = "emulator"))]

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use webpubsub::__codecs::{Frame, Upstream, decode_upstream};
 use webpubsub::emulator::{Direction, Emulator, EventAnswer, RecordedFrame, StallAt};
-use webpubsub::protocol::{Frame, Upstream, decode_upstream};
 use webpubsub::{
     Client, ClientAccess, ClientBuilder, ErrorKind, Event, KeepAlive, Overflow, Publish,
     QueueConfig, Reconnect, Recovery, SendEvent,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use webpubsub::protocol::{Decoder, Frame, decode_upstream, encode_downstream, encode_upstream};
+use webpubsub::__codecs::{Decoder, Frame, decode_upstream, encode_downstream, encode_upstream};
 use webpubsub::{Bytes, Protocol, Text};
 
 use crate::protocol_vectors::{frame_bytes, load};

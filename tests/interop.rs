@@ -27,10 +27,10 @@ mod python {
 
     use data_encoding::BASE64;
     use serde_json::{Value, json};
-    use webpubsub::Protocol;
-    use webpubsub::protocol::{
+    use webpubsub::__codecs::{
         Decoder, Downstream, Frame, Upstream, decode_upstream, encode_downstream, encode_upstream,
     };
+    use webpubsub::Protocol;
 
     use super::cases::{Case, DOWN_KINDS, UP_KINDS, down, up};
     use super::*;

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use data_encoding::BASE64;
 use serde_json::{Map, Value, json};
-use webpubsub::protocol::{
+use webpubsub::__codecs::{
     Decoder, Downstream, Frame, GroupStateItem, InvokeResponse, NamedError, SendContent, SendEvent,
     SendToGroup, Upstream, decode_upstream, encode_downstream, encode_upstream,
 };

@@ -267,18 +267,18 @@ fn malformed_input(emulator: &Emulator, url: &str, texts: &mut Texts) {
 
 #[cfg(feature = "__codecs")]
 fn malformed(frame: &str) -> String {
-    let mut decoder = webpubsub::protocol::Decoder::new(webpubsub::Protocol::ReliableJson);
+    let mut decoder = webpubsub::__codecs::Decoder::new(webpubsub::Protocol::ReliableJson);
     let good = frame.replace(":7", ":\"c\"");
-    let frame = |text: &str| webpubsub::protocol::Frame::Text(text.into());
+    let frame = |text: &str| webpubsub::__codecs::Frame::Text(text.into());
     format!("{:?} {:?}", decoder.decode(&frame(&good)), frame_error(&mut decoder, frame(&good)))
 }
 
 #[cfg(feature = "__codecs")]
 fn frame_error(
-    decoder: &mut webpubsub::protocol::Decoder,
-    frame: webpubsub::protocol::Frame,
+    decoder: &mut webpubsub::__codecs::Decoder,
+    frame: webpubsub::__codecs::Frame,
 ) -> String {
-    let cut = webpubsub::protocol::Frame::Binary(frame.as_bytes().to_vec().into());
+    let cut = webpubsub::__codecs::Frame::Binary(frame.as_bytes().to_vec().into());
     format!("{:?}", decoder.decode(&cut))
 }
 

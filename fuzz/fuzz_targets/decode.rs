@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use webpubsub::protocol::{
+use webpubsub::__codecs::{
     Decoder, Frame, decode_upstream, encode_downstream, encode_upstream,
 };
 use webpubsub::{Bytes, Protocol, Text};
