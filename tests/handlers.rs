@@ -76,7 +76,7 @@ fn a_frame_of_a_simple_client_is_such_an_event() {
     let builder = SimpleClient::builder(emulator.url("hub"))
         .keep_alive(Some(KeepAlive::new().ping_after(INTERVAL).dead_after(DEAD_AFTER)));
     let client = builder.connect().expect("connect");
-    client.send_text("x").expect("sent");
+    client.send("x").expect("sent");
     let answered = || client.stats().messages_in == 1 || !client.state().is_connected();
     eventually("answered", answered);
     undisturbed(client.events().try_iter(), &runs, &emulator);

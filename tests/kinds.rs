@@ -108,9 +108,9 @@ fn every_kind_of_client_understands_every_other_in_one_group() {
                 members.all_get(&payload, protocol.name());
             }
         }
-        members.simple.send_text("raw").expect("send");
+        members.simple.send("raw").expect("send");
         members.all_get(&Payload::from("raw"), "simple");
-        members.simple.send_binary(vec![0u8, 255]).expect("send");
+        members.simple.send(vec![0u8, 255]).expect("send");
         members.all_get(&Payload::from(vec![0u8, 255]), "simple");
     }
 }

@@ -194,7 +194,7 @@ fn key_updates_in_mid_stream_lose_nothing() {
         let sender = client.clone();
         let writing = std::thread::spawn(move || {
             for i in 0..MESSAGES {
-                sender.send_text(format!("{i} {}", "x".repeat(20_000))).expect("send");
+                sender.send(format!("{i} {}", "x".repeat(20_000))).expect("send");
             }
         });
         let mut next = 0;
@@ -226,7 +226,7 @@ fn the_answer_to_a_close_arrives() {
     for backend in BACKENDS {
         let server = server::Server::start(false);
         let client = simple_client(&server, *backend);
-        client.send_text(server::CLOSE).expect("send");
+        client.send(server::CLOSE).expect("send");
         let answered = server.ends.recv_timeout(crate::support::WATCHDOG).expect("watchdog");
         assert!(answered, "{backend:?}");
     }

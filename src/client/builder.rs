@@ -165,10 +165,24 @@ impl SimpleClientBuilder {
     /// `Config` if a setting or the URL is wrong (nothing was sent then), else as
     /// [`SimpleClient::connect`].
     pub fn connect(self) -> Result<SimpleClient> {
-        if let Some(group) = &self.raw.group {
-            rule("group name", rules::group(group)).map_err(|e| Error::config(e.to_string()))?;
-        }
+        self.check()?;
         self.options.connect(None, self.raw).map(SimpleClient::from_shared)
+    }
+
+    /// Checks the settings and returns; the client connects in the background. A failed attempt is
+    /// followed by the next one if [`reconnect`](Self::reconnect) is set; else the client stops.
+    /// [`SimpleClient::send`] waits for the connection.
+    ///
+    /// # Errors
+    /// `Config` if a setting or the URL is wrong; `Internal` if no thread can be started.
+    pub fn connect_in_background(self) -> Result<SimpleClient> {
+        self.check()?;
+        self.options.connect_in_background(None, self.raw).map(SimpleClient::from_shared)
+    }
+
+    fn check(&self) -> Result<()> {
+        let Some(group) = &self.raw.group else { return Ok(()) };
+        rule("group name", rules::group(group)).map_err(|e| Error::config(e.to_string()))
     }
 }
 

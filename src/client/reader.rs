@@ -197,6 +197,7 @@ impl Reader {
             && half.link().rest().is_some()
         {
             half.link().flush_now();
+            self.shared.note_link_room(half.link());
         }
     }
 

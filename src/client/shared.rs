@@ -65,6 +65,9 @@ pub(super) struct Shared {
     /// The reader holds messages that the event queue has no room for. It looks for room now and
     /// then, but a call that starts makes room at once: the bound is higher while one is in flight.
     pub(super) holds: AtomicBool,
+    /// A frame of the simple client was refused because the link had no room, and the program is to
+    /// be woken when there is some.
+    send_refused: AtomicBool,
     /// When a keep-alive left whose answer has not come, in nanoseconds since `born`; 0 = none.
     pinged: AtomicU64,
     born: Instant,
@@ -259,6 +262,7 @@ impl Shared {
             routes: events.routes,
             hook: events.hook,
             holds: AtomicBool::new(false),
+            send_refused: AtomicBool::new(false),
             pinged: AtomicU64::new(0),
             born: Instant::now(),
             ids: AtomicU64::new(1),
@@ -446,6 +450,9 @@ impl Shared {
         if let Some(link) = after.flush.take() {
             // A link that fails here is down, which the next call sees.
             link.flush(deadline);
+            if self.note_link_room(&link) {
+                self.waker.wake();
+            }
         }
     }
 

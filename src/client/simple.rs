@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
 use super::builder::SimpleClientBuilder;
@@ -14,7 +13,7 @@ use super::source::UrlSource;
 use super::stats::Stats;
 use super::wake::may_block;
 use crate::error::{Error, Result};
-use crate::message::{Event, Text};
+use crate::message::{Event, Payload};
 use crate::protocol::{Frame, Upstream};
 use crate::session::{CallKind, Key};
 use crate::state::ClientState;
@@ -73,29 +72,40 @@ impl SimpleClient {
         &self.0.0
     }
 
-    /// Sends a text frame. Returns when it is in the out-buffer; blocks while the connection takes
-    /// no more data, or (with reconnecting) while there is none, for at most the call timeout.
+    /// Sends one frame: text and JSON as a text frame, bytes and protobuf as a binary one. Returns
+    /// when it is in the out-buffer; blocks while the connection takes no more data, or (with
+    /// reconnecting, or in the background) while there is none, for at most the call timeout.
     ///
     /// # Errors
-    /// `InvalidRequest` above 1 MiB, `Timeout`, `Closed`, or what ended the client.
-    pub fn send_text(&self, text: impl Into<Text>) -> Result<()> {
-        self.send(Frame::Text(text.into()))
-    }
-
-    /// Sends a binary frame; as [`send_text`](Self::send_text).
-    ///
-    /// # Errors
-    /// As [`send_text`](Self::send_text).
-    pub fn send_binary(&self, data: impl Into<Bytes>) -> Result<()> {
-        self.send(Frame::Binary(data.into()))
-    }
-
-    fn send(&self, frame: Frame) -> Result<()> {
-        check_size(frame.as_bytes().len())?;
+    /// `InvalidRequest` above 1 MiB, `Timeout`, `Closed`, or what ended the client (nothing was
+    /// sent).
+    pub fn send(&self, data: impl Into<Payload>) -> Result<()> {
         let now = Instant::now();
+        let call = self.call_of(data.into(), now)?;
+        self.shared().fire(now, call.deadline, [call])
+    }
+
+    /// As [`send`](Self::send), but never blocks: for a thread that must not wait, such as that of a
+    /// user interface.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), and `WouldBlock` if the connection takes no more data or there is
+    /// none (nothing was sent).
+    pub fn try_send(&self, data: impl Into<Payload>) -> Result<()> {
+        let now = Instant::now();
+        let call = self.call_of(data.into(), now)?;
+        self.shared().try_fire(now, call)
+    }
+
+    fn call_of(&self, data: Payload, now: Instant) -> Result<Call> {
+        let frame = match data {
+            Payload::Text(text) => Frame::Text(text),
+            Payload::Json(json) => Frame::Text(json.as_str().into()),
+            Payload::Binary(bytes) | Payload::Protobuf(bytes) => Frame::Binary(bytes),
+        };
+        check_size(frame.as_bytes().len())?;
         let deadline = now + self.shared().config.call_timeout;
-        let call = Call::new(Key::Unacked(0), CallKind::Event, frame, deadline);
-        self.shared().fire(now, deadline, [call])
+        Ok(Call::new(Key::Unacked(0), CallKind::Event, frame, deadline))
     }
 
     /// Sends a WebSocket ping. The round trip stands in [`Stats::last_round_trip`] when the pong

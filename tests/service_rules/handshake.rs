@@ -211,7 +211,7 @@ fn a_simple_client_of_this_crate_can_ask_for_no_echo() {
     let url = emulator.url_for("hub", &access).expect("url") + "&noEcho=false";
     let client = SimpleClient::builder(url).publish_to("g").no_echo().connect().expect("connect");
     eventually("known to the hub", || emulator.stats().sessions == 1);
-    client.send_text("mine").expect("send");
+    client.send("mine").expect("send");
     assert!(emulator.wait_until(WATCHDOG, |s| s.publications == 1));
     emulator.send_to_group("hub", "g", "other").expect("sent");
     loop {

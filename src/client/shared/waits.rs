@@ -4,11 +4,13 @@
 //! Who waits for the session is counted in its state, so that nobody is notified in vain.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{After, LONGEST, Locked, Shared, Waiter, internal, may_block};
+use super::{After, Call, LONGEST, Locked, Shared, Waiter, internal, may_block};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{self, Key, Session};
+use crate::transport::Link;
 
 impl Shared {
     /// Runs something on the session once it has room for another call of this size, waiting for
@@ -127,6 +129,47 @@ impl Shared {
         let (cancelled, after) = self.step(|session| session.cancel(now, key, deadline));
         self.finish(after, now);
         cancelled
+    }
+
+    /// Sends a frame that nobody waits for, if that needs no waiting: the connection is up, and its
+    /// out-buffer has room.
+    pub(in crate::client) fn try_fire(&self, now: Instant, call: Call) -> Result<()> {
+        let mut state = self.lock();
+        if self.is_poisoned() {
+            return Err(internal());
+        }
+        state.note_dead_link();
+        // Noted before the look: who makes room afterwards sees it.
+        self.send_refused.store(true, Ordering::SeqCst);
+        let has_room = state.link.as_ref().is_none_or(|link| link.has_room());
+        if !has_room && state.session.ended().is_none() {
+            let full = "the connection takes no more data at the moment; nothing was sent";
+            return Err(state.session.explained(Error::new(ErrorKind::WouldBlock, full)));
+        }
+        self.send_refused.store(false, Ordering::SeqCst);
+        let rest = state.session.fire(now, call);
+        let after = self.apply_for_caller(&mut state);
+        drop(state);
+        self.finish(after, now);
+        match rest? {
+            None => Ok(()),
+            Some(_) => Err(Error::new(
+                ErrorKind::WouldBlock,
+                "there is no connection at the moment; nothing was sent",
+            )),
+        }
+    }
+
+    /// After a write: there may be room again for a frame that `try_fire` has refused. True: the
+    /// reader is to be woken for that.
+    pub(in crate::client) fn note_link_room(&self, link: &Link) -> bool {
+        let due = self.send_refused.load(Ordering::SeqCst)
+            && link.has_room()
+            && self.send_refused.swap(false, Ordering::SeqCst);
+        if due {
+            self.request_wake();
+        }
+        due && self.hook.is_some()
     }
 
     /// Runs something on the session once the link's out-buffer has room. `now`: the caller has
