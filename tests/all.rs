@@ -52,6 +52,7 @@ mod interop;
 mod kinds;
 mod memory;
 mod messages;
+mod ping;
 mod plain_link;
 #[cfg(feature = "__codecs")]
 mod protocol_vectors;

@@ -36,7 +36,7 @@ fn p01_no_ack_is_lost_however_fast_it_comes() {
     // A missed wake-up would sit out its 30 s.
     assert!(slowest < Some(Duration::from_secs(10)), "{slowest:?}");
     assert_eq!(emulator.stats().acks, (THREADS * CALLS) as u64);
-    assert_eq!(client.stats().pending_calls, 0);
+    assert_eq!(client.stats().calls_pending, 0);
 }
 
 #[test]

@@ -192,12 +192,12 @@ fn j08_a_wait_that_is_given_up_leaves_nothing_behind() {
         let call = Publish::new("g", "x").timeout(ms(5));
         assert!(client.call(call).expect_err("no ack").is_timeout());
     }
-    assert_eq!(client.stats().pending_calls, 0);
+    assert_eq!(client.stats().calls_pending, 0);
     let detached = client.start(Publish::new("g", "x").timeout(ms(50))).expect("start");
     drop(detached);
     emulator.faults().hold_acks(false);
     client.publish("g", "x").expect("ack");
-    eventually("all ended", || client.stats().pending_calls == 0);
+    eventually("all ended", || client.stats().calls_pending == 0);
 }
 
 #[test]
@@ -386,7 +386,7 @@ fn p11_one_deadline_covers_the_connection_the_writing_and_the_ack() {
     let error = client.fire_and_forget(Publish::new("g", "x").timeout(ms(300)));
     assert!(error.expect_err("no connection").is_timeout());
     assert!(start.elapsed() >= ms(600) && start.elapsed() < ms(6000), "{:?}", start.elapsed());
-    assert_eq!(client.stats().pending_calls, 0);
+    assert_eq!(client.stats().calls_pending, 0);
 }
 
 #[test]
@@ -670,7 +670,7 @@ fn frames_of_a_batch_that_timed_out_without_a_link_are_not_sent_later() {
         let batch = (0..100).map(|_| Publish::new("g", "late").timeout(ms(20)));
         assert!(client.fire_and_forget_all(batch).expect_err("no link").is_timeout());
     }
-    assert_eq!(client.stats().pending_calls, 0);
+    assert_eq!(client.stats().calls_pending, 0);
     emulator.faults().clear();
     eventually("recovered", || client.stats().recoveries == 1);
     client.publish("g", "x").expect("send");

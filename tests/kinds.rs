@@ -358,7 +358,7 @@ mod typed {
                 assert_eq!(error.kind(), ErrorKind::InvalidRequest);
                 assert!(error.to_string().contains("google.protobuf.Any"), "{error}");
             }
-            assert_eq!(client.stats().pending_calls, 0);
+            assert_eq!(client.stats().calls_pending, 0);
             client.join_group("g").expect("the connection lives on");
         }
     }

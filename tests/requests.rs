@@ -130,7 +130,7 @@ fn many_calls_are_pipelined_in_order_and_held_by_the_window_only() {
         client.join_group("g").expect("join");
         let most_ahead = Cell::new(0);
         let requests = (0..2000).map(|n| {
-            let ahead = client.stats().pending_calls;
+            let ahead = client.stats().calls_pending;
             most_ahead.set(most_ahead.get().max(ahead));
             Publish::new("g", format!("{n}"))
         });
@@ -155,7 +155,7 @@ fn the_first_failure_ends_a_row_of_calls_once_those_under_way_have_ended() {
     let error = client.call_all(requests).expect_err("a bad one");
     assert_eq!(error.kind(), ErrorKind::InvalidRequest);
     assert_eq!((taken.get(), emulator.stats().publications), (10, 10));
-    assert_eq!(client.stats().pending_calls, 0);
+    assert_eq!(client.stats().calls_pending, 0);
 }
 
 #[test]

@@ -380,6 +380,16 @@ macro_rules! common_calls {
                 self.shared().close()
             }
 
+            /// Sends a ping, which the service answers itself, and blocks until its pong has come, at
+            /// most for the call timeout. Returns the round trip.
+            ///
+            /// # Errors
+            /// `Disconnected` without a connection, or if it is lost before the pong; `Timeout`,
+            /// `Closed`, or what ended the client.
+            pub fn ping(&self) -> Result<Duration> {
+                self.shared().ping()
+            }
+
             /// Counters, as they stand now.
             #[must_use]
             pub fn stats(&self) -> Stats {

@@ -8,6 +8,7 @@
 //! - [`handle`], [`request`], [`pending`], [`subscription`]: what programs call.
 //! - [`builder`], [`options`], [`config`]: settings; [`source`], [`attempt`]: where the URL comes
 //!   from; [`label`]: what log lines begin with.
+//! - [`ping`]: round trips.
 //! - [`simple`]: the client without a subprotocol.
 //! - [`wake`]: the program's closure that is called when there is something to look at.
 //!
@@ -24,6 +25,7 @@ mod handle;
 mod label;
 mod options;
 mod pending;
+mod ping;
 mod queue;
 mod queues;
 mod reader;

@@ -271,8 +271,7 @@ impl Reader {
             self.shared.append_own(link, &Upstream::SequenceAck { sequence_id });
         }
         if self.receiver.take_ping() {
-            self.shared.note_ping();
-            self.shared.append_own(link, &Upstream::Ping);
+            self.shared.keep_alive_ping(link);
         }
     }
 
@@ -305,7 +304,6 @@ impl Reader {
     }
 
     fn linked(&mut self, opened: Opened) {
-        self.shared.forget_ping();
         let link = Arc::clone(opened.half.link());
         self.half = Some(opened.half);
         let recovers = self.step_with(|state, now| {
@@ -332,7 +330,7 @@ impl Reader {
                 Ok(Some(Incoming::Text(text))) => self.frame(Frame::Text(text)),
                 Ok(Some(Incoming::Binary(bytes))) => self.frame(Frame::Binary(bytes)),
                 Ok(Some(Incoming::Ping)) => self.receiver.control_frame(self.now),
-                Ok(Some(Incoming::Pong)) => self.pong(),
+                Ok(Some(Incoming::Pong(payload))) => self.pong(&payload),
                 Ok(Some(Incoming::Close { code, reason })) => {
                     self.half = Some(half);
                     self.hand_over();
@@ -380,7 +378,7 @@ impl Reader {
         let decoded = decoder.decode(&frame);
         let mut urgent = false;
         match &decoded {
-            Ok(Downstream::Pong) => self.shared.note_pong(),
+            Ok(Downstream::Pong) => self.shared.pong(None),
             // What comes behind it may be for a subscription again, so the session is told first.
             Ok(Downstream::Ack { ack_id, .. }) => urgent = self.queue.awaits_leave(*ack_id),
             Err(malformed) => self.report.unreadable(self.now, &malformed.why),
@@ -392,9 +390,9 @@ impl Reader {
         self.receiver.frame(self.now, decoded, size) | urgent
     }
 
-    fn pong(&mut self) -> bool {
+    fn pong(&mut self, payload: &[u8]) -> bool {
         if self.decoder.is_none() {
-            self.shared.note_pong();
+            self.shared.pong(Some(payload));
         }
         self.receiver.control_frame(self.now)
     }

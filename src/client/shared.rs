@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::pending::{PendingAck, Waiter};
+use super::ping::{Answer, Pings, lost_pong};
 use super::queues::Routes;
 use super::stats::{Counters, Stats, add};
 use super::wake::{WakeHook, may_block};
@@ -68,9 +69,6 @@ pub(super) struct Shared {
     /// A frame of the simple client was refused because the link had no room, and the program is to
     /// be woken when there is some.
     send_refused: AtomicBool,
-    /// When a keep-alive left whose answer has not come, in nanoseconds since `born`; 0 = none.
-    pinged: AtomicU64,
-    born: Instant,
     /// The next ack id.
     ids: AtomicU64,
     /// `None`: the simple client.
@@ -100,6 +98,7 @@ pub(super) struct State {
     /// The size of the smallest call that was refused for want of room, if the program is to be woken
     /// when there is some.
     refused: Option<usize>,
+    pub(super) pings: Pings,
 }
 
 impl State {
@@ -121,7 +120,7 @@ impl State {
 
     /// The reader may not have noticed yet that the link has failed. What is sent now waits for the
     /// next one.
-    fn note_dead_link(&mut self) {
+    pub(super) fn note_dead_link(&mut self) {
         if self.link.as_ref().is_some_and(|link| link.is_down()) {
             self.session.suspend();
         }
@@ -190,6 +189,9 @@ pub(super) struct After {
     events: Vec<Event>,
     /// Groups whose leave behind their last subscription has ended, under this ack id.
     released: Vec<(Arc<str>, u64)>,
+    /// Pings whose pong will not come, and what is to be said about that.
+    unanswered: Vec<Answer>,
+    no_pong: Option<Error>,
     dial: Option<Dial>,
     /// Something was appended to this link, so somebody must write.
     flush: Option<Arc<Link>>,
@@ -212,7 +214,11 @@ impl fmt::Debug for Shared {
 
 impl After {
     fn is_empty(&self) -> bool {
-        self.completions.is_empty() && self.flush.is_none() && self.cut.is_none() && !self.wake
+        self.completions.is_empty()
+            && self.unanswered.is_empty()
+            && self.flush.is_none()
+            && self.cut.is_none()
+            && !self.wake
     }
 
     pub(super) fn cuts_link(&self) -> bool {
@@ -253,6 +259,7 @@ impl Shared {
                 end_watchers: 0,
                 connect_watchers: 0,
                 refused: None,
+                pings: Pings::default(),
             }),
             room: Condvar::new(),
             stop: Stop::new(),
@@ -263,8 +270,6 @@ impl Shared {
             hook: events.hook,
             holds: AtomicBool::new(false),
             send_refused: AtomicBool::new(false),
-            pinged: AtomicU64::new(0),
-            born: Instant::now(),
             ids: AtomicU64::new(1),
             protocol,
             config,
@@ -328,8 +333,8 @@ impl Shared {
                     after.flush.get_or_insert_with(|| Arc::clone(link));
                 }
                 Output::Ping => {
-                    let Some(link) = &state.link else { continue };
-                    self.append_own(link, &Upstream::Ping);
+                    let State { link: Some(link), pings, .. } = &mut *state else { continue };
+                    self.append_ping(pings, link, Instant::now(), None);
                     after.flush.get_or_insert_with(|| Arc::clone(link));
                 }
                 Output::CloseLink { code } => {
@@ -351,6 +356,11 @@ impl Shared {
         if state.refused.is_some_and(|size| state.session.has_room(size)) {
             state.refused = None;
             self.request_wake();
+        }
+        let ended = state.session.ended();
+        if state.link.is_none() || ended.is_some() {
+            after.unanswered = state.pings.link_gone();
+            after.no_pong = (!after.unanswered.is_empty()).then(|| lost_pong(ended));
         }
         let pending = state.session.pending();
         self.calls.store(pending, Ordering::Relaxed);
@@ -380,28 +390,6 @@ impl Shared {
             _ => link.append(Op::Ping, &[]),
         }
         link.write_later();
-    }
-
-    /// A ping leaves now; the next pong ends the round trip.
-    pub(super) fn note_ping(&self) {
-        self.pinged.store(self.age_nanos().max(1), Ordering::Relaxed);
-    }
-
-    /// The ping was lost with its link; a pong on the next one is not its answer.
-    pub(super) fn forget_ping(&self) {
-        self.pinged.store(0, Ordering::Relaxed);
-    }
-
-    pub(super) fn note_pong(&self) {
-        let sent = self.pinged.swap(0, Ordering::Relaxed);
-        if sent > 0 {
-            let nanos = self.age_nanos().saturating_sub(sent).max(1);
-            self.counters.round_trip.store(nanos, Ordering::Relaxed);
-        }
-    }
-
-    fn age_nanos(&self) -> u64 {
-        u64::try_from(self.born.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// `None` for the simple client, which has no protocol messages.
@@ -463,6 +451,9 @@ impl Shared {
         }
         if let (true, Some(hook)) = (any, &self.hook) {
             hook.outcome();
+        }
+        if let Some(error) = after.no_pong.take() {
+            after.unanswered.drain(..).for_each(|answer| answer.set(Err(error.clone())));
         }
         if let Some(link) = after.cut.take() {
             link.finish();
@@ -549,12 +540,20 @@ impl Shared {
     pub(super) fn stats(&self) -> Stats {
         let state = self.lock();
         let (queue_len, counted) = (self.events.len(), self.counters.snapshot());
+        let counts = state.session.counts.clone();
         Stats {
             queue_high_water: counted.queue_high_water.max(queue_len),
             queue_len,
-            pending_calls: state.session.pending(),
-            recoveries: state.session.recoveries,
-            reconnects: state.session.reconnects,
+            calls_pending: state.session.pending() as u64,
+            calls_acked: counts.acked,
+            calls_refused: counts.refused,
+            calls_timed_out: counts.timed_out,
+            calls_cut_off: counts.cut_off,
+            recoveries: counts.recoveries,
+            reconnects: counts.reconnects,
+            connected_since: counts.connected_since,
+            last_error: counts.last_error,
+            last_round_trip: counts.round_trip,
             ..counted
         }
     }

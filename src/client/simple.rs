@@ -12,9 +12,9 @@ use super::shared::{Call, Shared};
 use super::source::UrlSource;
 use super::stats::Stats;
 use super::wake::may_block;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::message::{Event, Payload};
-use crate::protocol::{Frame, Upstream};
+use crate::protocol::Frame;
 use crate::session::{CallKind, Key};
 use crate::state::ClientState;
 
@@ -107,36 +107,6 @@ impl SimpleClient {
         let deadline = now + self.shared().config.call_timeout;
         Ok(Call::new(Key::Unacked(0), CallKind::Event, frame, deadline))
     }
-
-    /// Sends a WebSocket ping. The round trip stands in [`Stats::last_round_trip`] when the pong
-    /// has come.
-    ///
-    /// # Errors
-    /// `Disconnected` without a connection, `Closed` after the end.
-    pub fn ping(&self) -> Result<()> {
-        self.shared().ping()
-    }
 }
 
 common_calls!(SimpleClient);
-
-impl Shared {
-    fn ping(&self) -> Result<()> {
-        let state = self.lock();
-        if state.session.ended().is_some() {
-            drop(state);
-            return Err(self.end_error());
-        }
-        let Some(link) = state.link.clone() else {
-            return Err(Error::new(
-                crate::ErrorKind::Disconnected,
-                "there is no connection at the moment",
-            ));
-        };
-        drop(state);
-        self.note_ping();
-        self.append_own(&link, &Upstream::Ping);
-        link.flush(Instant::now());
-        Ok(())
-    }
-}

@@ -1,7 +1,9 @@
 //! Counters of one client.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
 
 /// What a client has done so far; see [`Client::stats`](crate::Client::stats).
 ///
@@ -13,11 +15,11 @@ use std::time::Duration;
 /// # let client = Client::connect(emulator.url("chat"))?;
 /// client.publish("chat", "hello")?;
 /// let stats = client.stats();
-/// assert_eq!((stats.messages_out, stats.pending_calls), (1, 0));
+/// assert_eq!((stats.messages_out, stats.calls_pending), (1, 0));
 /// println!("{} recoveries, {} new connections", stats.recoveries, stats.reconnects);
 /// # client.close() }
 /// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Stats {
     /// Messages received: group and server messages (repeated ones not counted).
@@ -29,7 +31,15 @@ pub struct Stats {
     /// Bytes of their frames, without WebSocket framing.
     pub bytes_out: u64,
     /// Calls that wait for an ack, or to be sent.
-    pub pending_calls: usize,
+    pub calls_pending: u64,
+    /// Calls that the service has executed, those that it recognised as repeated included.
+    pub calls_acked: u64,
+    /// Calls that the service has refused.
+    pub calls_refused: u64,
+    /// Calls whose deadline has passed before they had an outcome.
+    pub calls_timed_out: u64,
+    /// Calls without an outcome because the client ended or the connection was lost for good.
+    pub calls_cut_off: u64,
     /// Events in the queue.
     pub queue_len: usize,
     /// The most that were seen in it; it is looked at now, at its bounds and every 64 messages.
@@ -44,7 +54,15 @@ pub struct Stats {
     pub recoveries: u64,
     /// New connections after a loss.
     pub reconnects: u64,
-    /// From the last keep-alive ping to its pong.
+    /// Since when the present connection is there; a recovered one is the same connection. `None`
+    /// while there is none.
+    pub connected_since: Option<Instant>,
+    /// Why the connection was lost, an attempt to connect failed or the client stopped, whatever came
+    /// last. `None` if nothing has failed yet; a `close` is no failure.
+    pub last_error: Option<Error>,
+    /// The last measurement: from a ping to its pong, or from a call to its ack. Not every call is
+    /// measured: none that is sent again, and no event, whose ack waits for the app server's handler.
+    /// What waits before a call in the out-buffer counts.
     pub last_round_trip: Option<Duration>,
 }
 
@@ -58,8 +76,6 @@ pub(super) struct Counters {
     pub(super) dropped: AtomicU64,
     pub(super) duplicates: AtomicU64,
     pub(super) malformed: AtomicU64,
-    /// Nanoseconds; 0 = none yet.
-    pub(super) round_trip: AtomicU64,
 }
 
 /// Each counter has one writer at a time (the reader thread, or who holds the session's lock), so
@@ -81,9 +97,6 @@ impl Counters {
             dropped: get(&self.dropped),
             duplicates: get(&self.duplicates),
             malformed: get(&self.malformed),
-            last_round_trip: Some(get(&self.round_trip))
-                .filter(|n| *n > 0)
-                .map(Duration::from_nanos),
             ..Stats::default()
         }
     }

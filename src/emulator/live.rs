@@ -102,7 +102,7 @@ impl Live {
                     self.link.flush_now();
                     self.shared.counters.up(&self.shared.counters.websocket_pings);
                 }
-                Ok(Incoming::Pong) => {}
+                Ok(Incoming::Pong(_)) => {}
                 Ok(Incoming::Close { code, .. }) => {
                     self.receive(id, None, Inbound::close(code));
                     return;

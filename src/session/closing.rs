@@ -48,12 +48,17 @@ impl<W> Session<W> {
 
     fn end_calls(&mut self, cause: Error) {
         let cause = self.ended.get_or_insert(cause).clone();
+        self.counts.connected_since = None;
+        self.counts.failed(&cause);
         for key in self.calls.keys() {
             if let Some(call) = self.calls.remove(key) {
                 match call.was_written() {
                     _ if call.is_own() => {}
                     true => self.cut_off.unknown += 1,
                     false => self.cut_off.unsent += 1,
+                }
+                if !call.is_own() {
+                    self.counts.cut_off += 1;
                 }
                 let error = ended_error(&cause, call.was_written());
                 self.complete(call.waiter, Err(error));

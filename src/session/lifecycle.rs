@@ -159,7 +159,7 @@ impl<W> Session<W> {
     fn open(&mut self, now: Instant, identity: Identity) {
         let gap_possible = self.was_connected;
         if gap_possible {
-            self.reconnects += 1;
+            self.counts.reconnects += 1;
         }
         self.was_connected = true;
         let event = Connected {
@@ -173,6 +173,7 @@ impl<W> Session<W> {
         self.attempt = 0;
         self.refusals = 0;
         self.phase = Phase::Open { since: now };
+        self.counts.connected_since = Some(now);
         self.outputs.push_back(Output::Event(Event::Connected(event)));
         self.rejoin(now);
         self.admit(now);
@@ -224,6 +225,10 @@ impl<W> Session<W> {
     /// The current link is gone.
     pub(crate) fn lost(&mut self, now: Instant, loss: Loss) {
         self.expire_all(now);
+        self.counts.link_gone();
+        if matches!(self.phase, Phase::Proving | Phase::Open { .. }) {
+            self.counts.failed(&lost(&loss.error, self.queue_full.as_ref()));
+        }
         match self.phase {
             Phase::Opening { .. } => self.attempt_failed(now, not_started(loss.error)),
             Phase::Proving => match fate(&loss) {
@@ -250,6 +255,7 @@ impl<W> Session<W> {
             return self.stop(Error::closed());
         }
         self.expire_all(now);
+        self.counts.failed(&error);
         if self.recovery.is_none() {
             self.attempt_failed(now, error);
         } else if never_retried(&error)
@@ -294,6 +300,9 @@ impl<W> Session<W> {
         self.identity = None;
         self.recovery = None;
         loss.error = lost(&loss.error, self.queue_full.as_ref());
+        self.counts.link_gone();
+        self.counts.connected_since = None;
+        self.counts.failed(&loss.error);
         // Groups come back by the rejoin of the new connection. A call of our own that still waits
         // must not time out before it, and none is to blame for a broken rule: its frame was
         // accepted once. A leave is as good as done, since the new connection is in no group.
@@ -349,6 +358,7 @@ impl<W> Session<W> {
 
     /// An attempt to make a new connection failed.
     fn attempt_failed(&mut self, now: Instant, error: Error) {
+        self.counts.failed(&error);
         let fatal = match refusal_status(&error) {
             _ if !self.was_connected && !self.may_try_first_again() => true,
             _ if never_retried(&error) => true,

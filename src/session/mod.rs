@@ -23,6 +23,7 @@ mod call;
 mod calls;
 mod closing;
 mod config;
+mod counts;
 mod delivery;
 mod errors;
 mod groups;
@@ -64,6 +65,7 @@ use crate::protocol::Frame;
 use crate::secret::Secret;
 
 use calls::{Calls, ToSend};
+use counts::Counts;
 pub(crate) use groups::Joined;
 
 use groups::Groups;
@@ -146,9 +148,8 @@ pub(crate) struct Session<W> {
     /// Why everything ended, once it has.
     ended: Option<Error>,
     pub(crate) cut_off: CutOff,
-    /// Counters for the stats.
-    pub(crate) recoveries: u64,
-    pub(crate) reconnects: u64,
+    /// For the stats.
+    pub(crate) counts: Counts,
 }
 
 impl<W> Session<W> {
@@ -175,8 +176,7 @@ impl<W> Session<W> {
             refusals: 0,
             ended: None,
             cut_off: CutOff::default(),
-            recoveries: 0,
-            reconnects: 0,
+            counts: Counts::default(),
         }
     }
 
@@ -190,10 +190,12 @@ impl<W> Session<W> {
         self.expire(now);
         let error = self.refuses(call.key, &call.kind).or_else(|| self.is_late(now, &call));
         if let Some(error) = error {
+            self.counts.timed_out += u64::from(error.is_timeout());
             return self.complete(call.waiter, Err(error));
         }
         self.groups.began(&call.kind);
         if self.is_open() && self.calls.may_go_now(&call) {
+            self.counts.written(now, call.key, &call.kind);
             let sent = self.calls.add_written(now, call);
             self.send(now, sent);
         } else {
@@ -290,6 +292,7 @@ impl<W> Session<W> {
         let duplicate = !success && error.as_ref().is_some_and(|(name, _)| name == "Duplicate");
         match self.calls.remove_written(Key::Ack(ack_id)) {
             Some(call) => {
+                self.counts.acked(now, call.key);
                 let result = if success || duplicate {
                     Ok(Ack { ack_id, duplicate })
                 } else {
@@ -315,6 +318,7 @@ impl<W> Session<W> {
         }
         self.groups.ended(&call.kind);
         self.check_release(&call);
+        self.counts.ended(&call, &result);
         self.complete(call.waiter, result);
     }
 
@@ -336,7 +340,9 @@ impl<W> Session<W> {
         if Bug::ForgetOutcome.is_on() && call.order().is_some() {
             return;
         }
-        self.complete(call.waiter, Err(error));
+        let outcome = Err(error);
+        self.counts.ended(&call, &outcome);
+        self.complete(call.waiter, outcome);
     }
 
     /// Reports a rejoin that failed, unless a later join or leave has decided about the group.

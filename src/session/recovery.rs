@@ -82,7 +82,9 @@ impl<W> Session<W> {
             if let Some(call) = self.calls.remove(key) {
                 self.check_rejoin(&call, &error);
                 self.groups.gave_up(&call);
-                self.complete(call.waiter, Err(error));
+                let outcome = Err(error);
+                self.counts.ended(&call, &outcome);
+                self.complete(call.waiter, outcome);
             }
         }
         self.join_wanted(now);
@@ -93,7 +95,7 @@ impl<W> Session<W> {
     pub(crate) fn recovered(&mut self, now: Instant, replayed: u64) {
         self.expire_all(now);
         if matches!(self.phase, Phase::Open { .. }) && self.recovery.take().is_some() {
-            self.recoveries += 1;
+            self.counts.recoveries += 1;
             self.outputs.push_back(Output::Event(Event::Recovered(Recovered { replayed })));
         }
         self.admit(now);

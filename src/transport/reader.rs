@@ -30,7 +30,7 @@ pub(crate) enum Incoming {
     Binary(Bytes),
     /// Answered already.
     Ping,
-    Pong,
+    Pong(Bytes),
     /// Answered already; nothing follows. A code that nobody may send counts as none.
     Close {
         code: Option<u16>,
@@ -123,7 +123,7 @@ impl LinkReader {
                     self.answer();
                     Incoming::Ping
                 }
-                Message::Pong(_) => Incoming::Pong,
+                Message::Pong(payload) => Incoming::Pong(payload),
                 Message::Close(frame) => {
                     if frame.is_none() {
                         self.link.answer_close_without_code();

@@ -18,7 +18,7 @@ fn the_first_connection_is_reported_when_the_service_says_connected() {
     assert_eq!(s.take(), ["event Connected c1"]);
     assert!(matches!(s.last_event(), Event::Connected(e) if !e.gap_possible));
     assert_eq!(s.session.next_wake(), None, "an idle connection asks for no wake-up");
-    assert_eq!(s.session.reconnects, 0);
+    assert_eq!(s.session.counts.reconnects, 0);
 }
 
 #[test]

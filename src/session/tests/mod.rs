@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod calls;
+mod counts;
 mod deadlines;
 mod events;
 pub(crate) mod grammar;

@@ -408,7 +408,7 @@ fn a_new_connection_forgets_how_many_ids_the_old_one_saw() {
 fn a_new_connection_is_recovered_under_its_own_identity() {
     let mut s = Scenario::connected();
     s.renew("c2");
-    assert_eq!(s.session.reconnects, 1);
+    assert_eq!(s.session.counts.reconnects, 1);
     s.take();
     s.lose(None);
     assert_eq!(s.take(), ["event Recovering", "dial recover c2 t"]);

@@ -191,7 +191,7 @@ fn p04_failures_of_every_kind_keep_the_recovery_going() {
     s.prove();
     s.pong(4);
     assert_eq!(s.only("event"), ["event Recovered 4"]);
-    assert_eq!(s.session.recoveries, 1);
+    assert_eq!(s.session.counts.recoveries, 1);
 }
 
 #[test]
@@ -339,7 +339,7 @@ fn a_session_over_between_acceptance_and_pong_is_never_called_recovered() {
     s.lose(Some(1000));
     s.pong(0);
     assert_eq!(s.take(), ["event Disconnected", "event Reconnecting 1"]);
-    assert_eq!(s.session.recoveries, 0);
+    assert_eq!(s.session.counts.recoveries, 0);
 }
 
 #[test]
