@@ -144,7 +144,7 @@ fn of_counters(settings: &Settings, run: &Material) -> Vec<String> {
         (service.failed_acks == 0, "the emulator refused a call"),
         (service.malformed == 0, "the emulator got malformed input"),
         (sum(|s| s.malformed) == 0, "a client got a frame that it could not read"),
-        (sum(|s| s.calls_pending as u64) == 0, "calls are pending after the close"),
+        (sum(|s| s.calls_pending) == 0, "calls are pending after the close"),
     ];
     must.iter().filter(|(holds, _)| !holds).map(|(_, what)| (*what).to_owned()).collect()
 }

@@ -15,8 +15,11 @@ use crate::error::Error;
 /// # let client = Client::connect(emulator.url("chat"))?;
 /// client.publish("chat", "hello")?;
 /// let stats = client.stats();
-/// assert_eq!((stats.messages_out, stats.calls_pending), (1, 0));
-/// println!("{} recoveries, {} new connections", stats.recoveries, stats.reconnects);
+/// assert_eq!((stats.calls_acked, stats.calls_pending), (1, 0));
+/// if let Some(error) = &stats.last_error {
+///     println!("the last that went wrong: {error}");
+/// }
+/// println!("round trip: {:?}", client.ping()?);
 /// # client.close() }
 /// ```
 #[derive(Debug, Clone, Default)]
