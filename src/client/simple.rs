@@ -25,21 +25,6 @@ use crate::state::ClientState;
 /// envelope, so everything arrives as [`Event::ServerMessage`] with a text or binary payload:
 /// there is no sender, no group, no ack and no recovery.
 ///
-/// ```
-/// # use webpubsub::{SimpleClient, emulator::{Emulator, EventAnswer}};
-/// # fn main() -> webpubsub::Result<()> {
-/// # let answer = |event: &webpubsub::emulator::UserEvent| EventAnswer::Message(event.payload.clone());
-/// # let emulator = Emulator::builder().event_handler(answer).start()?;
-/// # let url = emulator.url("chat");
-/// let client = SimpleClient::connect(url)?;
-/// client.send("hello")?;
-/// for event in client.events() {
-///     println!("{event:?}");
-/// #   if let webpubsub::Event::ServerMessage(_) = event { break }
-/// }
-/// # client.close() }
-/// ```
-///
 /// Threads, cloning and the end are as with [`Client`](crate::Client). A lost connection ends the
 /// client ([`Event::Disconnected`] has close code and reason), unless
 /// [`SimpleClientBuilder::reconnect`] was asked for.
@@ -52,7 +37,7 @@ use crate::state::ClientState;
 /// # let url = emulator.url("chat");
 /// // Each frame is published to the group; without that it is an event for the app server.
 /// let client = SimpleClient::builder(url).publish_to("chat").connect()?;
-/// client.send_text("hello")?;
+/// client.send("hello")?;
 /// # emulator.send_to_all("chat", "hello")?;
 /// for event in client.events() {
 ///     if let Event::ServerMessage(message) = event {

@@ -140,13 +140,17 @@ impl Shared {
         }
         state.note_dead_link();
         // Noted before the look: who makes room afterwards sees it.
-        self.send_refused.store(true, Ordering::SeqCst);
+        let refused_before = self.send_refused.swap(true, Ordering::SeqCst);
         let has_room = state.link.as_ref().is_none_or(|link| link.has_room());
         if !has_room && state.session.ended().is_none() {
             let full = "the connection takes no more data at the moment; nothing was sent";
             return Err(state.session.explained(Error::new(ErrorKind::WouldBlock, full)));
         }
         self.send_refused.store(false, Ordering::SeqCst);
+        if refused_before {
+            // There is room for the one that was refused, too.
+            self.request_wake();
+        }
         let rest = state.session.fire(now, call);
         let after = self.apply_for_caller(&mut state);
         drop(state);
