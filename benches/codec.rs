@@ -13,7 +13,8 @@ use std::fmt;
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
 use webpubsub::__codecs::{
-    Decoder, Downstream, Frame, Upstream, decode_upstream, encode_downstream, encode_upstream,
+    Decoder, Downstream, Frame, SendEvent, Upstream, decode_upstream, encode_downstream,
+    encode_upstream,
 };
 use webpubsub::{Bytes, Payload, Protocol, Text};
 
@@ -115,12 +116,8 @@ fn downstream(row: Row) -> Downstream {
 
 /// The members of a JSON message that hold the payload, by way of what a client would send.
 fn fields(payload: &Payload) -> String {
-    let message = Upstream::Invoke {
-        invocation_id: "i".into(),
-        event: "e".into(),
-        payload: Some(payload.clone()),
-    };
-    let frame = encode_upstream(Protocol::Json, &message).expect("JSON");
+    let message = SendEvent::new("e", payload.clone());
+    let frame = encode_upstream(Protocol::Json, &Upstream::Event(message)).expect("JSON");
     let text = String::from_utf8_lossy(frame.as_bytes()).into_owned();
     let at = text.find("\"dataType\"").expect("the payload");
     text[at..text.len() - 1].to_owned()

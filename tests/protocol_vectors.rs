@@ -96,7 +96,8 @@ fn check_down(protocol: Protocol, vector: &Value) -> Result<(), String> {
         Ok(message) => message,
         Err(why) if meaning["kind"] == "malformed" => {
             let number = decimal(why.sequence_id);
-            return meaning.get("sequenceId").map_or(Ok(()), |wanted| same(&number, wanted));
+            meaning.get("sequenceId").map_or(Ok(()), |wanted| same(&number, wanted))?;
+            return same(&json!(why.invocation_id), &meaning["invocationId"]);
         }
         Err(why) => return Err(format!("malformed: {why}")),
     };
@@ -220,6 +221,7 @@ fn invoke_response(m: &InvokeResponse) -> Value {
         ("success", json!(m.success)),
         ("data", opt_data(m.payload.as_ref())),
         ("error", named_error(m.error.as_ref())),
+        ("metadata", metadata(&m.metadata)),
     ])
 }
 
@@ -229,12 +231,13 @@ fn upstream(message: &Upstream<'_>) -> Value {
         Upstream::LeaveGroup { group, ack_id } => group_call("leaveGroup", group, *ack_id, None),
         Upstream::SendToGroup(m) => send_to_group(m),
         Upstream::Event(m) => send_event(m),
-        Upstream::Invoke { invocation_id, event, payload } => object([
+        Upstream::Invoke(m) => object([
             ("kind", json!("invoke")),
-            ("invocationId", json!(invocation_id)),
+            ("invocationId", json!(m.invocation_id)),
             ("target", json!("event")),
-            ("event", json!(event)),
-            ("data", opt_data(payload.as_ref())),
+            ("event", json!(m.event)),
+            ("metadata", json!(m.metadata.as_deref())),
+            ("data", opt_data(m.payload.as_ref())),
         ]),
         Upstream::InvokeResponse(m) => invoke_response(m),
         Upstream::CancelInvocation { invocation_id } => {

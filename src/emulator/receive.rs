@@ -45,15 +45,16 @@ impl Service {
                     self.reply(from, &Downstream::Pong);
                 }
             }
-            Upstream::Invoke { invocation_id, .. } => {
+            Upstream::Invoke(invoke) => {
                 let error = named("NotSupported", "The emulator does not support invocations.");
                 let response = InvokeResponse {
-                    invocation_id: invocation_id.into_owned(),
+                    invocation_id: invoke.invocation_id.into_owned(),
                     success: false,
                     payload: None,
                     error: Some(error),
+                    metadata: Metadata::default(),
                 };
-                self.reply(from, &Downstream::InvokeResponse(response));
+                self.reply(from, &Downstream::InvokeResponse(Box::new(response)));
             }
             Upstream::StreamData { stream_id, .. } | Upstream::StreamEnd { stream_id, .. } => {
                 self.refuse_stream(from, stream_id.into_owned());

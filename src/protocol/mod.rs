@@ -7,7 +7,7 @@
 //! Invariants: decoding never panics, whatever the bytes; a kind that this version does not know
 //! is a value ([`Downstream::Unknown`]), not an error; JSON payloads stay raw text; a frame that
 //! cannot be read still tells its sequence id if that much could be read, because the service
-//! counts it.
+//! counts it, and which invocation it answers, because a caller waits for that.
 
 // Half of it serves the emulator and this package's own tests. With the feature that shows the
 // module to those tests all of this is checked.
@@ -29,7 +29,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::error::Result;
-use crate::message::{Entries, GroupMessage, Payload, ServerMessage, Text};
+use crate::message::{Entries, GroupMessage, Metadata, Payload, ServerMessage, Text};
 use crate::secret::Secret;
 use names::Names;
 
@@ -46,7 +46,7 @@ pub enum Protocol {
     #[default]
     ReliableJson,
     /// `protobuf.webpubsub.azure.v1`: acks, but a lost connection is lost. Payloads travel without
-    /// base64; receivers do not learn who sent a message, and invocations have no form in it.
+    /// base64; receivers do not learn who sent a message.
     #[cfg(feature = "protobuf")]
     Protobuf,
     /// `protobuf.reliable.webpubsub.azure.v1`: as [`Protocol::Protobuf`], with recovery.
@@ -135,9 +135,9 @@ pub enum Upstream<'a> {
     SendToGroup(SendToGroup<'a>),
     /// Send an event to the app server.
     Event(SendEvent<'a>),
-    /// Call the app server and wait for its answer (preview). `target` is always `event`.
-    Invoke { invocation_id: Cow<'a, str>, event: Cow<'a, str>, payload: Option<Payload> },
-    /// The answer to a call by the service; nothing asks for it yet.
+    /// Call the app server and wait for its answer (preview).
+    Invoke(Invoke<'a>),
+    /// The answer to a call by the service; nothing asks for it yet, and it has no protobuf form.
     InvokeResponse(InvokeResponse),
     /// Give up a call (preview).
     CancelInvocation { invocation_id: Cow<'a, str> },
@@ -218,6 +218,29 @@ impl<'a> SendEvent<'a> {
     }
 }
 
+/// See [`Upstream::Invoke`]. `target`, which JSON has and protobuf has not, is always `event`.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub struct Invoke<'a> {
+    pub invocation_id: Cow<'a, str>,
+    pub event: Cow<'a, str>,
+    pub metadata: Option<Cow<'a, Entries>>,
+    pub payload: Option<Payload>,
+}
+
+impl<'a> Invoke<'a> {
+    /// A call without metadata and payload.
+    pub fn new(invocation_id: impl Into<Cow<'a, str>>, event: impl Into<Cow<'a, str>>) -> Self {
+        Self {
+            invocation_id: invocation_id.into(),
+            event: event.into(),
+            metadata: None,
+            payload: None,
+        }
+    }
+}
+
 /// See [`Upstream::StreamEnd`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[allow(missing_docs)]
@@ -240,9 +263,11 @@ pub struct NamedError {
 #[allow(missing_docs)]
 pub struct InvokeResponse {
     pub invocation_id: String,
+    /// A response that does not say counts as a failure.
     pub success: bool,
     pub payload: Option<Payload>,
     pub error: Option<NamedError>,
+    pub metadata: Metadata,
 }
 
 /// One member's state in a group (preview).
@@ -280,7 +305,9 @@ pub enum Downstream {
     GroupMessage(GroupMessage),
     ServerMessage(ServerMessage),
     Pong,
-    InvokeResponse(InvokeResponse),
+    /// Boxed, because the size of a message costs time in every other kind.
+    InvokeResponse(Box<InvokeResponse>),
+    /// Has no protobuf form.
     CancelInvocation {
         invocation_id: String,
     },
@@ -341,11 +368,13 @@ pub struct Malformed {
     pub wrong_frame_kind: bool,
     /// The sequence id, if that much could be read.
     pub sequence_id: Option<u64>,
+    /// Of the answer to an invocation, if that much could be read: the call ends all the same.
+    pub invocation_id: Option<String>,
 }
 
 impl Malformed {
     pub(crate) fn new(why: impl Into<Cow<'static, str>>) -> Self {
-        Self { why: why.into(), wrong_frame_kind: false, sequence_id: None }
+        Self { why: why.into(), wrong_frame_kind: false, sequence_id: None, invocation_id: None }
     }
 }
 
@@ -394,7 +423,7 @@ impl Decoder {
 /// # Errors
 /// None in the JSON subprotocols. In the protobuf ones
 /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) for what has no form there: the
-/// messages of invocations, and a [`Payload::Protobuf`] that is not a serialized
+/// client's answer to an invocation, and a [`Payload::Protobuf`] that is not a serialized
 /// `google.protobuf.Any`.
 pub fn encode_upstream(protocol: Protocol, message: &Upstream<'_>) -> Result<Frame> {
     match protocol {
@@ -444,7 +473,7 @@ pub(crate) enum JsonForm {
 /// # Errors
 /// None in the JSON subprotocols. In the protobuf ones
 /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) for what has no form there: the
-/// messages of invocations, and a [`Payload::Protobuf`] that is not a serialized
+/// service's own end of an invocation, and a [`Payload::Protobuf`] that is not a serialized
 /// `google.protobuf.Any`.
 pub fn encode_downstream(protocol: Protocol, message: &Downstream) -> Result<Frame> {
     encode_downstream_as(JsonForm::Plain, protocol, message)

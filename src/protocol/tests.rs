@@ -36,9 +36,8 @@ fn upstream_carried(
         return Some(message);
     }
     match &mut message {
-        Upstream::Invoke { .. }
-        | Upstream::InvokeResponse(_)
-        | Upstream::CancelInvocation { .. } => return None,
+        Upstream::InvokeResponse(_) => return None,
+        Upstream::Invoke(m) => m.metadata.take_if(|map| map.is_empty()),
         Upstream::SendToGroup(m) => m.metadata.take_if(|map| map.is_empty()),
         Upstream::Event(m) => m.metadata.take_if(|map| map.is_empty()),
         _ => None,
@@ -51,7 +50,7 @@ fn downstream_carried(protocol: Protocol, mut message: Downstream) -> Option<Dow
         return Some(message);
     }
     match &mut message {
-        Downstream::InvokeResponse(_) | Downstream::CancelInvocation { .. } => return None,
+        Downstream::CancelInvocation { .. } => return None,
         Downstream::GroupMessage(m) => m.from_user_id = None,
         Downstream::Unknown { what, sequence_id } => {
             let field = what.split(' ').next().unwrap_or_default().to_owned();

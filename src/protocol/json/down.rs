@@ -3,7 +3,7 @@
 mod encode;
 
 pub(in super::super) use encode::encode;
-pub(super) use encode::response_fields;
+pub(super) use encode::{response_fields, response_size};
 
 use std::borrow::Cow;
 
@@ -65,7 +65,22 @@ pub(in super::super) fn decode(names: &mut Names, frame: &Frame) -> Result<Downs
         Err(why) => return second_look(names, text, why),
     };
     let sequence_id = flat.sequence_id;
-    build(names, text, flat).map_err(|why| Malformed { sequence_id, ..Malformed::new(why) })
+    build(names, text, flat).map_err(|why| malformed(text, sequence_id, why))
+}
+
+/// Which invocation a frame answers is looked for only when nothing else is left of it.
+#[cold]
+fn malformed(text: &Text, sequence_id: Option<u64>, why: Why) -> Malformed {
+    #[derive(Deserialize, Default)]
+    #[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
+    struct Probe<'a> {
+        r#type: Raw<'a>,
+        invocation_id: Raw<'a>,
+    }
+    let probe: Probe<'_> = object(text).unwrap_or_default();
+    let answers = &*lenient::<Str<'_>>(probe.r#type) == "invokeResponse";
+    let invocation_id = lenient::<Str<'_>>(probe.invocation_id).owned().filter(|_| answers);
+    Malformed { sequence_id, invocation_id, ..Malformed::new(why) }
 }
 
 /// A frame with a field of the wrong type may still be of a kind that we do not know, and still
@@ -90,7 +105,7 @@ fn second_look(names: &mut Names, text: &Text, why: Why) -> Result<Downstream, M
     let sequence_id = flat.sequence_id;
     match build(names, text, flat) {
         Ok(known @ (Downstream::Unknown { .. } | Downstream::Pong)) => Ok(known),
-        _ => Err(Malformed { sequence_id, ..Malformed::new(why) }),
+        _ => Err(malformed(text, sequence_id, why)),
     }
 }
 
@@ -194,7 +209,7 @@ fn system(more: Rare<'_>, sequence_id: Option<u64>) -> Result<Downstream, Why> {
 fn ack(flat: Flat<'_>) -> Result<Downstream, Why> {
     let ack_id = flat.ack_id.ok_or("ackId is missing")?;
     let success = flat.success.ok_or("success is missing")?;
-    let error = if success { None } else { ack_error(flat.error) };
+    let error = if success { None } else { lenient_error(flat.error) };
     Ok(Downstream::Ack { ack_id, success, error })
 }
 
@@ -281,9 +296,9 @@ fn named_error(raw: Raw<'_>) -> Result<Option<NamedError>, Why> {
     }))
 }
 
-/// The error of an ack, whatever its form: a call must not wait in vain because of it. A string
-/// alone is the message, and fields of other types are absent.
-fn ack_error(raw: Raw<'_>) -> Option<NamedError> {
+/// The error of an ack or of an invocation's answer, whatever its form: a call must not wait in vain
+/// because of it. A string alone is the message, and fields of other types are absent.
+fn lenient_error(raw: Raw<'_>) -> Option<NamedError> {
     #[derive(Deserialize, Default)]
     #[serde(default, bound(deserialize = "'de: 'a"))]
     struct Probe<'a> {
@@ -309,16 +324,18 @@ fn expected(more: &Rare<'_>) -> Result<u64, Why> {
     more.expected_sequence_id.ok_or(Cow::Borrowed("expectedSequenceId is missing"))
 }
 
+/// Whatever answers a call must end it, so what is missing is a failure, and what cannot be read is
+/// malformed with the call's id.
 fn invoke_response(text: &Text, flat: Flat<'_>) -> Result<Downstream, Why> {
-    let Some(kind) = data_type(&flat) else {
-        return Ok(unknown("dataType", &flat.data_type, flat.sequence_id));
-    };
     let more: Rare<'_> = object(text)?;
     let invocation_id = more.invocation_id.need("invocationId is missing")?.into();
-    let success = flat.success.ok_or("success is missing")?;
+    let kind = data_type(&flat).ok_or("the dataType is unknown")?;
+    let success = flat.success.unwrap_or(false);
     let payload = flat.data.json().map(|data| payload(text, kind, data)).transpose()?;
-    let error = if success { None } else { named_error(flat.error)? };
-    Ok(Downstream::InvokeResponse(InvokeResponse { invocation_id, success, payload, error }))
+    let error = if success { None } else { lenient_error(flat.error) };
+    let metadata = Metadata::of(string_map(flat.metadata)?);
+    let response = InvokeResponse { invocation_id, success, payload, error, metadata };
+    Ok(Downstream::InvokeResponse(Box::new(response)))
 }
 
 fn state_items(raw: Raw<'_>) -> Result<Vec<GroupStateItem>, Why> {

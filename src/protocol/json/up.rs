@@ -16,11 +16,11 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::super::{
-    Frame, InvokeResponse, Malformed, NamedError, SendContent, SendEvent, SendToGroup,
+    Frame, Invoke, InvokeResponse, Malformed, NamedError, SendContent, SendEvent, SendToGroup,
     StreamEndError, Upstream, rules,
 };
 use super::read::{DataType, Raw, Str, Why, object, payload, text};
-use crate::message::{Entries, Payload, Text};
+use crate::message::{Entries, Metadata, Payload, Text};
 
 /// Every field of every message, unread: which of them count depends on `type`.
 #[derive(Default)]
@@ -128,7 +128,7 @@ fn build(text: &Text, f: &Fields<'_>) -> Result<Upstream<'static>, Why> {
         "leavegroup" => Upstream::LeaveGroup { group: group(f)?, ack_id },
         "sendtogroup" => Upstream::SendToGroup(send_to_group(text, f, ack_id)?),
         "event" => Upstream::Event(send_event(text, f, ack_id)?),
-        "invoke" => invoke(text, f)?,
+        "invoke" => Upstream::Invoke(invoke(text, f)?),
         "invokeresponse" => Upstream::InvokeResponse(invoke_response(text, f)?),
         "cancelinvocation" => {
             Upstream::CancelInvocation { invocation_id: invocation_id(f)?.into() }
@@ -271,16 +271,17 @@ fn send_event(text: &Text, f: &Fields<'_>, ack_id: Option<u64>) -> Result<SendEv
     })
 }
 
-fn invoke(text: &Text, f: &Fields<'_>) -> Result<Upstream<'static>, Why> {
+fn invoke(text: &Text, f: &Fields<'_>) -> Result<Invoke<'static>, Why> {
     if need::<String>(f.target, "target")? != "event" {
         return Err("target is not `event`".into());
     }
     if f.data.json().is_some() != f.data_type.json().is_some() {
         return Err("dataType and data go together".into());
     }
-    Ok(Upstream::Invoke {
+    Ok(Invoke {
         invocation_id: invocation_id(f)?.into(),
         event: event_name(f)?,
+        metadata: metadata(f)?,
         payload: data(text, f)?,
     })
 }
@@ -298,7 +299,8 @@ fn invoke_response(text: &Text, f: &Fields<'_>) -> Result<InvokeResponse, Why> {
     };
     let error = error.map(|Body { name, message }| NamedError { name, message: full(message) });
     let invocation_id = invocation_id(f)?;
-    Ok(InvokeResponse { invocation_id, success, payload: data(text, f)?, error })
+    let metadata = Metadata::of(metadata(f)?.map(Cow::into_owned));
+    Ok(InvokeResponse { invocation_id, success, payload: data(text, f)?, error, metadata })
 }
 
 fn stream_data(text: &Text, f: &Fields<'_>) -> Result<Upstream<'static>, Why> {

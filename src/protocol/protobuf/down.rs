@@ -3,8 +3,10 @@
 use bytes::Bytes;
 use prost::Message;
 
-use super::super::{Downstream, Frame, GroupStateItem, Malformed, NamedError, Names};
-use super::wire::{self, Down, DownKind, Numbers, SystemKind};
+use super::super::{
+    Downstream, Frame, GroupStateItem, InvokeResponse, Malformed, NamedError, Names,
+};
+use super::wire::{self, Down, DownKind, Remains, SystemKind};
 use super::{NOT_PROTOBUF, Why, bytes, frame, full, need, no_form, payload, text};
 use crate::error::Result;
 use crate::message::{
@@ -19,30 +21,26 @@ const NEW: &str = "(new)";
 /// Reads a frame.
 pub(in super::super) fn decode(names: &mut Names, frame: &Frame) -> Result<Downstream, Malformed> {
     let bytes = bytes(frame)?;
-    let Ok(down) = Down::decode(bytes.clone()) else {
-        return Err(Malformed { sequence_id: second_look(bytes), ..Malformed::new(NOT_PROTOBUF) });
-    };
+    let down = Down::decode(bytes.clone()).map_err(|_| second_look(bytes, NOT_PROTOBUF.into()))?;
     let Some(kind) = down.kind else { return Ok(unknown("type", NEW, None)) };
-    let sequence_id = number(&kind);
-    build(names, kind).map_err(|why| Malformed { sequence_id, ..Malformed::new(why) })
+    build(names, kind).map_err(|why| second_look(bytes, why))
 }
 
-/// A message with a bad field still tells its number, if it is before what cannot be skipped.
-fn second_look(bytes: &Bytes) -> Option<u64> {
-    let mut numbers = Numbers::default();
+/// A message with a bad field still tells its number, or which invocation it answers, if that is
+/// before what cannot be skipped.
+#[cold]
+fn second_look(bytes: &Bytes, why: Why) -> Malformed {
+    let mut remains = Remains::default();
     // What was read before an error stays.
-    let _ = numbers.merge(bytes.clone());
-    let data = numbers.data.and_then(|m| m.sequence_id);
-    let states = || [numbers.state_update, numbers.state_snapshot].into_iter().flatten();
-    // A number that could not be read itself leaves a 0; real ones start at 1.
-    data.or_else(|| states().find_map(|m| m.sequence_id)).filter(|id| *id > 0)
-}
-
-fn number(kind: &DownKind) -> Option<u64> {
-    match kind {
-        DownKind::Data(m) => m.sequence_id,
-        DownKind::StateUpdate(m) | DownKind::StateSnapshot(m) => m.sequence_id,
-        _ => None,
+    let _ = remains.merge(bytes.clone());
+    let data = remains.data.and_then(|m| m.sequence_id);
+    let states = [remains.state_update, remains.state_snapshot];
+    let number = data.or_else(|| states.into_iter().flatten().find_map(|m| m.sequence_id));
+    Malformed {
+        // A number that could not be read itself leaves a 0; real ones start at 1.
+        sequence_id: number.filter(|id| *id > 0),
+        invocation_id: remains.invoke_response.and_then(|m| full(m.invocation_id)),
+        ..Malformed::new(why)
     }
 }
 
@@ -62,6 +60,7 @@ fn build(names: &mut Names, kind: DownKind) -> Result<Downstream, Why> {
         DownKind::Data(m) => return message(names, m),
         DownKind::System(m) => return system(m),
         DownKind::Pong(_) => Downstream::Pong,
+        DownKind::InvokeResponse(m) => Downstream::InvokeResponse(Box::new(invoke_response(m)?)),
         DownKind::StreamAck(m) => Downstream::StreamAck {
             stream_id: stream_id(m.stream_id)?,
             expected_sequence_id: m.expected_sequence_id,
@@ -160,6 +159,18 @@ fn stream_part(part: wire::StreamInfo) -> Result<StreamPart, Why> {
     })
 }
 
+fn invoke_response(m: wire::InvokeResponse) -> Result<InvokeResponse, Why> {
+    need(&m.invocation_id, "the invocation id is missing")?;
+    let payload = |data| payload::read(data)?.ok_or_else(|| Why::from("data of no known kind"));
+    Ok(InvokeResponse {
+        invocation_id: m.invocation_id,
+        success: m.success,
+        payload: m.data.map(payload).transpose()?,
+        error: m.error.filter(|_| !m.success).map(named_error),
+        metadata: Metadata::of(Some(m.metadata).filter(|map| !map.is_empty())),
+    })
+}
+
 type States = (String, Vec<GroupStateItem>, Option<u64>);
 
 fn states(m: wire::States) -> Result<States, Why> {
@@ -204,7 +215,13 @@ pub(in super::super) fn encode(message: &Downstream) -> Result<Frame> {
             ..wire::Data::default()
         }),
         Downstream::Pong => DownKind::Pong(wire::Nothing {}),
-        Downstream::InvokeResponse(_) => return Err(no_form("invokeResponse")),
+        Downstream::InvokeResponse(m) => DownKind::InvokeResponse(wire::InvokeResponse {
+            invocation_id: m.invocation_id.clone(),
+            success: m.success,
+            data: m.payload.as_ref().map(payload::write).transpose()?,
+            error: m.error.as_ref().filter(|_| !m.success).map(write_error),
+            metadata: write_map(m.metadata.entries()),
+        }),
         Downstream::CancelInvocation { .. } => return Err(no_form("cancelInvocation")),
         Downstream::GroupStateSnapshot { group, items, sequence_id } => {
             DownKind::StateSnapshot(write_states(group, items, *sequence_id))

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use prost::Message;
 
 use super::super::{
-    Frame, Malformed, SendContent, SendEvent, SendToGroup, StreamEndError, Upstream, rules,
+    Frame, Invoke, Malformed, SendContent, SendEvent, SendToGroup, StreamEndError, Upstream, rules,
 };
 use super::wire::{self, Up, UpKind};
 use super::{NOT_PROTOBUF, Why, bytes, frame, full, no_form, payload};
@@ -40,6 +40,10 @@ fn build(kind: UpKind) -> Result<Upstream<'static>, Why> {
         UpKind::Leave(m) => Upstream::LeaveGroup { group: group(m.group)?, ack_id: m.ack_id },
         UpKind::SequenceAck(m) => Upstream::SequenceAck { sequence_id: m.sequence_id },
         UpKind::Ping(_) => Upstream::Ping,
+        UpKind::Invoke(m) => Upstream::Invoke(invoke(m)?),
+        UpKind::Cancel(m) => {
+            Upstream::CancelInvocation { invocation_id: invocation_id(m.invocation_id)? }
+        }
         UpKind::StreamData(m) => stream_data(m)?,
         UpKind::StreamEnd(m) => Upstream::StreamEnd {
             stream_id: stream_id(m.stream_id)?,
@@ -69,6 +73,11 @@ fn group(name: String) -> Result<Str, Why> {
 
 fn stream_id(id: String) -> Result<Str, Why> {
     rules::stream_id(&id)?;
+    Ok(id.into())
+}
+
+fn invocation_id(id: String) -> Result<Str, Why> {
+    rules::invocation_id(&id)?;
     Ok(id.into())
 }
 
@@ -133,6 +142,19 @@ fn event(m: wire::Event) -> Result<SendEvent<'static>, Why> {
     })
 }
 
+fn invoke(m: wire::Invoke) -> Result<Invoke<'static>, Why> {
+    if m.stream.is_some() {
+        return Err("an invocation cannot start a stream".into());
+    }
+    rules::event(&m.event)?;
+    Ok(Invoke {
+        invocation_id: invocation_id(m.invocation_id)?,
+        event: m.event.into(),
+        metadata: metadata(m.metadata)?,
+        payload: m.data.map(data).transpose()?,
+    })
+}
+
 fn stream_data(m: wire::StreamData) -> Result<Upstream<'static>, Why> {
     let stream_id = stream_id(m.stream_id)?;
     if m.stream_sequence_id == Some(0) {
@@ -158,9 +180,17 @@ pub(in super::super) fn encode(message: &Upstream<'_>) -> Result<Frame> {
             metadata: write_map(m.metadata.as_deref()),
             stream: None,
         }),
-        Upstream::Invoke { .. } => return Err(no_form("invoke")),
+        Upstream::Invoke(m) => UpKind::Invoke(wire::Invoke {
+            event: m.event.to_string(),
+            invocation_id: m.invocation_id.to_string(),
+            data: m.payload.as_ref().map(payload::write).transpose()?,
+            metadata: write_map(m.metadata.as_deref()),
+            stream: None,
+        }),
         Upstream::InvokeResponse(_) => return Err(no_form("invokeResponse")),
-        Upstream::CancelInvocation { .. } => return Err(no_form("cancelInvocation")),
+        Upstream::CancelInvocation { invocation_id } => {
+            UpKind::Cancel(wire::Cancel { invocation_id: invocation_id.to_string() })
+        }
         Upstream::SequenceAck { sequence_id } => {
             UpKind::SequenceAck(wire::SequenceAck { sequence_id: *sequence_id })
         }

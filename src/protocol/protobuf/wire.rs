@@ -58,8 +58,8 @@ pub(super) struct State {
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Up {
-    // 2, 3, 4, 10, 11 and 12 were never published.
-    #[prost(oneof = "UpKind", tags = "1, 5, 6, 7, 8, 9, 13, 14, 15, 16, 17")]
+    // 2, 3, 4 and 12 were never published.
+    #[prost(oneof = "UpKind", tags = "1, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 16, 17")]
     pub(super) kind: Option<UpKind>,
 }
 
@@ -77,6 +77,10 @@ pub(super) enum UpKind {
     SequenceAck(SequenceAck),
     #[prost(message, tag = "9")]
     Ping(Nothing),
+    #[prost(message, tag = "10")]
+    Invoke(Invoke),
+    #[prost(message, tag = "11")]
+    Cancel(Cancel),
     #[prost(message, tag = "13")]
     StreamData(StreamData),
     #[prost(message, tag = "14")]
@@ -139,6 +143,27 @@ pub(super) struct Event {
 }
 
 #[derive(Clone, PartialEq, Message)]
+pub(super) struct Invoke {
+    #[prost(string, tag = "1")]
+    pub(super) event: String,
+    #[prost(string, tag = "2")]
+    pub(super) invocation_id: String,
+    #[prost(message, optional, tag = "3")]
+    pub(super) data: Option<Payload>,
+    #[prost(btree_map = "string, string", tag = "4")]
+    pub(super) metadata: Strings,
+    /// Has a number, but is refused.
+    #[prost(message, optional, tag = "5")]
+    pub(super) stream: Option<StreamStart>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Cancel {
+    #[prost(string, tag = "1")]
+    pub(super) invocation_id: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
 pub(super) struct SequenceAck {
     #[prost(uint64, tag = "1")]
     pub(super) sequence_id: u64,
@@ -184,8 +209,7 @@ pub(super) struct SetState {
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Down {
-    // 5 was never published.
-    #[prost(oneof = "DownKind", tags = "1, 2, 3, 4, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "DownKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub(super) kind: Option<DownKind>,
 }
 
@@ -199,6 +223,8 @@ pub(super) enum DownKind {
     System(System),
     #[prost(message, tag = "4")]
     Pong(Nothing),
+    #[prost(message, tag = "5")]
+    InvokeResponse(InvokeResponse),
     #[prost(message, tag = "6")]
     StreamAck(StreamAck),
     #[prost(message, tag = "7")]
@@ -309,6 +335,20 @@ pub(super) struct Disconnected {
 }
 
 #[derive(Clone, PartialEq, Message)]
+pub(super) struct InvokeResponse {
+    #[prost(string, tag = "1")]
+    pub(super) invocation_id: String,
+    #[prost(bool, tag = "2")]
+    pub(super) success: bool,
+    #[prost(message, optional, tag = "3")]
+    pub(super) data: Option<Payload>,
+    #[prost(message, optional, tag = "4")]
+    pub(super) error: Option<NamedError>,
+    #[prost(btree_map = "string, string", tag = "5")]
+    pub(super) metadata: Strings,
+}
+
+#[derive(Clone, PartialEq, Message)]
 pub(super) struct StreamAck {
     #[prost(string, tag = "1")]
     pub(super) stream_id: String,
@@ -360,12 +400,14 @@ pub(super) struct StateItem {
 
 // --- a second look -----------------------------------------------------------------------------
 
-/// The numbers of [`Down`] alone, for frames that cannot be read as a whole. prost checks only the
-/// wire form of fields that it does not know.
+/// What can be told of a [`Down`] that cannot be read as a whole. prost checks only the wire form of
+/// fields that it does not know.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Numbers {
+pub(super) struct Remains {
     #[prost(message, optional, tag = "2")]
     pub(super) data: Option<DataNumber>,
+    #[prost(message, optional, tag = "5")]
+    pub(super) invoke_response: Option<ResponseId>,
     #[prost(message, optional, tag = "9")]
     pub(super) state_update: Option<StatesNumber>,
     #[prost(message, optional, tag = "10")]
@@ -382,4 +424,10 @@ pub(super) struct DataNumber {
 pub(super) struct StatesNumber {
     #[prost(uint64, optional, tag = "3")]
     pub(super) sequence_id: Option<u64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ResponseId {
+    #[prost(string, tag = "1")]
+    pub(super) invocation_id: String,
 }

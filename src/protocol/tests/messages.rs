@@ -100,12 +100,13 @@ fn error() -> impl Strategy<Value = NamedError> {
 }
 
 fn invoke_response() -> impl Strategy<Value = InvokeResponse> {
-    (name(), option::of(sent()), option::of(error()), any::<bool>()).prop_map(
-        |(invocation_id, payload, error, success)| InvokeResponse {
+    (name(), option::of(sent()), option::of(error()), any::<bool>(), metadata()).prop_map(
+        |(invocation_id, payload, error, success, metadata)| InvokeResponse {
             invocation_id,
             success,
             payload,
             error: error.filter(|_| !success),
+            metadata: Metadata::of(metadata.map(Cow::into_owned)),
         },
     )
 }
@@ -153,9 +154,11 @@ fn upstream_other() -> impl Strategy<Value = Upstream<'static>> {
                 Upstream::Event(SendEvent { event, ack_id, metadata, payload })
             }
         ),
-        (cow(), event(), option::of(sent())).prop_map(|(invocation_id, event, payload)| {
-            Upstream::Invoke { invocation_id, event, payload }
-        }),
+        (cow(), event(), metadata(), option::of(sent())).prop_map(
+            |(invocation_id, event, metadata, payload)| {
+                Upstream::Invoke(Invoke { invocation_id, event, metadata, payload })
+            }
+        ),
         invoke_response().prop_map(Upstream::InvokeResponse),
         number().prop_map(|sequence_id| Upstream::SequenceAck { sequence_id }),
         Just(Upstream::Ping),
@@ -235,7 +238,7 @@ fn control() -> impl Strategy<Value = Downstream> {
             Downstream::Ack { ack_id, success, error: error.filter(|_| !success) }
         }),
         Just(Downstream::Pong),
-        invoke_response().prop_map(Downstream::InvokeResponse),
+        invoke_response().prop_map(|m| Downstream::InvokeResponse(Box::new(m))),
         name().prop_map(|invocation_id| Downstream::CancelInvocation { invocation_id }),
         (name(), number()).prop_map(|(stream_id, expected_sequence_id)| Downstream::StreamAck {
             stream_id,

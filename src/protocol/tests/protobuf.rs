@@ -98,11 +98,28 @@ fn a_malformed_message_still_tells_its_number() {
 }
 
 #[test]
+fn a_malformed_answer_still_tells_its_invocation() {
+    for parts in [
+        // Data that is not UTF-8, not JSON, and of a kind that nobody knows.
+        [field(1, b"7"), field(3, &field(1, b"\xff"))].concat(),
+        [field(1, b"7"), field(3, &field(4, b"{"))].concat(),
+        [field(1, b"7"), field(3, &field(9, b"later"))].concat(),
+        // Fields of the wrong type.
+        [field(1, b"7"), field(2, b"yes")].concat(),
+        [number(3, 1), field(1, b"7")].concat(),
+    ] {
+        let malformed = down(&[field(5, &parts)]).unwrap_err();
+        assert_eq!(malformed.invocation_id.as_deref(), Some("7"), "{parts:?}");
+    }
+    assert_eq!(down(&[field(5, &number(2, 1))]).unwrap_err().invocation_id, None);
+}
+
+#[test]
 fn what_is_new_is_unknown_and_keeps_its_number() {
     let unknown =
         |what: &str, sequence_id| Ok(Downstream::Unknown { what: what.to_owned(), sequence_id });
     assert_eq!(down(&[]), unknown("type (new)", None));
-    assert_eq!(down(&[field(5, b"later")]), unknown("type (new)", None));
+    assert_eq!(down(&[field(11, b"later")]), unknown("type (new)", None));
     assert_eq!(down(&[field(3, &field(9, b""))]), unknown("event (new)", None));
     let from = [field(1, b"hub"), number(4, 9)].concat();
     assert_eq!(down(&[field(2, &from)]), unknown("from hub", Some(9)));
@@ -185,10 +202,10 @@ fn a_reason_never_quotes_the_frame() {
 
 #[test]
 fn what_has_no_form_is_refused_with_an_error_that_says_so() {
-    let invoke = Upstream::Invoke { invocation_id: "1".into(), event: "e".into(), payload: None };
-    let error = encode_upstream(Protocol::Protobuf, &invoke).unwrap_err();
+    let cancel = Downstream::CancelInvocation { invocation_id: "1".into() };
+    let error = encode_downstream(Protocol::Protobuf, &cancel).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidRequest);
-    assert!(error.to_string().contains("`invoke` has no form in the protobuf"), "{error}");
+    assert!(error.to_string().contains("`cancelInvocation` has no form in the"), "{error}");
 }
 
 #[test]

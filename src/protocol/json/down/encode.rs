@@ -64,7 +64,11 @@ fn variable_size(message: &Downstream) -> usize {
             names + payload_size(&m.payload) + map_size(m.metadata.entries()) + stream
         }
         Downstream::ServerMessage(m) => payload_size(&m.payload) + map_size(m.metadata.entries()),
-        Downstream::InvokeResponse(m) => m.payload.as_ref().map_or(0, payload_size),
+        Downstream::InvokeResponse(m) => response_size(m),
+        Downstream::GroupStateSnapshot { items, .. }
+        | Downstream::GroupStateUpdate { items, .. } => {
+            items.iter().map(|item| 128 + map_size(item.state.as_ref())).sum()
+        }
         Downstream::Connected { .. } => 512, // the token
         _ => 0,
     }
@@ -93,7 +97,11 @@ pub(in super::super) fn response_fields(w: &mut Writer, m: &InvokeResponse) {
     if let Some(payload) = &m.payload {
         w.payload(payload);
     }
-    w.error(m.error.as_ref().filter(|_| !m.success));
+    w.error(m.error.as_ref().filter(|_| !m.success)).map("metadata", m.metadata.entries());
+}
+
+pub(in super::super) fn response_size(m: &InvokeResponse) -> usize {
+    m.payload.as_ref().map_or(0, payload_size) + map_size(m.metadata.entries())
 }
 
 fn group_state(w: &mut Writer, group: &str, items: &[GroupStateItem]) {

@@ -1,7 +1,7 @@
 //! Writing what a client sends.
 
 use super::super::super::{Frame, JsonForm, SendContent, SendToGroup, StreamEndError, Upstream};
-use super::super::down::response_fields;
+use super::super::down::{response_fields, response_size};
 use super::super::write::{Writer, map_size, payload_size};
 use crate::message::Payload;
 
@@ -16,10 +16,11 @@ pub(in super::super::super) fn encode(message: &Upstream<'_>) -> Frame {
             w.str("type", "event").str("event", &m.event).opt_plain("ackId", m.ack_id);
             w.map("metadata", m.metadata.as_deref()).payload(&m.payload);
         }
-        Upstream::Invoke { invocation_id, event, payload } => {
-            w.str("type", "invoke").str("invocationId", invocation_id);
-            w.str("target", "event").str("event", event);
-            opt_payload(&mut w, payload.as_ref());
+        Upstream::Invoke(m) => {
+            w.str("type", "invoke").str("invocationId", &m.invocation_id);
+            w.str("target", "event").str("event", &m.event);
+            w.map("metadata", m.metadata.as_deref());
+            opt_payload(&mut w, m.payload.as_ref());
         }
         Upstream::InvokeResponse(m) => {
             w.str("type", "invokeResponse");
@@ -67,10 +68,12 @@ fn variable_size(message: &Upstream<'_>) -> usize {
             m.group.len() + payload + map_size(m.metadata.as_deref())
         }
         Upstream::Event(m) => payload_size(&m.payload) + map_size(m.metadata.as_deref()),
-        Upstream::Invoke { payload, .. } | Upstream::StreamData { payload, .. } => {
-            payload.as_ref().map_or(0, payload_size)
+        Upstream::Invoke(m) => {
+            m.payload.as_ref().map_or(0, payload_size) + map_size(m.metadata.as_deref())
         }
-        Upstream::InvokeResponse(m) => m.payload.as_ref().map_or(0, payload_size),
+        Upstream::StreamData { payload, .. } => payload.as_ref().map_or(0, payload_size),
+        Upstream::SetGroupState { group, state, .. } => group.len() + map_size(state.as_ref()),
+        Upstream::InvokeResponse(m) => response_size(m),
         _ => 0,
     }
 }
