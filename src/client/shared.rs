@@ -337,6 +337,12 @@ impl Shared {
                     self.append_ping(pings, link, Instant::now(), None);
                     after.flush.get_or_insert_with(|| Arc::clone(link));
                 }
+                Output::CancelInvocation { id } => {
+                    let Some(link) = &state.link else { continue };
+                    let invocation_id = id.to_string().into();
+                    self.append_own(link, &Upstream::CancelInvocation { invocation_id });
+                    after.flush.get_or_insert_with(|| Arc::clone(link));
+                }
                 Output::CloseLink { code } => {
                     let Some(link) = &state.link else { continue };
                     link.append_close(code, "");
@@ -345,6 +351,8 @@ impl Shared {
                 // Asked for twice, the first one has it.
                 Output::CutLink => after.cut = after.cut.take().or_else(|| state.link.take()),
                 Output::Complete { waiter, result } => after.completions.push((waiter, result)),
+                // Nothing that calls the app server is offered yet.
+                Output::Answer { waiter, reply } => drop((waiter, reply)),
                 Output::Event(event) => after.events.push(event),
                 Output::Released { group, ack_id } => after.released.push((group, ack_id)),
                 Output::Dial(dial) => after.dial = Some(dial),

@@ -348,7 +348,9 @@ impl Shared {
         let Call { key, frame, .. } = parts.prepare(self, now)?;
         match key {
             Key::Ack(ack_id) => Ok(Joined { ack_id, frame }),
-            Key::Unacked(_) => Err(Error::new(ErrorKind::Internal, "a join without an ack id")),
+            Key::Unacked(_) | Key::Invocation(_) => {
+                Err(Error::new(ErrorKind::Internal, "a join without an ack id"))
+            }
         }
     }
 }

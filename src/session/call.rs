@@ -11,12 +11,16 @@ pub(crate) enum Key {
     Ack(u64),
     /// Fire and forget: it ends when it is sent.
     Unacked(u64),
+    /// An invocation. Its id on the wire is this number in decimal, from a counter of the client,
+    /// so that a late answer cannot meet a later call.
+    #[cfg_attr(not(test), allow(dead_code))]
+    Invocation(u64),
 }
 
 impl Key {
     pub(crate) fn id(self) -> u64 {
         match self {
-            Self::Ack(id) | Self::Unacked(id) => id,
+            Self::Ack(id) | Self::Unacked(id) | Self::Invocation(id) => id,
         }
     }
 }
@@ -36,6 +40,9 @@ pub(crate) enum CallKind {
     /// An event to the app server, whose handler may take its time. Every frame of the simple
     /// client counts as one.
     Event,
+    /// A call of the app server, which ends with its answer.
+    #[cfg_attr(not(test), allow(dead_code))]
+    Invoke,
 }
 
 impl CallKind {
@@ -47,8 +54,13 @@ impl CallKind {
             | Self::Subscribe(group)
             | Self::Rejoin(group)
             | Self::Release(group) => Some(group),
-            Self::Message | Self::Event => None,
+            Self::Message | Self::Event | Self::Invoke => None,
         }
+    }
+
+    /// What the service answers it with.
+    pub(super) fn awaited(&self) -> &'static str {
+        if matches!(self, Self::Invoke) { "answer" } else { "ack" }
     }
 }
 

@@ -133,7 +133,7 @@ impl<W> Calls<W> {
     /// Whether a new call may be written before it is in the table: nothing waits before it, and it
     /// fits.
     pub(super) fn may_go_now(&self, call: &Call<W>) -> bool {
-        self.waiting.is_empty() && matches!(call.key, Key::Ack(_)) && self.fits(call.size())
+        self.waiting.is_empty() && !matches!(call.key, Key::Unacked(_)) && self.fits(call.size())
     }
 
     /// Adds a call that is written now.

@@ -44,15 +44,18 @@ fn missing_role<W>(call: &Call<W>) -> Option<(Role, &'static str)> {
     }
 }
 
-/// `queue_full`: what is unread, if a queue is full.
-pub(super) fn timed_out(written: bool, queue_full: Option<&Unread>) -> Error {
-    let text = if written {
-        "no ack came within the time limit of the call; the service may have executed it"
+/// `awaited`: what did not come. `queue_full`: what is unread, if a queue is full.
+pub(super) fn timed_out(awaited: &str, written: bool, queue_full: Option<&Unread>) -> Error {
+    let text: Cow<'static, str> = if written {
+        format!(
+            "no {awaited} came within the time limit of the call; the service may have executed it"
+        )
+        .into()
     } else {
-        "the call could not be sent within its time limit; nothing was sent"
+        "the call could not be sent within its time limit; nothing was sent".into()
     };
     let text = match queue_full {
-        None => Cow::Borrowed(text),
+        None => text,
         Some(unread) => Cow::Owned(format!("{text}; {}", nothing_is_read(unread))),
     };
     Error::new(ErrorKind::Timeout, text).maybe_delivered(written)

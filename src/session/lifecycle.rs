@@ -299,6 +299,7 @@ impl<W> Session<W> {
         let connection_id = self.connection_id();
         self.identity = None;
         self.recovery = None;
+        self.abandoned.clear();
         loss.error = lost(&loss.error, self.queue_full.as_ref());
         self.counts.link_gone();
         self.counts.connected_since = None;

@@ -9,7 +9,8 @@
 //! Invariants:
 //! - each call is completed exactly once;
 //! - an ack id is in use by one call at a time, and what is sent again under it is identical;
-//! - only [`Output::Send`] and [`Output::Ping`] put bytes on the wire, in the order of the outputs;
+//! - only [`Output::Send`], [`Output::Ping`] and [`Output::CancelInvocation`] put bytes on the wire,
+//!   in the order of the outputs;
 //! - deadlines come first: a method that is told the time fails what is overdue before it sends
 //!   anything, so nothing is appended to a link after its call's deadline;
 //! - losing the link completes or keeps every call by a rule that stands in `lifecycle.rs`;
@@ -28,6 +29,8 @@ mod delivery;
 mod errors;
 mod groups;
 mod hold;
+#[cfg_attr(not(test), allow(dead_code))]
+mod invocation;
 mod keep_alive;
 mod lifecycle;
 mod loss;
@@ -48,6 +51,7 @@ pub(crate) use config::Config;
 pub(crate) use delivery::{Bound, EventQueue, Room, Unread};
 pub(crate) use errors::{ended_error, no_room};
 pub(crate) use hold::{HOLD_BYTES, HOLD_MESSAGES};
+pub(crate) use invocation::{Answer, Reply};
 pub(crate) use keep_alive::KeepAliveConfig;
 pub(crate) use loss::Loss;
 pub(crate) use receiver::Receiver;
@@ -87,8 +91,12 @@ pub(crate) enum Output<W> {
     Send { frame: Frame, unwaited: bool, patience: Option<Instant> },
     /// Append a keep-alive to the current link.
     Ping,
-    /// Tell a caller.
+    /// Append the cancellation of this invocation to the current link.
+    CancelInvocation { id: u64 },
+    /// Tell a caller. An invocation ends so if it fails.
     Complete { waiter: W, result: Result<Ack> },
+    /// Tell the caller of an invocation that the app server has answered.
+    Answer { waiter: W, reply: Box<Reply> },
     /// Put this into the event queue. Only ever caused by the reader's methods.
     Event(Event),
     /// The leave of a group that no subscription held any more has ended. Only ever caused by the
@@ -128,6 +136,8 @@ pub(crate) struct Session<W> {
     /// A writer saw that the current link is dead; `lost` will follow.
     suspended: bool,
     calls: Calls<W>,
+    /// Invocations that nobody waits for any more, to be cancelled once the session is recovered.
+    abandoned: Vec<u64>,
     /// The common deadline of our own calls under way. It does not run while there is no link.
     own_until: Option<Instant>,
     groups: Groups,
@@ -162,6 +172,7 @@ impl<W> Session<W> {
             recovery: None,
             tried_recovery: None,
             suspended: false,
+            abandoned: Vec::new(),
             own_until: None,
             groups: Groups::default(),
             unanswered: Unanswered::default(),
@@ -226,8 +237,7 @@ impl<W> Session<W> {
     }
 
     fn is_late(&self, now: Instant, call: &Call<W>) -> Option<Error> {
-        (call.deadline <= now)
-            .then(|| errors::timed_out(call.was_written(), self.queue_full.as_ref()))
+        (call.deadline <= now).then(|| self.timed_out(call, call.was_written()))
     }
 
     /// The fast way for a frame that nobody waits for. It comes back if it must wait like any call.
@@ -331,18 +341,29 @@ impl<W> Session<W> {
     /// Ends a call whose time is up. If it is written, the service may still answer.
     fn time_out(&mut self, key: Key) {
         let Some(call) = self.calls.remove(key) else { return };
-        let written = call.was_written() && !Bug::DenyDelivery.is_on();
-        let error = errors::timed_out(written, self.queue_full.as_ref());
+        let error = self.timed_out(&call, call.was_written() && !Bug::DenyDelivery.is_on());
         self.check_rejoin(&call, &error);
         self.groups.gave_up(&call);
         self.check_release(&call);
-        self.unanswered.given_up(call.patience.filter(|_| call.order().is_some()));
+        self.given_up(&call);
         if Bug::ForgetOutcome.is_on() && call.order().is_some() {
             return;
         }
         let outcome = Err(error);
         self.counts.ended(&call, &outcome);
         self.complete(call.waiter, outcome);
+    }
+
+    fn timed_out(&self, call: &Call<W>, written: bool) -> Error {
+        errors::timed_out(call.kind.awaited(), written, self.queue_full.as_ref())
+    }
+
+    /// Nobody waits any more for a call that the service may be at.
+    fn given_up(&mut self, call: &Call<W>) {
+        if call.order().is_some() {
+            self.unanswered.given_up(call.patience);
+            self.abandon(call);
+        }
     }
 
     /// Reports a rejoin that failed, unless a later join or leave has decided about the group.

@@ -2,6 +2,7 @@
 //!
 //! While the service runs an event handler it answers nothing on that link, no ping either. So from
 //! the writing of an event silence is allowed until the call's deadline, and for a minute at least.
+//! An invocation runs a handler too.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ const LEAST: Duration = Duration::from_secs(60);
 
 /// For an event that is written now: silence is allowed until then.
 pub(super) fn of<W>(call: &Call<W>, now: Instant) -> Option<Instant> {
-    matches!(call.kind, CallKind::Event).then(|| call.deadline.max(now + LEAST))
+    matches!(call.kind, CallKind::Event | CallKind::Invoke).then(|| call.deadline.max(now + LEAST))
 }
 
 /// The events of the present link that are not in the table of calls (any more), and may still keep

@@ -18,7 +18,7 @@ use super::bug::Bug;
 use super::delivery::{Arrived, Counts, Delivered, Delivery, EventQueue};
 use super::keep_alive::{KeepAlive, KeepAliveConfig, Silence};
 use super::replay::Replay;
-use super::{Identity, Loss, Session};
+use super::{Answer, Identity, Loss, Session};
 use crate::error::{Error, ErrorKind};
 use crate::message::Event;
 use crate::protocol::{Downstream, Malformed};
@@ -38,6 +38,11 @@ pub(crate) enum Input {
         success: bool,
         error: Option<(String, String)>,
     },
+    /// The answer to the invocation of this id, or why it cannot be read.
+    Answer {
+        id: String,
+        answer: Answer,
+    },
     Connected(Identity),
     /// The service announces a disconnect, with this text.
     Disconnecting(Option<String>),
@@ -56,6 +61,7 @@ impl<W> Session<W> {
     pub(crate) fn input(&mut self, now: Instant, input: Input) {
         match input {
             Input::Ack { id, success, error } => self.ack(now, id, success, error),
+            Input::Answer { id, answer } => self.answer(now, &id, answer),
             Input::Connected(identity) => self.connected(now, identity),
             Input::Disconnecting(message) => self.service_said(message),
             Input::Proved => self.proved(now),
@@ -207,8 +213,22 @@ impl Receiver {
                 self.end_replay();
                 true
             }
+            Ok(Downstream::InvokeResponse(mut response)) => {
+                self.prove(now);
+                let id = std::mem::take(&mut response.invocation_id);
+                self.inputs.push(Input::Answer { id, answer: Ok(response) });
+                self.acks += 1;
+                self.acks >= ACKS_MOST
+            }
             Ok(other) => self.unreadable(now, other.sequence_id(), size),
-            Err(malformed) => self.unreadable(now, malformed.sequence_id, size),
+            Err(malformed) => {
+                let (number, why) = (malformed.sequence_id, malformed.why);
+                let urgent = self.unreadable(now, number, size);
+                if let Some(id) = malformed.invocation_id {
+                    self.inputs.push(Input::Answer { id, answer: Err(why) });
+                }
+                urgent
+            }
         }
     }
 

@@ -87,6 +87,7 @@ impl<W> Session<W> {
                 self.complete(call.waiter, outcome);
             }
         }
+        self.cancel_abandoned();
         self.join_wanted(now);
         self.admit(now);
     }
@@ -122,6 +123,7 @@ impl<W> Session<W> {
             cause: errors::lost(&loss.error, self.queue_full.as_ref()),
             unsent: loss.unsent,
         })));
+        self.invocations_lost(&loss.error);
         // What `Recovering` has reported is not reported again.
         let loss = Loss { unsent: 0, ..loss };
         let window_end = now + self.config.recovery_window;

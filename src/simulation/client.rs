@@ -327,6 +327,9 @@ impl Client {
                     }
                 }
                 Output::Ping => self.append_own(now, &Upstream::Ping),
+                Output::CancelInvocation { .. } | Output::Answer { .. } => {
+                    unreachable!("nothing is invoked")
+                }
                 Output::CloseLink { code } => {
                     let Some(link) = &mut self.link else { continue };
                     link.append(now, Up::Close(Some(code)), false);

@@ -11,6 +11,7 @@ mod deadlines;
 mod events;
 pub(crate) mod grammar;
 mod groups;
+mod invocation;
 mod keep_alive;
 mod lifecycle;
 mod random;

@@ -247,6 +247,9 @@ impl World {
                 }
                 Output::Event(event) => self.check_event(&event),
                 Output::Released { .. } => unreachable!("there are no subscriptions"),
+                Output::CancelInvocation { .. } | Output::Answer { .. } => {
+                    unreachable!("nothing is invoked")
+                }
                 Output::CloseLink { .. } => {
                     assert!(self.linked && !self.closing);
                     self.closing = true;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{ms, secs};
 use crate::error::{Error, ErrorKind};
 use crate::message::{Connected, Disconnected, Event, Recovering, ServerMessage, Stopped};
-use crate::protocol::{Downstream, Malformed};
+use crate::protocol::{Decoder, Downstream, Frame, Malformed, Protocol};
 use crate::session::receiver::Input;
 use crate::session::{Bound, EventQueue, KeepAliveConfig, Loss, Receiver, Room};
 
@@ -542,4 +542,25 @@ fn a_silent_peer_is_the_end_unless_an_event_handler_may_run() {
     s.advance(secs(2));
     let end = s.end.take().expect("the end");
     assert!(!end.violation && end.error.kind() == ErrorKind::Disconnected);
+}
+
+#[test]
+fn an_answer_to_an_invocation_reaches_the_session_whether_it_can_be_read_or_not() {
+    let mut s = Scene::new(10, Room::Wait);
+    let mut decoder = Decoder::new(Protocol::ReliableJson);
+    s.message(1);
+    for frame in [
+        r#"{"type":"invokeResponse","invocationId":"1","success":true}"#,
+        r#"{"type":"invokeResponse","invocationId":"2","success":true,"dataType":"cbor"}"#,
+    ] {
+        let decoded = decoder.decode(&Frame::Text(frame.into()));
+        s.frame(decoded);
+    }
+    s.hand_over();
+    let ids = s.inputs.iter().map(|input| match input {
+        Input::Answer { id, answer } => (id.as_str(), answer.is_ok()),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(ids.collect::<Vec<_>>(), [("1", true), ("2", false)]);
+    assert_eq!(s.receiver.counts().malformed, 1);
 }

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Ack, Event};
 use crate::protocol::Frame;
 use crate::secret::Secret;
-use crate::session::{Call, CallKind, Config, Identity, Key, Loss, Output, Session};
+use crate::session::{Call, CallKind, Config, Identity, Key, Loss, Output, Reply, Session};
 
 pub(super) const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -31,6 +31,7 @@ pub(super) struct Scenario {
     state: State,
     log: Vec<String>,
     pub(super) results: BTreeMap<u64, Result<Ack>>,
+    pub(super) replies: BTreeMap<u64, Reply>,
     pub(super) events: Vec<Event>,
 }
 
@@ -54,6 +55,7 @@ impl Scenario {
             state: State::New,
             log: Vec::new(),
             results: BTreeMap::new(),
+            replies: BTreeMap::new(),
             events: Vec::new(),
         }
     }
@@ -101,7 +103,7 @@ impl Scenario {
     }
 
     pub(super) fn pending(&self, id: u64) -> bool {
-        !self.results.contains_key(&id)
+        !self.results.contains_key(&id) && !self.replies.contains_key(&id)
     }
 
     pub(super) fn last_event(&self) -> &Event {
@@ -134,7 +136,7 @@ impl Scenario {
     }
 
     pub(super) fn new_call(&mut self, key: Key, kind: CallKind, text: &str, limit: Duration) {
-        let (Key::Ack(id) | Key::Unacked(id)) = key;
+        let id = key.id();
         let mut call = Call::new(key, kind, frame(text), self.now + limit);
         call.waiter = Some(id);
         self.session.call(self.now, call);
@@ -327,6 +329,14 @@ impl Scenario {
                     self.state.check(&event);
                     let line = format!("event {}", name(&event));
                     self.events.push(event);
+                    line
+                }
+                Output::CancelInvocation { id } => format!("cancel {id}"),
+                Output::Answer { waiter, reply } => {
+                    let payload = reply.payload.as_ref().map(ToString::to_string);
+                    assert!(!self.results.contains_key(&waiter), "a second outcome of {waiter}");
+                    let line = format!("answer {waiter} {}", payload.unwrap_or_default());
+                    assert!(self.replies.insert(waiter, *reply).is_none(), "a second answer");
                     line
                 }
                 Output::CloseLink { code } => format!("close {code}"),
