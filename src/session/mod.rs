@@ -40,6 +40,8 @@ mod recovery;
 mod replay;
 mod sequence;
 mod state;
+#[cfg_attr(not(test), allow(dead_code))]
+mod stream_writer;
 mod subscribe;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -21,6 +21,8 @@ mod recovery;
 mod scenario;
 mod service;
 mod state;
+mod stream_model;
+mod stream_writer;
 mod subscriptions;
 
 use scenario::{Scenario, ms, secs};
