@@ -41,6 +41,8 @@ mod replay;
 mod sequence;
 mod state;
 #[cfg_attr(not(test), allow(dead_code))]
+mod stream_reader;
+#[cfg_attr(not(test), allow(dead_code))]
 mod stream_writer;
 mod subscribe;
 #[cfg(test)]

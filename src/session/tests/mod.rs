@@ -22,6 +22,7 @@ mod scenario;
 mod service;
 mod state;
 mod stream_model;
+mod stream_reader;
 mod stream_writer;
 mod subscriptions;
 
