@@ -17,6 +17,7 @@ const MAX_TTL_SECONDS: u32 = 300;
 const MAX_METADATA_KEY: usize = 256;
 const MAX_METADATA_VALUE: usize = 1024;
 const MAX_METADATA: usize = 8192;
+const MAX_GROUP_STATE: usize = 512;
 /// Objects and arrays that may stand in each other, the object that a JSON frame is included.
 const MAX_DEPTH: usize = 64;
 
@@ -76,6 +77,20 @@ pub(crate) fn metadata(metadata: &Entries) -> Check {
     if total > MAX_METADATA {
         return Err(format!(
             "the keys and values of metadata must have at most 8192 bytes in all, not {total}"
+        )
+        .into());
+    }
+    Ok(())
+}
+
+/// The state of one connection in a group: 512 bytes, keys and values together.
+#[cfg_attr(not(test), allow(dead_code))]
+pub(crate) fn group_state(state: &Metadata) -> Check {
+    let total: usize = state.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if total > MAX_GROUP_STATE {
+        return Err(format!(
+            "the keys and values of a group state must have at most {MAX_GROUP_STATE} bytes in all, \
+             not {total}"
         )
         .into());
     }
@@ -236,6 +251,15 @@ mod tests {
         for odd in ["", " ", &"[\"\\".repeat(100), &"]".repeat(200), &"[\"".repeat(101)] {
             let _ = json_data(odd);
         }
+    }
+
+    #[test]
+    fn a_group_state_is_bounded_in_all() {
+        let state = |value: usize| Metadata::from([("é".into(), "v".repeat(value))]);
+        assert!(group_state(&state(510)).is_ok());
+        let why = group_state(&state(511)).unwrap_err();
+        assert!(why.contains("at most 512 bytes in all, not 513"), "{why}");
+        assert!(group_state(&Metadata::new()).is_ok());
     }
 
     #[test]

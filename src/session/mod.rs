@@ -27,6 +27,8 @@ mod config;
 mod counts;
 mod delivery;
 mod errors;
+#[cfg_attr(not(test), allow(dead_code))]
+mod group_state;
 mod groups;
 mod hold;
 #[cfg_attr(not(test), allow(dead_code))]

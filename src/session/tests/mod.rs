@@ -10,6 +10,7 @@ mod counts;
 mod deadlines;
 mod events;
 pub(crate) mod grammar;
+mod group_state;
 mod groups;
 mod invocation;
 mod keep_alive;
