@@ -85,7 +85,7 @@ pub(crate) fn metadata(metadata: &Entries) -> Check {
 
 /// The state of one connection in a group: 512 bytes, keys and values together.
 #[cfg_attr(not(test), allow(dead_code))]
-pub(crate) fn group_state(state: &Metadata) -> Check {
+pub(crate) fn group_state(state: &Entries) -> Check {
     let total: usize = state.iter().map(|(key, value)| key.len() + value.len()).sum();
     if total > MAX_GROUP_STATE {
         return Err(format!(
@@ -255,11 +255,11 @@ mod tests {
 
     #[test]
     fn a_group_state_is_bounded_in_all() {
-        let state = |value: usize| Metadata::from([("é".into(), "v".repeat(value))]);
+        let state = |value: usize| Entries::from([("é".into(), "v".repeat(value))]);
         assert!(group_state(&state(510)).is_ok());
         let why = group_state(&state(511)).unwrap_err();
         assert!(why.contains("at most 512 bytes in all, not 513"), "{why}");
-        assert!(group_state(&Metadata::new()).is_ok());
+        assert!(group_state(&Entries::new()).is_ok());
     }
 
     #[test]

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use crate::message::Metadata;
+use crate::message::Entries;
 use crate::protocol::GroupStateItem;
 
 /// A member that an update brought stays, although a list lacks it, for this long: the list may be
@@ -25,7 +25,7 @@ const LONGEST_LIST: usize = 200;
 pub(crate) struct Member {
     pub(crate) connection_id: String,
     pub(crate) user_id: Option<String>,
-    pub(crate) state: Metadata,
+    pub(crate) state: Entries,
     /// Milliseconds since 1970 by the service's clock.
     pub(crate) updated_at: i64,
 }
@@ -43,7 +43,7 @@ pub(crate) enum Change {
 struct Entry {
     user_id: Option<String>,
     /// `None`: cleared.
-    state: Option<Metadata>,
+    state: Option<Entries>,
     updated_at: i64,
     /// When an update brought it.
     updated: Option<Instant>,

@@ -100,8 +100,7 @@ fn outcome(answer: Answer) -> Result<Reply, Error> {
         let error = response.error.unwrap_or_default();
         return Err(failed_there(&error.name, error.message.as_deref().unwrap_or_default()));
     }
-    let metadata = response.metadata.map_or_else(Metadata::new, |map| *map);
-    Ok(Reply { payload: response.payload, metadata })
+    Ok(Reply { payload: response.payload, metadata: response.metadata })
 }
 
 /// Of an invocation that was sent.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::secs;
-use crate::message::Metadata;
+use crate::message::Entries;
 use crate::protocol::{Decoder, Downstream, Frame, Protocol};
 use crate::session::group_state::{Change, GroupStates, Member};
 
@@ -232,7 +232,7 @@ fn random_changes_end_in_what_the_service_has() {
         let mut s = Scene::listed("");
         let mut truth: std::collections::BTreeMap<String, (i64, String)> = Default::default();
         // What a reader knows that has followed the changes alone.
-        let mut known = Metadata::new();
+        let mut known = Entries::new();
         let mut held: Vec<String> = Vec::new();
         for time in 1..200_i64 {
             let id = format!("m{}", rng.random_range(0..6));
@@ -268,17 +268,17 @@ fn random_changes_end_in_what_the_service_has() {
         }
         held.iter().for_each(|item| s.update(item));
         follow(&mut s, &mut known);
-        let truth: Metadata = truth.into_iter().map(|(id, (_, value))| (id, value)).collect();
+        let truth: Entries = truth.into_iter().map(|(id, (_, value))| (id, value)).collect();
         assert_eq!(list(&s), truth, "seed {seed}");
         assert_eq!(known, truth, "seed {seed}");
     }
 }
 
-fn list(s: &Scene) -> Metadata {
+fn list(s: &Scene) -> Entries {
     s.states.members().into_iter().map(|m| (m.connection_id, m.state["v"].clone())).collect()
 }
 
-fn follow(s: &mut Scene, known: &mut Metadata) {
+fn follow(s: &mut Scene, known: &mut Entries) {
     while let Some(change) = s.states.next_change() {
         match change {
             Change::Set(m) => {
