@@ -18,15 +18,20 @@ pub struct EmulatedEvent {
     pub payload: Payload,
     /// Metadata, empty if the sender gave none.
     pub metadata: Metadata,
+    /// Set if the sender waits for the answer (preview): the id of its invocation, unique among those
+    /// that the connection has under way. Whether the real service tells its event handler is not
+    /// known. The data of an invocation without any is an empty text.
+    pub invocation_id: Option<String>,
 }
 
 /// What an event handler answers.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum EventAnswer {
-    /// Success, and nothing for the client (HTTP 204).
+    /// Success, and nothing for the client (HTTP 204); an answer without data to an invocation.
     Nothing,
-    /// Success, and a message for the sender. It is sent before the ack.
+    /// Success, and a message for the sender. It is sent before the ack. To an invocation it is the
+    /// answer.
     Message(Payload),
     /// The same with metadata. A simple client gets the bare payload.
     MessageWithMetadata(Payload, Metadata),
@@ -34,6 +39,14 @@ pub enum EventAnswer {
     /// simple one; see also
     /// [`failed_event_closes_connection`](super::EmulatorBuilder::failed_event_closes_connection).
     Failure,
+    /// The same, and an invocation learns this name and text; how the service names its errors is not
+    /// known.
+    Error {
+        /// Such as `BadRequest`.
+        name: String,
+        /// For people.
+        message: String,
+    },
 }
 
 /// A closure in the role of the app server's event handler.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::outbox::{Fate, Latency, lock};
+use super::preview_faults::PreviewPlan;
 use super::server::Shared;
 use super::slow_write::Pace;
 use crate::protocol::Frame;
@@ -40,9 +41,10 @@ pub(super) struct Plan {
     pub(super) drop_before_execution: u64,
     pub(super) refuse_recovery: u64,
     pub(super) frames_to_drop: Option<u64>,
+    pub(super) preview: PreviewPlan,
 }
 
-fn take(count: &mut u64) -> bool {
+pub(super) fn take(count: &mut u64) -> bool {
     let some = *count > 0;
     *count -= u64::from(some);
     some
@@ -419,17 +421,18 @@ impl Faults {
         })
     }
 
-    /// Switches every fault off; held acks are sent.
+    /// Switches every fault off; what faults held back is sent.
     pub fn clear(&self) {
         self.shared.switches.change(|s| *s = State::default());
         self.latency(None);
         self.shared.with(None, |service, _| {
             service.release_acks();
+            service.release_responses();
             service.plan = Plan::default();
         });
     }
 
-    fn plan(&self, change: impl FnOnce(&mut Plan)) {
+    pub(super) fn plan(&self, change: impl FnOnce(&mut Plan)) {
         self.shared.with(None, |service, _| change(&mut service.plan));
     }
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::events::{EmulatedEvent, EventAnswer};
 use super::receive::From;
-use super::server_session::ServerSession;
+use super::server_session::{Running, ServerSession};
 use super::service::Service;
 use crate::message::Payload;
 use crate::protocol::{Frame, Protocol, SendContent, Upstream, decode_upstream};
@@ -135,6 +135,12 @@ impl ServerSession {
             outbox.pause_input(false);
         }
     }
+
+    /// What faults hold back goes with the transport.
+    pub(super) fn forget_held_answers(&mut self) {
+        self.held_acks.clear();
+        self.held_responses.clear();
+    }
 }
 
 impl Service {
@@ -166,7 +172,10 @@ impl Service {
         let running = session.running.take()?;
         let id = Arc::clone(&session.id);
         let from = From { id: &id, now };
-        self.settle_event(from, running.ack_id, answer);
+        match running {
+            Running::Event { ack_id } => self.settle_event(from, ack_id, answer),
+            Running::Invocation { id, link } => self.settle_invocation(from, id, link, answer),
+        }
         self.after_message(from);
         let started = self.carry_out_held(from);
         // The thread that brings the answer need not be the one that reads for this transport.
@@ -237,6 +246,11 @@ impl Service {
                 SendContent::Payload(payload) => payload,
                 SendContent::Stream { .. } => return false,
             },
+            Upstream::Invoke(invoke) => match &invoke.payload {
+                Some(payload) => payload,
+                None => return false,
+            },
+            Upstream::StreamData { payload: Some(payload), .. } => payload,
             _ => return false,
         };
         matches!(data, Payload::Protobuf(_))

@@ -15,13 +15,13 @@ use super::server_session::{Kind, Running, ServerSession};
 use super::service::Service;
 use crate::message::{Metadata, Payload};
 use crate::protocol::{
-    Downstream, Frame, InvokeResponse, NamedError, SendContent, SendEvent, SendToGroup, Upstream,
+    Downstream, Frame, NamedError, SendContent, SendEvent, SendToGroup, Upstream,
     encode_downstream_as,
 };
 
 const NOT_AUTHORIZED: &str = "The connection is not authorized for raw sendToGroup mode.";
 /// For an event that failed or found no handler: the text of the error, or the reason of the Close.
-const INTERNAL_ERROR: &str = "Internal server error";
+pub(super) const INTERNAL_ERROR: &str = "Internal server error";
 
 /// Whose message it is, and when it is carried out.
 #[derive(Debug, Clone, Copy)]
@@ -45,16 +45,9 @@ impl Service {
                     self.reply(from, &Downstream::Pong);
                 }
             }
-            Upstream::Invoke(invoke) => {
-                let error = named("NotSupported", "The emulator does not support invocations.");
-                let response = InvokeResponse {
-                    invocation_id: invoke.invocation_id.into_owned(),
-                    success: false,
-                    payload: None,
-                    error: Some(error),
-                    metadata: Metadata::default(),
-                };
-                self.reply(from, &Downstream::InvokeResponse(Box::new(response)));
+            Upstream::Invoke(invoke) => return self.invoke(from, invoke),
+            Upstream::CancelInvocation { invocation_id } => {
+                self.cancel_invocation(from, &invocation_id);
             }
             Upstream::StreamData { stream_id, .. } | Upstream::StreamEnd { stream_id, .. } => {
                 self.refuse_stream(from, stream_id.into_owned());
@@ -65,7 +58,8 @@ impl Service {
                 let error = named("BadRequest", "The emulator does not support group state.");
                 self.ack(from, ack_id, Err(error));
             }
-            Upstream::CancelInvocation { .. } | Upstream::InvokeResponse(_) => {}
+            // Nothing asks a client.
+            Upstream::InvokeResponse(_) => {}
         }
         None
     }
@@ -165,7 +159,7 @@ impl Service {
         let size = event.payload.as_bytes().len();
         self.notes.debug(|| format!("event: {}, {:?}, {size} bytes", from.id, event.event));
         if self.settings.has_handler {
-            self.sessions.get_mut(from.id)?.running = Some(Running { ack_id });
+            self.sessions.get_mut(from.id)?.running = Some(Running::Event { ack_id });
             return Some(Box::new(event));
         }
         self.event_failed(from, ack_id);
@@ -180,7 +174,9 @@ impl Service {
         answer: EventAnswer,
     ) {
         let (payload, metadata) = match answer {
-            EventAnswer::Failure => return self.event_failed(from, ack_id),
+            EventAnswer::Failure | EventAnswer::Error { .. } => {
+                return self.event_failed(from, ack_id);
+            }
             EventAnswer::Nothing => return self.finish(from, ack_id, Ok(())),
             EventAnswer::Message(payload) => (payload, Metadata::default()),
             EventAnswer::MessageWithMetadata(payload, metadata) => (payload, metadata),
@@ -282,7 +278,7 @@ impl Service {
     }
 
     /// Queues something for the session's transport; without one it is lost.
-    fn reply(&mut self, from: From<'_>, message: &Downstream) {
+    pub(super) fn reply(&mut self, from: From<'_>, message: &Downstream) {
         if let Some(session) = self.sessions.get(from.id)
             && let Some(frame) = session.encode(message)
         {
@@ -309,9 +305,14 @@ impl Service {
     /// Ends the fault of held acks.
     pub(super) fn release_acks(&mut self) {
         self.plan.hold_acks = false;
+        self.release_frames(|session| &mut session.held_acks);
+    }
+
+    /// Sends what a fault held back.
+    pub(super) fn release_frames(&mut self, which: impl Fn(&mut ServerSession) -> &mut Vec<Frame>) {
         let mut held = Vec::new();
         for session in self.sessions.values_mut() {
-            let frames = std::mem::take(&mut session.held_acks);
+            let frames = std::mem::take(which(session));
             if let (Some(outbox), false) = (&session.outbox, frames.is_empty()) {
                 self.touched.push(outbox.link);
                 held.push((Arc::clone(&session.id), frames));
@@ -331,7 +332,7 @@ impl ServerSession {
         encode_downstream_as(self.json, self.kind.protocol()?, message).ok()
     }
 
-    fn emulated(&self, event: &str, payload: Payload) -> EmulatedEvent {
+    pub(super) fn emulated(&self, event: &str, payload: Payload) -> EmulatedEvent {
         EmulatedEvent {
             hub: self.hub.to_string(),
             connection_id: self.id.to_string(),
@@ -339,11 +340,12 @@ impl ServerSession {
             event: event.into(),
             payload,
             metadata: Metadata::default(),
+            invocation_id: None,
         }
     }
 }
 
-fn named(name: &str, message: &str) -> NamedError {
+pub(super) fn named(name: &str, message: &str) -> NamedError {
     NamedError { name: name.into(), message: Some(message.into()) }
 }
 

@@ -65,6 +65,8 @@ pub(super) struct ServerSession {
     pub(super) held: Held,
     /// Acks that a fault holds back.
     pub(super) held_acks: Vec<Frame>,
+    /// Answers to invocations, likewise.
+    pub(super) held_responses: Vec<Frame>,
     /// How many messages were sent to it so far.
     pub(super) messages: u64,
     /// Whether it has been reported as connected.
@@ -102,10 +104,17 @@ pub struct ConnectionInfo {
     pub unacked: usize,
 }
 
-/// An event that is with the event handler.
+/// What is with the event handler.
 #[derive(Debug)]
-pub(super) struct Running {
-    pub(super) ack_id: Option<u64>,
+pub(super) enum Running {
+    Event {
+        ack_id: Option<u64>,
+    },
+    /// With the transport on which it came.
+    Invocation {
+        id: String,
+        link: u64,
+    },
 }
 
 /// The ack ids of the last requests that succeeded. One that was refused is not in here: it may be

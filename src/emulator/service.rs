@@ -161,6 +161,7 @@ impl Service {
             running: None,
             held: Held::default(),
             held_acks: Vec::new(),
+            held_responses: Vec::new(),
             messages: 0,
             reported: false,
         };
@@ -215,12 +216,12 @@ impl Service {
             return None;
         };
         session.forget_held();
+        session.forget_held_answers();
         if let Some(old) = session.outbox.replace(Arc::clone(outbox)) {
             old.abort(Fate::Cut);
             self.touched.push(old.link);
         }
         session.lost_at = None;
-        session.held_acks.clear();
         if self.settings.connected_after_recovery {
             send_connected(session, &mut self.rng);
         }
@@ -256,7 +257,7 @@ impl Service {
         let session = self.sessions.get_mut(id)?;
         session.forget_held();
         let outbox = session.outbox.take()?;
-        session.held_acks.clear();
+        session.forget_held_answers();
         self.notes.info(|| format!("link lost: {id}"));
         if session.kind.is_reliable() {
             session.lost_at = Some(now);

@@ -78,6 +78,10 @@ pub struct Stats {
     pub events: u64,
     /// Publications to a group by clients that were carried out.
     pub publications: u64,
+    /// Invocations received (preview).
+    pub invocations: u64,
+    /// `cancelInvocation` messages received; nothing else becomes of them.
+    pub invocations_cancelled: u64,
 }
 
 /// What the service counts.

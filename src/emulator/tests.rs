@@ -2,6 +2,7 @@
 
 mod faults;
 mod handlers;
+mod preview;
 
 #[cfg(feature = "protobuf")]
 mod protobuf;

@@ -19,6 +19,7 @@ use super::inbound::Inbound;
 pub(crate) use super::inbound::Started;
 use super::outbox::Outbox;
 pub(crate) use super::outbox::{Fate, Out};
+use super::preview_faults::PreviewPlan;
 use super::server_session::Kind;
 pub(crate) use super::service::Settings;
 use super::service::{Handshake, Service};
@@ -202,9 +203,15 @@ impl VirtualService {
         }
     }
 
-    /// Switches every fault off; held acks are sent.
+    /// The faults of preview features, to be changed.
+    pub(crate) fn preview(&mut self) -> &mut PreviewPlan {
+        &mut self.service.plan.preview
+    }
+
+    /// Switches every fault off; what faults held back is sent.
     pub(crate) fn heal(&mut self) {
         self.service.release_acks();
+        self.service.release_responses();
         self.service.plan = Plan::default();
     }
 
