@@ -43,6 +43,17 @@ pub struct Limits {
     /// A `connect` handler that fails is tried again by the service for this long; then the client
     /// gets HTTP 500. The emulator calls the closure once and waits. Default: 9 s.
     pub connect_retry_time: Duration,
+    /// Streams that one connection may publish at a time; the start of one more is refused
+    /// (`BadRequest`). The service's limit is not known. Default: 1000.
+    pub streams_per_connection: usize,
+    /// A stream whose start names no idle timeout ends after this long without a fragment or a
+    /// keepalive. Default: 300 s.
+    pub stream_idle_timeout: Duration,
+    /// After this many fragments a stream is acknowledged. The service's pace is not known.
+    /// Default: 16.
+    pub stream_ack_every: usize,
+    /// And at the latest this long after the first of them. Default: 20 ms.
+    pub stream_ack_delay: Duration,
 }
 
 impl Default for Limits {
@@ -56,6 +67,10 @@ impl Default for Limits {
             remembered_ack_ids: 1000,
             retention: Duration::from_secs(30),
             connect_retry_time: Duration::from_secs(9),
+            streams_per_connection: 1000,
+            stream_idle_timeout: Duration::from_secs(300),
+            stream_ack_every: 16,
+            stream_ack_delay: Duration::from_millis(20),
         }
     }
 }
@@ -238,6 +253,13 @@ impl EmulatorBuilder {
     /// and what the service itself does is not known.
     pub fn refuse_protobuf_over_json(mut self, on: bool) -> Self {
         self.settings.refuse_protobuf_over_json = on;
+        self
+    }
+
+    /// Whether the last message of a stream comes without a payload, and without `dataType`, which
+    /// the service may do too. Default: off; it then has an empty text.
+    pub fn stream_end_without_payload(mut self, on: bool) -> Self {
+        self.settings.stream_end_without_payload = on;
         self
     }
 

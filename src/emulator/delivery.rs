@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::outbox::Out;
 use super::server_session::ServerSession;
 use super::service::Service;
-use crate::message::{GroupMessage, Metadata, Payload, ServerMessage};
+use crate::message::{GroupMessage, Metadata, Payload, ServerMessage, StreamPart};
 use crate::protocol::{Downstream, Frame, Protocol};
 
 /// A message on its way to receivers.
@@ -20,15 +20,20 @@ pub(super) struct Delivery {
     /// When its `ttlSeconds` are over, by the emulator's clock. That it is dropped then is an
     /// assumption for messages of clients.
     pub(super) expires: Option<Duration>,
+    /// Of a stream.
+    pub(super) stream: Option<Box<StreamPart>>,
+    /// Written without its payload; the end of a stream only.
+    pub(super) bare: bool,
 }
 
 impl Delivery {
     pub(super) fn from_server(payload: Payload) -> Self {
-        Self { group: None, payload, metadata: Metadata::default(), expires: None }
+        let metadata = Metadata::default();
+        Self { group: None, payload, metadata, expires: None, stream: None, bare: false }
     }
 
     pub(super) fn to_group(group: Arc<str>, user: Option<Arc<str>>, payload: Payload) -> Self {
-        Self { group: Some((group, user)), payload, metadata: Metadata::default(), expires: None }
+        Self { group: Some((group, user)), ..Self::from_server(payload) }
     }
 
     pub(super) fn payload_size(&self) -> usize {
@@ -49,14 +54,20 @@ impl Delivery {
                 payload,
                 sequence_id,
                 metadata,
-                stream: None,
+                stream: self.stream.clone(),
             }),
         };
-        session.encode(&message)
+        match &message {
+            Downstream::GroupMessage(end) if self.bare => session.encode_bare_end(end),
+            message => session.encode(message),
+        }
     }
 
-    /// What a simple client gets: the bare payload.
+    /// What a simple client gets: the bare payload, and nothing at the end of a stream.
     fn raw_frame(&self) -> Option<Frame> {
+        if self.stream.as_ref().is_some_and(|part| part.end_of_stream) {
+            return None;
+        }
         Some(match &self.payload {
             Payload::Text(text) => Frame::Text(text.clone()),
             Payload::Json(json) => Frame::Text(json.clone().into_text()),

@@ -428,6 +428,7 @@ impl Faults {
         self.shared.with(None, |service, _| {
             service.release_acks();
             service.release_responses();
+            service.release_stream_acks();
             service.plan = Plan::default();
         });
     }

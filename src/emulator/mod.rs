@@ -67,6 +67,7 @@ mod server_session;
 mod service;
 mod slow_write;
 mod stats;
+mod streams;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -87,7 +88,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delivery::Delivery;
-use reports::Report;
 use server::Server;
 
 use crate::auth::{ClientAccess, Role};
@@ -424,12 +424,12 @@ impl Emulator {
         self.server.shared.recorder.clear();
     }
 
-    /// Moves the clock forward: lost sessions end after their 30 s; tokens expire, and messages with
-    /// `ttlSeconds`. Sockets and timers of clients are not concerned.
+    /// Moves the clock forward: lost sessions end after their 30 s, idle streams after their time;
+    /// tokens expire, and messages with `ttlSeconds`. Sockets and timers of clients are not concerned.
     pub fn advance_clock(&self, by: Duration) {
         self.server.shared.clock.advance(by);
-        // The thread that reports computed its wait before.
-        self.server.shared.with(None, |service, _| service.reports.push(|| Report::Lost));
+        // The thread that looks at the clock computed its wait before.
+        self.server.shared.with(None, |service, _| service.reports.look_again());
         self.server.shared.counters.notify();
     }
 }

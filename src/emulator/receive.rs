@@ -13,9 +13,10 @@ use super::inbound::Started;
 use super::outbox::Out;
 use super::server_session::{Kind, Running, ServerSession};
 use super::service::Service;
-use crate::message::{Metadata, Payload};
+use super::streams::Start;
+use crate::message::{GroupMessage, Metadata, Payload};
 use crate::protocol::{
-    Downstream, Frame, NamedError, SendContent, SendEvent, SendToGroup, Upstream,
+    Downstream, Frame, NamedError, SendContent, SendEvent, SendToGroup, Upstream, encode_bare_end,
     encode_downstream_as,
 };
 
@@ -49,9 +50,10 @@ impl Service {
             Upstream::CancelInvocation { invocation_id } => {
                 self.cancel_invocation(from, &invocation_id);
             }
-            Upstream::StreamData { stream_id, .. } | Upstream::StreamEnd { stream_id, .. } => {
-                self.refuse_stream(from, stream_id.into_owned());
+            Upstream::StreamData { stream_id, stream_sequence_id, payload } => {
+                self.stream_data(from, &stream_id, stream_sequence_id.zip(payload));
             }
+            Upstream::StreamEnd { stream_id, error } => self.stream_end(from, &stream_id, error),
             Upstream::SetGroupState { ack_id, .. }
             | Upstream::SubscribeGroupState { ack_id, .. }
             | Upstream::UnsubscribeGroupState { ack_id, .. } => {
@@ -115,8 +117,14 @@ impl Service {
     fn send_to_group(&mut self, from: From<'_>, send: SendToGroup<'static>) {
         let payload = match send.content {
             SendContent::Payload(payload) => payload,
-            SendContent::Stream { stream_id, .. } => {
-                return self.refuse_stream(from, stream_id.into_owned());
+            SendContent::Stream { stream_id, idle_timeout_ms } => {
+                let start = Start {
+                    group: send.group.as_ref().into(),
+                    stream_id: stream_id.as_ref().into(),
+                    no_echo: send.no_echo,
+                    idle_timeout_ms,
+                };
+                return self.start_stream(from, send.ack_id, start);
             }
         };
         if !self.begin(from, send.ack_id) {
@@ -133,6 +141,8 @@ impl Service {
                     .ttl_seconds
                     .filter(|ttl| *ttl > 0)
                     .map(|ttl| from.now + Duration::from_secs(ttl.into())),
+                stream: None,
+                bare: false,
             };
             self.publish(from.now, &hub, &delivery, send.no_echo.then_some(&**from.id));
             self.counters.count().publications += 1;
@@ -208,15 +218,10 @@ impl Service {
         }
     }
 
-    fn refuse_stream(&mut self, from: From<'_>, stream_id: String) {
-        let error = named("BadRequest", "The emulator does not support streams.");
-        self.reply(from, &Downstream::StreamClosed { stream_id, error: Some(error) });
-    }
-
     // --- acks --------------------------------------------------------------------------------
 
     /// Before carrying out a request: false if it must not be (again).
-    fn begin(&mut self, from: From<'_>, ack_id: Option<u64>) -> bool {
+    pub(super) fn begin(&mut self, from: From<'_>, ack_id: Option<u64>) -> bool {
         let Some(ack_id) = ack_id else { return true };
         if self.plan.take_drop_before_execution() {
             self.cut_behind_queue(from);
@@ -233,7 +238,12 @@ impl Service {
     }
 
     /// After a request was carried out or refused.
-    fn finish(&mut self, from: From<'_>, ack_id: Option<u64>, outcome: Result<(), NamedError>) {
+    pub(super) fn finish(
+        &mut self,
+        from: From<'_>,
+        ack_id: Option<u64>,
+        outcome: Result<(), NamedError>,
+    ) {
         if let (Some(ack_id), Some(session)) = (ack_id, self.sessions.get_mut(from.id)) {
             if outcome.is_ok() {
                 session.acked.insert(ack_id);
@@ -332,6 +342,11 @@ impl ServerSession {
         encode_downstream_as(self.json, self.kind.protocol()?, message).ok()
     }
 
+    /// The last message of a stream, without its payload.
+    pub(super) fn encode_bare_end(&self, message: &GroupMessage) -> Option<Frame> {
+        encode_bare_end(self.json, self.kind.protocol()?, message).ok()
+    }
+
     pub(super) fn emulated(&self, event: &str, payload: Payload) -> EmulatedEvent {
         EmulatedEvent {
             hub: self.hub.to_string(),
@@ -349,7 +364,7 @@ pub(super) fn named(name: &str, message: &str) -> NamedError {
     NamedError { name: name.into(), message: Some(message.into()) }
 }
 
-fn forbidden(what: &str, group: &str) -> NamedError {
+pub(super) fn forbidden(what: &str, group: &str) -> NamedError {
     let text = format!("The client does not have permission to {what} group '{group}'.");
     named("Forbidden", &text)
 }

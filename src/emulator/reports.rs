@@ -1,5 +1,6 @@
 //! The `connected` and `disconnected` events: the service queues reports of them, and one thread
-//! calls the closures of the program.
+//! calls the closures of the program. The same thread sees to it that what is due by time happens in
+//! time when nothing else goes on: ends of sessions, acks and ends of streams.
 //!
 //! The service pushes into [`Reports`] under its own lock. Whoever holds that lock moves the reports
 //! to the [`Inbox`] of the thread before letting go of it, and wakes the thread afterwards. So their
@@ -42,7 +43,7 @@ impl Listeners {
                     disconnected(info, reason);
                 }
             }
-            Report::Lost | Report::Stop => {}
+            Report::Look | Report::Stop => {}
         }
     }
 }
@@ -52,9 +53,9 @@ pub(super) enum Report {
     Connected(ConnectionInfo),
     /// The session has ended, with the reason.
     Disconnected(ConnectionInfo, String),
-    /// A session waits for recovery, or the clock was moved: the end of a session may be the next
-    /// thing to happen.
-    Lost,
+    /// A session waits for recovery, a stream for its ack or its end, or the clock was moved:
+    /// something may be due before the time until which the thread waits.
+    Look,
     /// The emulator is dropped.
     Stop,
 }
@@ -64,11 +65,12 @@ pub(super) enum Report {
 pub(super) struct Reports {
     wanted: bool,
     queue: Vec<Report>,
+    look_again: bool,
 }
 
 impl Reports {
     pub(super) fn wanted(on: bool) -> Self {
-        Self { wanted: on, queue: Vec::new() }
+        Self { wanted: on, ..Self::default() }
     }
 
     pub(super) fn push(&mut self, report: impl FnOnce() -> Report) {
@@ -77,7 +79,15 @@ impl Reports {
         }
     }
 
+    /// The thread has to look at the clock, whether anybody listens or not.
+    pub(super) fn look_again(&mut self) {
+        self.look_again = true;
+    }
+
     pub(super) fn take(&mut self) -> Vec<Report> {
+        if std::mem::take(&mut self.look_again) {
+            self.queue.push(Report::Look);
+        }
         std::mem::take(&mut self.queue)
     }
 }
@@ -118,7 +128,7 @@ impl Inbox {
     }
 }
 
-/// The thread that calls the closures. Dropping it waits until what is queued has been reported.
+/// The thread that calls the closures and looks at the clock. Dropping it waits until what is queued has been reported.
 pub(super) struct Reporter {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -194,7 +204,7 @@ mod tests {
         let show = |report| match report {
             Report::Connected(info) => ("connected", info.groups.join(",")),
             Report::Disconnected(_, reason) => ("disconnected", reason),
-            Report::Lost => ("lost", String::new()),
+            Report::Look => ("look", String::new()),
             Report::Stop => ("stop", String::new()),
         };
         service.reports.take().into_iter().map(show).collect()
@@ -210,7 +220,7 @@ mod tests {
         assert_eq!(taken(&mut service), [("connected", "g".into())]);
         assert_eq!(service.next_expiry(), None);
         service.detach(Duration::from_secs(5), &id);
-        assert_eq!(taken(&mut service), [("lost", String::new())]);
+        assert_eq!(taken(&mut service), [("look", String::new())]);
         let end = Duration::from_secs(35);
         assert_eq!(service.next_expiry(), Some(end));
         service.expire(end - Duration::from_nanos(1));

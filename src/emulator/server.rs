@@ -1,7 +1,7 @@
 //! The sockets' side: the accept thread, the connections' threads, and what they share.
 //!
-//! Threads: one that accepts; per connection one that reads and one that writes; one that reports
-//! connections to the program, if it wants that. All of them have names that begin with `emulator-`.
+//! Threads: one that accepts; per connection one that reads and one that writes; one that looks
+//! at the clock and reports connections to the program. All of them have names that begin with `emulator-`.
 //!
 //! Locks, in the order in which they may be taken: the service (`service`) or a writer's state, then
 //! an outbox. The outbox, the recording, the reports and the counters' gate are leaves.
@@ -68,7 +68,7 @@ pub(super) struct Server {
     pub(super) shared: Arc<Shared>,
     accepting: Option<JoinHandle<()>>,
     /// Dropped last, behind the ends of all connections.
-    _reporter: Option<Reporter>,
+    _reporter: Reporter,
 }
 
 impl Server {
@@ -130,10 +130,7 @@ impl Server {
         if let Some(negotiate) = &shared.negotiate {
             shared.url_for(&negotiate.hub, &negotiate.access)?;
         }
-        let reporter = match builder.listeners.is_empty() {
-            true => None,
-            false => Some(Reporter::start(&shared, builder.listeners).map_err(failed)?),
-        };
+        let reporter = Reporter::start(&shared, builder.listeners).map_err(failed)?;
         let for_thread = Arc::clone(&shared);
         let accepting = thread::Builder::new()
             .name("emulator-accept".into())

@@ -6,13 +6,14 @@
 //! cannot come in between, because a session does one thing at a time and everything waits behind
 //! an event that is with the event handler.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::grants::Grants;
 use super::inbound::Held;
 use super::outbox::Outbox;
+use super::streams::Stream;
 use crate::protocol::{Frame, JsonForm, Protocol};
 use crate::secret::Secret;
 
@@ -67,6 +68,8 @@ pub(super) struct ServerSession {
     pub(super) held_acks: Vec<Frame>,
     /// Answers to invocations, likewise.
     pub(super) held_responses: Vec<Frame>,
+    /// The streams that it publishes, by id.
+    pub(super) streams: BTreeMap<Arc<str>, Stream>,
     /// How many messages were sent to it so far.
     pub(super) messages: u64,
     /// Whether it has been reported as connected.

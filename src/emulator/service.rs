@@ -47,6 +47,7 @@ pub(crate) struct Settings {
     pub(crate) has_handler: bool,
     pub(crate) json: JsonForm,
     pub(crate) refuse_protobuf_over_json: bool,
+    pub(crate) stream_end_without_payload: bool,
 }
 
 #[derive(Debug, Default)]
@@ -65,6 +66,10 @@ pub(super) struct Service {
     pub(super) hubs: BTreeMap<Arc<str>, Hub>,
     /// Sessions without a transport, by the time of their loss.
     lost: VecDeque<(Duration, Arc<str>)>,
+    /// The time of the last entry.
+    pub(super) now: Duration,
+    /// When which stream of which session is looked at next.
+    pub(super) stream_timers: BTreeSet<(Duration, Arc<str>, Arc<str>)>,
     pub(super) touched: Vec<u64>,
     pub(super) executions: Executions,
     pub(super) reports: Reports,
@@ -93,6 +98,8 @@ impl Service {
             sessions: BTreeMap::new(),
             hubs: BTreeMap::new(),
             lost: VecDeque::new(),
+            now: Duration::ZERO,
+            stream_timers: BTreeSet::new(),
             touched: Vec::new(),
             executions: Executions::default(),
             reports: Reports::default(),
@@ -105,24 +112,41 @@ impl Service {
         std::mem::take(&mut self.touched)
     }
 
-    /// Ends the sessions that nobody recovered in time. Cheap when there is none.
+    /// Does what is due by now, in the order of its times: ends the sessions that nobody recovered
+    /// in time, acknowledges streams and ends idle ones. Cheap when there is nothing.
     pub(super) fn expire(&mut self, now: Duration) {
-        let retention = self.settings.limits.retention;
-        while let Some((at, id)) = self.lost.front() {
-            if now < at.saturating_add(retention) {
-                return;
-            }
-            let (at, id) = (*at, Arc::clone(id));
-            self.lost.pop_front();
-            if self.sessions.get(&id).is_some_and(|s| s.lost_at == Some(at)) {
-                self.end_session(&id, NOT_RECOVERED_IN_TIME);
+        self.now = now.max(self.now);
+        loop {
+            let (session, stream) = (self.session_expiry(), self.stream_expiry());
+            match (session, stream) {
+                (_, Some(at)) if at <= now && session.is_none_or(|other| at <= other) => {
+                    self.fire_stream_timer();
+                }
+                (Some(at), _) if at <= now => self.expire_session(),
+                _ => return,
             }
         }
     }
 
-    /// When the next of the sessions that wait for recovery may end.
-    pub(super) fn next_expiry(&self) -> Option<Duration> {
+    /// The session that was lost first, unless it was recovered meanwhile.
+    fn expire_session(&mut self) {
+        let Some((at, id)) = self.lost.pop_front() else { return };
+        if self.sessions.get(&id).is_some_and(|s| s.lost_at == Some(at)) {
+            self.end_session(&id, NOT_RECOVERED_IN_TIME);
+        }
+    }
+
+    fn session_expiry(&self) -> Option<Duration> {
         self.lost.front().map(|(at, _)| at.saturating_add(self.settings.limits.retention))
+    }
+
+    fn stream_expiry(&self) -> Option<Duration> {
+        self.stream_timers.first().map(|(at, ..)| *at)
+    }
+
+    /// When something may be due next.
+    pub(super) fn next_expiry(&self) -> Option<Duration> {
+        [self.session_expiry(), self.stream_expiry()].into_iter().flatten().min()
     }
 
     // --- the life of a session ---------------------------------------------------------------
@@ -162,6 +186,7 @@ impl Service {
             held: Held::default(),
             held_acks: Vec::new(),
             held_responses: Vec::new(),
+            streams: BTreeMap::new(),
             messages: 0,
             reported: false,
         };
@@ -263,7 +288,7 @@ impl Service {
             session.lost_at = Some(now);
             let id = Arc::clone(&session.id);
             self.lost.push_back((now, id));
-            self.reports.push(|| Report::Lost);
+            self.reports.look_again();
             self.counters.mark_changed();
         } else {
             self.end_session(id, ENDED);
@@ -314,6 +339,7 @@ impl Service {
         self.executions.retire(&session.id);
         self.counters.count().sessions -= 1;
         self.counters.count().sessions_ended += 1;
+        self.cancel_streams(&session);
     }
 
     /// The session, if this is its transport.

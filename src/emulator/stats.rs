@@ -82,6 +82,18 @@ pub struct Stats {
     pub invocations: u64,
     /// `cancelInvocation` messages received; nothing else becomes of them.
     pub invocations_cancelled: u64,
+    /// Starts of streams that were accepted (preview).
+    pub streams_opened: u64,
+    /// Streams that ended, for whatever reason.
+    pub streams_closed: u64,
+    /// Fragments of streams that were accepted.
+    pub stream_fragments: u64,
+    /// `streamData` messages without a fragment, for streams that exist.
+    pub stream_keepalives: u64,
+    /// `streamAck` messages sent.
+    pub stream_acks: u64,
+    /// `streamNack` messages sent.
+    pub stream_nacks: u64,
 }
 
 /// What the service counts.

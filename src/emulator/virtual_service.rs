@@ -14,7 +14,7 @@ use rand::rngs::StdRng;
 use super::delivery::Delivery;
 use super::events::EventAnswer;
 use super::faults::Plan;
-use super::grants::Grants;
+use super::grants::{Grants, Permission};
 use super::inbound::Inbound;
 pub(crate) use super::inbound::Started;
 use super::outbox::Outbox;
@@ -212,6 +212,7 @@ impl VirtualService {
     pub(crate) fn heal(&mut self) {
         self.service.release_acks();
         self.service.release_responses();
+        self.service.release_stream_acks();
         self.service.plan = Plan::default();
     }
 
@@ -229,6 +230,21 @@ impl VirtualService {
     pub(crate) fn lives(&mut self, now: Duration, id: &str) -> bool {
         self.service.expire(now);
         self.service.sessions.contains_key(id)
+    }
+
+    /// As the app server.
+    pub(crate) fn join(&mut self, id: &str, group: &str) -> bool {
+        self.service.join(id, group)
+    }
+
+    /// As the app server.
+    pub(crate) fn revoke(&mut self, id: &str, permission: Permission, group: &str) -> bool {
+        self.service.change_grants(HUB, id, |grants| grants.revoke(permission, group))
+    }
+
+    /// When the service has something to do by itself.
+    pub(crate) fn next_expiry(&self) -> Option<Duration> {
+        self.service.next_expiry()
     }
 
     pub(crate) fn groups_of(&self, id: &str) -> Vec<String> {

@@ -479,6 +479,23 @@ pub fn encode_downstream(protocol: Protocol, message: &Downstream) -> Result<Fra
     encode_downstream_as(JsonForm::Plain, protocol, message)
 }
 
+/// The last message of a stream in its other form, without a payload.
+///
+/// # Errors
+/// None.
+#[cfg_attr(not(feature = "emulator"), allow(dead_code))]
+pub(crate) fn encode_bare_end(
+    form: JsonForm,
+    protocol: Protocol,
+    message: &GroupMessage,
+) -> Result<Frame> {
+    match protocol {
+        Protocol::Json | Protocol::ReliableJson => Ok(json::encode_bare_end(form, message)),
+        #[cfg(feature = "protobuf")]
+        Protocol::Protobuf | Protocol::ReliableProtobuf => protobuf::encode_bare_end(message),
+    }
+}
+
 /// The same, with JSON in the given form.
 pub(crate) fn encode_downstream_as(
     form: JsonForm,

@@ -1,6 +1,7 @@
 //! Invocations, streams and group state, in virtual time.
 
 mod invocations;
+mod streams;
 
 use std::time::Duration;
 

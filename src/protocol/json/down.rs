@@ -2,7 +2,7 @@
 
 mod encode;
 
-pub(in super::super) use encode::encode;
+pub(in super::super) use encode::{encode, encode_bare_end};
 pub(super) use encode::{response_fields, response_size};
 
 use std::borrow::Cow;

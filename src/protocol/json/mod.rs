@@ -9,5 +9,5 @@ mod read;
 mod up;
 mod write;
 
-pub(super) use down::{decode as decode_downstream, encode as encode_downstream};
+pub(super) use down::{decode as decode_downstream, encode as encode_downstream, encode_bare_end};
 pub(super) use up::{decode as decode_upstream, encode as encode_upstream, group_of};

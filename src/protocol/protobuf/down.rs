@@ -206,7 +206,7 @@ pub(in super::super) fn encode(message: &Downstream) -> Result<Frame> {
             success: *success,
             error: error.as_ref().filter(|_| !success).map(write_error),
         }),
-        Downstream::GroupMessage(m) => write_group_message(m)?,
+        Downstream::GroupMessage(m) => write_group_message(m, Some(&m.payload))?,
         Downstream::ServerMessage(m) => DownKind::Data(wire::Data {
             from: Bytes::from_static(b"server"),
             data: Some(payload::write(&m.payload)?),
@@ -254,11 +254,17 @@ pub(in super::super) fn encode(message: &Downstream) -> Result<Frame> {
     Ok(frame(&Down { kind: Some(kind) }))
 }
 
-fn write_group_message(m: &GroupMessage) -> Result<DownKind> {
+/// The last message of a stream without a payload.
+#[cfg_attr(not(feature = "emulator"), allow(dead_code))]
+pub(in super::super) fn encode_bare_end(message: &GroupMessage) -> Result<Frame> {
+    Ok(frame(&Down { kind: Some(write_group_message(message, None)?) }))
+}
+
+fn write_group_message(m: &GroupMessage, payload: Option<&Payload>) -> Result<DownKind> {
     Ok(DownKind::Data(wire::Data {
         from: Bytes::from_static(b"group"),
         group: Some(Bytes::copy_from_slice(m.group.as_bytes())),
-        data: Some(payload::write(&m.payload)?),
+        data: payload.map(payload::write).transpose()?,
         sequence_id: m.sequence_id,
         metadata: write_map(m.metadata.entries()),
         stream: m.stream.as_deref().map(|part| Box::new(write_part(part))),

@@ -13,7 +13,7 @@ mod payload;
 mod up;
 mod wire;
 
-pub(super) use down::{decode as decode_downstream, encode as encode_downstream};
+pub(super) use down::{decode as decode_downstream, encode as encode_downstream, encode_bare_end};
 pub(super) use up::{decode as decode_upstream, encode as encode_upstream, group_of};
 
 use std::borrow::Cow;

@@ -2,7 +2,7 @@
 
 use super::super::super::{Downstream, Frame, GroupStateItem, InvokeResponse, JsonForm};
 use super::super::write::{Writer, map_size, payload_size};
-use crate::message::GroupMessage;
+use crate::message::{GroupMessage, Payload};
 use crate::secret::Secret;
 
 /// Writes a frame.
@@ -25,7 +25,7 @@ pub(in super::super::super) fn encode(form: JsonForm, message: &Downstream) -> F
             w.str("type", "ack").plain("ackId", ack_id).plain("success", success);
             w.error(error.as_ref().filter(|_| !success));
         }
-        Downstream::GroupMessage(m) => group_message(&mut w, m),
+        Downstream::GroupMessage(m) => group_message(&mut w, m, Some(&m.payload)),
         Downstream::ServerMessage(m) => {
             w.str("type", "message").str("from", "server").payload(&m.payload);
             w.map("metadata", m.metadata.entries());
@@ -74,10 +74,27 @@ fn variable_size(message: &Downstream) -> usize {
     }
 }
 
-fn group_message(w: &mut Writer, m: &GroupMessage) {
+/// The last message of a stream without a payload.
+#[cfg_attr(not(feature = "emulator"), allow(dead_code))]
+pub(in super::super::super) fn encode_bare_end(form: JsonForm, m: &GroupMessage) -> Frame {
+    let mut w = Writer::new(form, 0);
+    if form == JsonForm::Plain {
+        w.opt_plain("sequenceId", m.sequence_id);
+    }
+    group_message(&mut w, m, None);
+    if form == JsonForm::Service {
+        w.opt_plain("sequenceId", m.sequence_id);
+    }
+    w.finish()
+}
+
+fn group_message(w: &mut Writer, m: &GroupMessage, payload: Option<&Payload>) {
     w.str("type", "message").str("from", "group").str("group", &m.group);
     w.str_or_null("fromUserId", m.from_user_id.as_deref());
-    w.payload(&m.payload).map("metadata", m.metadata.entries());
+    if let Some(payload) = payload {
+        w.payload(payload);
+    }
+    w.map("metadata", m.metadata.entries());
     let Some(part) = &m.stream else { return };
     w.object("stream", |w| {
         w.str("streamId", &part.stream_id).plain("streamSequenceId", part.stream_sequence_id);
