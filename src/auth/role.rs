@@ -18,6 +18,10 @@ const JOIN_LEAVE_PATTERN: &str = "webpubsub.joinLeaveGroups.";
 const SEND: &str = "webpubsub.sendToGroup";
 const SEND_ONE: &str = "webpubsub.sendToGroup.";
 const SEND_PATTERN: &str = "webpubsub.sendToGroups.";
+const SET_STATE: &str = "webpubsub.setGroupState";
+const SET_STATE_PATTERN: &str = "webpubsub.setGroupState.";
+const GET_STATE: &str = "webpubsub.getGroupState";
+const GET_STATE_PATTERN: &str = "webpubsub.getGroupState.";
 
 /// A permission of a client.
 ///
@@ -71,6 +75,42 @@ impl Role {
         Self::with(SEND_PATTERN, pattern.as_ref())
     }
 
+    /// May set and clear its own state in any group of which it is a member (preview).
+    #[must_use]
+    pub fn set_group_state() -> Self {
+        Self(SET_STATE.into())
+    }
+
+    /// May set and clear its own state in this group (preview).
+    #[must_use]
+    pub fn set_group_state_group(group: impl AsRef<str>) -> Self {
+        Self::with(SET_STATE_PATTERN, &literal(group.as_ref()))
+    }
+
+    /// May set and clear its own state in the groups that match the pattern (preview).
+    #[must_use]
+    pub fn set_group_state_groups(pattern: impl AsRef<str>) -> Self {
+        Self::with(SET_STATE_PATTERN, pattern.as_ref())
+    }
+
+    /// May follow the states in any group of which it is a member (preview).
+    #[must_use]
+    pub fn get_group_state() -> Self {
+        Self(GET_STATE.into())
+    }
+
+    /// May follow the states in this group (preview).
+    #[must_use]
+    pub fn get_group_state_group(group: impl AsRef<str>) -> Self {
+        Self::with(GET_STATE_PATTERN, &literal(group.as_ref()))
+    }
+
+    /// May follow the states in the groups that match the pattern (preview).
+    #[must_use]
+    pub fn get_group_state_groups(pattern: impl AsRef<str>) -> Self {
+        Self::with(GET_STATE_PATTERN, pattern.as_ref())
+    }
+
     /// A role by its wire text, for those that have no constructor here.
     ///
     /// A text of one of the known forms is the same role as its constructor gives.
@@ -94,6 +134,8 @@ impl Role {
         if let Some(group) = rest([JOIN_LEAVE_ONE, SEND_ONE]) {
             check_group("group name of a role", group)
         } else if let Some(pattern) = rest([JOIN_LEAVE_PATTERN, SEND_PATTERN]) {
+            check_pattern(pattern)
+        } else if let Some(pattern) = rest([SET_STATE_PATTERN, GET_STATE_PATTERN]) {
             check_pattern(pattern)
         } else if self.0.trim().is_empty() {
             Err(Error::config("a role must not be blank"))
@@ -122,6 +164,12 @@ impl FromStr for Role {
         role.check()?;
         Ok(role)
     }
+}
+
+/// A pattern that matches this group only: the wire has no other form for one group here.
+fn literal(group: &str) -> String {
+    let escape = |c| ['\\'].into_iter().filter(move |_| matches!(c, '\\' | '*' | '?')).chain([c]);
+    group.chars().flat_map(escape).collect()
 }
 
 /// `what` is the field's name in the error.
@@ -169,7 +217,13 @@ mod tests {
             (Role::send(), "webpubsub.sendToGroup"),
             (Role::send_to_group("chat"), "webpubsub.sendToGroup.chat"),
             (Role::send_to_groups("a.**"), "webpubsub.sendToGroups.a.**"),
-            (Role::custom("webpubsub.getGroupState"), "webpubsub.getGroupState"),
+            (Role::set_group_state(), "webpubsub.setGroupState"),
+            (Role::set_group_state_group(r"a*b?\c"), r"webpubsub.setGroupState.a\*b\?\\c"),
+            (Role::set_group_state_groups("a.*"), "webpubsub.setGroupState.a.*"),
+            (Role::get_group_state(), "webpubsub.getGroupState"),
+            (Role::get_group_state_group("a.b"), "webpubsub.getGroupState.a.b"),
+            (Role::get_group_state_groups("**"), "webpubsub.getGroupState.**"),
+            (Role::custom("webpubsub.other"), "webpubsub.other"),
         ] {
             assert_eq!(role.to_string(), text);
             assert_eq!(text.parse::<Role>().unwrap(), role);
@@ -210,6 +264,8 @@ mod tests {
             (Role::send_to_groups(r"a\b"), r"a `\` must be followed by `\`, `*` or `?`"),
             (Role::send_to_groups(r"a\"), r"a `\` must be followed by `\`, `*` or `?`"),
             (Role::send_to_groups(r"a\\\"), r"a `\` must be followed by `\`, `*` or `?`"),
+            (Role::set_group_state_group(""), "group pattern of a role: it must not be empty"),
+            (Role::get_group_state_groups("*.*.*.*.*.*"), "has 6 times"),
             (Role::custom(" "), "a role must not be blank"),
             (Role::custom("webpubsub.sendToGroup."), "must not be empty or blank"),
         ] {

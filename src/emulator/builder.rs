@@ -54,6 +54,11 @@ pub struct Limits {
     pub stream_ack_every: usize,
     /// And at the latest this long after the first of them. Default: 20 ms.
     pub stream_ack_delay: Duration,
+    /// UTF-8 bytes of all keys and values of one group state together. Default: 512.
+    pub group_state_bytes: usize,
+    /// A snapshot of the states in a group names the first ones, by connection id, and no more than
+    /// this many. Default: 200.
+    pub group_state_items: usize,
 }
 
 impl Default for Limits {
@@ -71,6 +76,8 @@ impl Default for Limits {
             stream_idle_timeout: Duration::from_secs(300),
             stream_ack_every: 16,
             stream_ack_delay: Duration::from_millis(20),
+            group_state_bytes: 512,
+            group_state_items: 200,
         }
     }
 }

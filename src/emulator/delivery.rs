@@ -4,9 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::builder::Limits;
 use super::outbox::Out;
 use super::server_session::ServerSession;
 use super::service::Service;
+use super::stats::Tally;
 use crate::message::{GroupMessage, Metadata, Payload, ServerMessage, StreamPart};
 use crate::protocol::{Downstream, Frame, Protocol};
 
@@ -172,8 +174,9 @@ impl Service {
         delivery: &Delivery,
         encoded: &mut Vec<(Protocol, Frame)>,
     ) -> bool {
-        let limits = &self.settings.limits;
-        let Some(session) = self.sessions.get_mut(id) else { return true };
+        let Self { sessions, settings, counters, touched, .. } = self;
+        let limits = &settings.limits;
+        let Some(session) = sessions.get_mut(id) else { return true };
         let reliable = session.kind.is_reliable();
         let frame = match session.kind.protocol() {
             None => delivery.raw_frame(),
@@ -190,25 +193,48 @@ impl Service {
         // Nothing for a receiver in whose subprotocol the message has no form: bytes that a JSON
         // client called protobuf, and that are none.
         let Some(frame) = frame else { return true };
-        if reliable {
-            let size = frame.as_bytes().len();
-            let replay = &mut session.replay;
-            replay.drop_expired(now);
-            if replay.len() >= limits.unacked_messages
-                || replay.bytes() + size > limits.unacked_bytes
-            {
-                return false;
-            }
-            replay.keep(frame.clone(), delivery.expires);
-            let most = &mut self.counters.count().unacked_high_water;
-            *most = (replay.len() as u64).max(*most);
-        }
-        session.messages += 1;
-        if let Some(outbox) = &session.outbox {
-            let load = outbox.push(Out::Frame(frame));
-            self.touched.push(outbox.link);
-            return limits.allow(reliable, load);
-        }
-        true
+        keep_and_push(session, limits, (counters, touched), now, frame, delivery.expires)
     }
+
+    /// A message of another kind that has a number, to one session.
+    pub(super) fn send_numbered(&mut self, id: &str, message: impl Fn(Option<u64>) -> Downstream) {
+        let Self { sessions, settings, counters, touched, .. } = self;
+        let Some(session) = sessions.get_mut(id) else { return };
+        let number = session.kind.is_reliable().then(|| session.replay.next_id());
+        let Some(frame) = session.encode(&message(number)) else { return };
+        let tallies = (counters, touched);
+        if !keep_and_push(session, &settings.limits, tallies, self.now, frame, None) {
+            self.overflow(id);
+        }
+    }
+}
+
+/// False if a queue of the session is full.
+fn keep_and_push(
+    session: &mut ServerSession,
+    limits: &Limits,
+    (counters, touched): (&mut Tally, &mut Vec<u64>),
+    now: Duration,
+    frame: Frame,
+    expires: Option<Duration>,
+) -> bool {
+    let reliable = session.kind.is_reliable();
+    if reliable {
+        let size = frame.as_bytes().len();
+        let replay = &mut session.replay;
+        replay.drop_expired(now);
+        if replay.len() >= limits.unacked_messages || replay.bytes() + size > limits.unacked_bytes {
+            return false;
+        }
+        replay.keep(frame.clone(), expires);
+        let most = &mut counters.count().unacked_high_water;
+        *most = (replay.len() as u64).max(*most);
+    }
+    session.messages += 1;
+    if let Some(outbox) = &session.outbox {
+        let load = outbox.push(Out::Frame(frame));
+        touched.push(outbox.link);
+        return limits.allow(reliable, load);
+    }
+    true
 }

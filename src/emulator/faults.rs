@@ -429,6 +429,7 @@ impl Faults {
             service.release_acks();
             service.release_responses();
             service.release_stream_acks();
+            service.release_snapshots();
             service.plan = Plan::default();
         });
     }

@@ -30,6 +30,8 @@ pub enum Permission {
 pub(crate) struct Grants {
     join_leave: Scope,
     send: Scope,
+    set_state: Scope,
+    get_state: Scope,
 }
 
 impl Grants {
@@ -47,6 +49,21 @@ impl Grants {
     }
 
     fn add_role(&mut self, role: &str) {
+        for (name, scope) in [
+            ("webpubsub.setGroupState", &mut self.set_state),
+            ("webpubsub.getGroupState", &mut self.get_state),
+        ] {
+            // Group or pattern, under the same name.
+            match role.strip_prefix(name) {
+                Some("") => scope.any = true,
+                Some(rest) => {
+                    if let Some(pattern) = rest.strip_prefix('.') {
+                        scope.add_pattern(pattern);
+                    }
+                }
+                None => {}
+            }
+        }
         let (scope, rest) = if let Some(rest) = role.strip_prefix("webpubsub.joinLeaveGroup") {
             (&mut self.join_leave, rest)
         } else if let Some(rest) = role.strip_prefix("webpubsub.sendToGroup") {
@@ -93,6 +110,16 @@ impl Grants {
     /// May publish to this group.
     pub(crate) fn may_send(&self, group: &str) -> bool {
         self.send.allows(group)
+    }
+
+    /// May set and clear its own state in this group.
+    pub(crate) fn may_set_state(&self, group: &str) -> bool {
+        self.set_state.allows(group)
+    }
+
+    /// May follow the states in this group.
+    pub(crate) fn may_get_state(&self, group: &str) -> bool {
+        self.get_state.allows(group)
     }
 
     fn scope(&mut self, permission: Permission) -> &mut Scope {
@@ -245,6 +272,19 @@ mod tests {
         let one = Grants::new(["webpubsub.joinLeaveGroup.a.*", "webpubsub.sendToGroup.b"]);
         assert!(one.may_join_leave("a.*") && !one.may_join_leave("a.b"));
         assert!(one.may_send("b") && !one.may_send("B") && !one.may_send("b.c"));
+    }
+
+    #[test]
+    fn the_roles_for_states_have_groups_and_patterns_under_one_name() {
+        let set = Grants::new(["webpubsub.setGroupState"]);
+        assert!(set.may_set_state("a") && !set.may_get_state("a") && !set.may_send("a"));
+        let get = Grants::new(["webpubsub.getGroupState.a.*", "webpubsub.getGroupState.b"]);
+        assert!(get.may_get_state("a.x") && get.may_get_state("b") && !get.may_get_state("bb"));
+        assert!(!get.may_set_state("a.x"));
+        let literal = Grants::new([r"webpubsub.setGroupState.a\*"]);
+        assert!(literal.may_set_state("a*") && !literal.may_set_state("ab"));
+        let odd = Grants::new(["webpubsub.setGroupStates.a", "webpubsub.setGroupState."]);
+        assert!(!odd.may_set_state("a") && !odd.may_set_state(""));
     }
 
     #[test]

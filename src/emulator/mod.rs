@@ -26,16 +26,25 @@
 //! [`Faults`]; counters ([`Stats`]); a recording of frames; a clock that you can move forward, by
 //! which a message whose `ttlSeconds` are over is neither sent again nor counted as unacknowledged
 //! (an assumption: the service's own emulator only checks the number); `/negotiate`, if asked for
-//! ([`EmulatorBuilder::negotiate`]). What is missing: invocations, streams and group state are
-//! refused (`NotSupported`, `BadRequest`); no REST (requests under `/api/` get HTTP 501), no
-//! webhooks: call the methods here, and pass closures as event handlers. Without one events fail, as
-//! at the service.
+//! ([`EmulatorBuilder::negotiate`]). What is missing: no REST (requests under `/api/` get HTTP 501),
+//! no webhooks: call the methods here, and pass closures as event handlers. Without one events fail,
+//! as at the service.
+//!
+//! The service's preview features are there too: invocations go to the event handler
+//! ([`EmulatedEvent::invocation_id`]), streams of clients are passed on to groups, members set and
+//! follow group state. Much about them is documented nowhere. The choices made here: the session of
+//! an invocation waits for its answer, as with events; a stream that cannot start gets
+//! `streamClosed`; it is acknowledged after 16 fragments or 20 ms
+//! ([`Limits::stream_ack_every`]); its idle time runs on while its publisher's link is lost; if that
+//! session ends, subscribers get an end of the name `Cancelled`; group state is bounded by 512 bytes
+//! of keys and values, and a snapshot by 200 members.
 //!
 //! It logs by the [`log`] facade, target `webpubsub::emulator`: who connects, is refused and why, is
 //! closed and why, overflows, ends (level `info`), and groups, publications, events and failed
 //! calls (`debug`). No line holds a payload, unless [`EmulatorBuilder::log_frames`] asks for frames.
 //!
-//! Invariants: the service's logic (`service`, `inbound`, `receive`, `delivery`, `server_session`)
+//! Invariants: the service's logic (`service`, `inbound`, `receive`, `delivery`, `server_session`,
+//! `invocations`, `streams`, `group_state`)
 //! has no socket and no clock; no lock is held across I/O or a closure of the program; see `server`
 //! for the lock order.
 
@@ -52,6 +61,7 @@ mod events;
 mod executions;
 mod faults;
 mod grants;
+mod group_state;
 mod http;
 mod inbound;
 mod invocations;
@@ -84,6 +94,7 @@ pub use record::{Direction, RecordedFrame};
 pub use server_session::ConnectionInfo;
 pub use stats::Stats;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,15 +151,16 @@ impl Emulator {
         self.server.shared.connection_string()
     }
 
-    /// A client access URL: no user id, all roles for groups, valid for an hour of the emulator's
-    /// clock.
+    /// A client access URL: no user id, all roles for groups (also those for group state), valid for
+    /// an hour of the emulator's clock.
     ///
     /// # Panics
     /// If the hub name breaks the rule for hub names; see [`Emulator::url_for`].
     #[must_use]
     #[allow(clippy::expect_used)]
     pub fn url(&self, hub: &str) -> String {
-        let access = ClientAccess::new().role(Role::join_leave()).role(Role::send());
+        let state = [Role::set_group_state(), Role::get_group_state()];
+        let access = ClientAccess::new().role(Role::join_leave()).role(Role::send()).roles(state);
         self.url_for(hub, &access).expect("a valid hub name")
     }
 
@@ -369,6 +381,12 @@ impl Emulator {
     #[must_use]
     pub fn connections(&self, hub: &str) -> Vec<ConnectionInfo> {
         self.hub_at(hub, |service, hub, now| service.connections(now, hub))
+    }
+
+    /// The states in a group, by connection id (preview).
+    #[must_use]
+    pub fn group_states(&self, hub: &str, group: &str) -> BTreeMap<String, Metadata> {
+        self.hub(hub, |service, hub| service.group_states(hub, group))
     }
 
     /// Hub names are the same in any letter case.

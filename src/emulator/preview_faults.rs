@@ -18,6 +18,7 @@ pub(crate) struct PreviewPlan {
     pub(crate) lose_stream_closes: u64,
     pub(crate) skip_fragments: u64,
     pub(crate) repeat_fragments: u64,
+    pub(crate) hold_snapshots: bool,
 }
 
 impl PreviewPlan {
@@ -129,6 +130,19 @@ impl Faults {
     /// Passes the next `count` fragments on twice.
     pub fn repeat_next_fragments(&self, count: u64) {
         self.plan(|plan| plan.preview.repeat_fragments = count);
+    }
+
+    /// Who follows a group's states gets its ack and later updates at once, but the snapshot, as it was
+    /// then, only with `hold_group_state_snapshots(false)`: an update that is newer comes before it.
+    /// With [`Faults::hold_acks`] updates come before the ack too.
+    pub fn hold_group_state_snapshots(&self, on: bool) {
+        self.shared.with(None, |service, _| {
+            if on {
+                service.plan.preview.hold_snapshots = true;
+            } else {
+                service.release_snapshots();
+            }
+        });
     }
 
     /// The service ends a stream with that error, for its publisher as for its subscribers; false if

@@ -54,11 +54,14 @@ impl Service {
                 self.stream_data(from, &stream_id, stream_sequence_id.zip(payload));
             }
             Upstream::StreamEnd { stream_id, error } => self.stream_end(from, &stream_id, error),
-            Upstream::SetGroupState { ack_id, .. }
-            | Upstream::SubscribeGroupState { ack_id, .. }
-            | Upstream::UnsubscribeGroupState { ack_id, .. } => {
-                let error = named("BadRequest", "The emulator does not support group state.");
-                self.ack(from, ack_id, Err(error));
+            Upstream::SetGroupState { group, ack_id, state } => {
+                self.set_group_state(from, &group, ack_id, state);
+            }
+            Upstream::SubscribeGroupState { group, ack_id } => {
+                self.follow_group_state(from, &group, ack_id);
+            }
+            Upstream::UnsubscribeGroupState { group, ack_id } => {
+                self.unfollow_group_state(from, &group, ack_id);
             }
             // Nothing asks a client.
             Upstream::InvokeResponse(_) => {}

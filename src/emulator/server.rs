@@ -14,7 +14,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 #[cfg(feature = "_tls")]
 use log::Level;
@@ -101,6 +101,7 @@ impl Server {
         let address = listener.local_addr().map_err(failed)?;
         let mut settings = builder.settings;
         settings.has_handler = builder.handler.is_some();
+        settings.started_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let (message_size, connect_retry_time) =
             (settings.limits.message_size, settings.limits.connect_retry_time);
         let mut service = Service::new(settings, rand::random());

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::grants::Grants;
+use super::group_state::GroupStates;
 use super::inbound::Held;
 use super::outbox::Outbox;
 use super::streams::Stream;
@@ -70,6 +71,7 @@ pub(super) struct ServerSession {
     pub(super) held_responses: Vec<Frame>,
     /// The streams that it publishes, by id.
     pub(super) streams: BTreeMap<Arc<str>, Stream>,
+    pub(super) states: GroupStates,
     /// How many messages were sent to it so far.
     pub(super) messages: u64,
     /// Whether it has been reported as connected.

@@ -20,6 +20,7 @@ use super::builder::Limits;
 use super::executions::Executions;
 use super::faults::Plan;
 use super::grants::Grants;
+use super::group_state::GroupStates;
 use super::inbound::Held;
 use super::notes::{Notes, shortened};
 use super::outbox::{Fate, Out, Outbox};
@@ -48,6 +49,8 @@ pub(crate) struct Settings {
     pub(crate) json: JsonForm,
     pub(crate) refuse_protobuf_over_json: bool,
     pub(crate) stream_end_without_payload: bool,
+    /// Since 1970, for the times of group states.
+    pub(crate) started_at: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -187,6 +190,7 @@ impl Service {
             held_acks: Vec::new(),
             held_responses: Vec::new(),
             streams: BTreeMap::new(),
+            states: GroupStates::default(),
             messages: 0,
             reported: false,
         };
@@ -340,6 +344,7 @@ impl Service {
         self.counters.count().sessions -= 1;
         self.counters.count().sessions_ended += 1;
         self.cancel_streams(&session);
+        self.end_states(&mut session);
     }
 
     /// The session, if this is its transport.
@@ -390,6 +395,9 @@ impl Service {
             self.notes.debug(|| format!("left: {id}, group {group:?}"));
             remove_member(&mut hub.groups, group, id);
             self.counters.mark_changed();
+            if !session.states.is_unused() {
+                self.leave_states(id, group);
+            }
         }
         true
     }

@@ -94,6 +94,8 @@ pub struct Stats {
     pub stream_acks: u64,
     /// `streamNack` messages sent.
     pub stream_nacks: u64,
+    /// `setGroupState` messages that were carried out (preview).
+    pub group_state_changes: u64,
 }
 
 /// What the service counts.

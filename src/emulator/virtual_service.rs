@@ -5,6 +5,7 @@
 //! delivered, ends a transport by [`VirtualService::end`], keeps events that [`VirtualService::receive`] started
 //! as long as it likes, and then calls [`VirtualService::answer`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,10 +24,18 @@ use super::preview_faults::PreviewPlan;
 use super::server_session::Kind;
 pub(crate) use super::service::Settings;
 use super::service::{Handshake, Service};
-use crate::message::Payload;
+use crate::message::{Metadata, Payload};
 use crate::protocol::{Frame, Protocol};
 
 const HUB: &str = "h";
+
+/// All of them for groups.
+const ROLES: [&str; 4] = [
+    "webpubsub.joinLeaveGroup",
+    "webpubsub.sendToGroup",
+    "webpubsub.setGroupState",
+    "webpubsub.getGroupState",
+];
 
 /// A fault inside the service; a count replaces what was left of an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,13 +104,23 @@ impl VirtualService {
 
     /// A new connection with all roles for groups. `None` is a simple client that sends events.
     pub(crate) fn connect(&mut self, protocol: Option<Protocol>, user: Option<&str>) -> Transport {
+        self.connect_with_roles(protocol, user, &ROLES)
+    }
+
+    /// The same with other roles.
+    pub(crate) fn connect_with_roles(
+        &mut self,
+        protocol: Option<Protocol>,
+        user: Option<&str>,
+        roles: &[&str],
+    ) -> Transport {
         let kind = protocol.map_or(Kind::SimpleEvents, Kind::PubSub);
         let outbox = self.outbox();
         let handshake = Handshake {
             hub: HUB.into(),
             user: user.map(Into::into),
             kind: kind.clone(),
-            grants: Grants::new(["webpubsub.joinLeaveGroup", "webpubsub.sendToGroup"]),
+            grants: Grants::new(roles),
             groups: Vec::new(),
         };
         let id = self.service.connect(handshake, Arc::clone(&outbox));
@@ -213,6 +232,7 @@ impl VirtualService {
         self.service.release_acks();
         self.service.release_responses();
         self.service.release_stream_acks();
+        self.service.release_snapshots();
         self.service.plan = Plan::default();
     }
 
@@ -238,8 +258,18 @@ impl VirtualService {
     }
 
     /// As the app server.
+    pub(crate) fn leave(&mut self, now: Duration, id: &str, group: &str) -> bool {
+        self.service.expire(now);
+        self.service.leave(id, group)
+    }
+
+    /// As the app server.
     pub(crate) fn revoke(&mut self, id: &str, permission: Permission, group: &str) -> bool {
         self.service.change_grants(HUB, id, |grants| grants.revoke(permission, group))
+    }
+
+    pub(crate) fn group_states(&self, group: &str) -> BTreeMap<String, Metadata> {
+        self.service.group_states(HUB, group)
     }
 
     /// When the service has something to do by itself.

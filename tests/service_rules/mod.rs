@@ -8,6 +8,7 @@
 //! | `endings` | close codes in both directions, refused recoveries, reconnection tokens |
 //! | `handshake` | tokens and their claims, parameters of the URL, simple clients, aborted upgrades |
 //! | `limits` | permissions for groups, group names, queues, remembered ack ids, sizes |
+//! | `preview` | invocations, streams, group state |
 //! | `text` | JSON: null, nesting, repeated keys, escapes; protobuf data over JSON |
 
 mod calls;
@@ -15,4 +16,5 @@ mod connect;
 mod endings;
 mod handshake;
 mod limits;
+mod preview;
 mod text;

@@ -1,5 +1,6 @@
 //! Invocations, streams and group state, in virtual time.
 
+mod group_state;
 mod invocations;
 mod streams;
 
@@ -25,7 +26,10 @@ struct Peer {
 
 impl Peer {
     fn new(service: &mut VirtualService, protocol: Protocol) -> Self {
-        let on = service.connect(Some(protocol), Some("u"));
+        Self::of(service.connect(Some(protocol), Some("u")))
+    }
+
+    fn of(on: Transport) -> Self {
         let connected = messages(&on).remove(0);
         let field = |name: &str| connected[name].as_str().unwrap_or_default().to_owned();
         Self { on, id: field("connectionId"), token: field("reconnectionToken") }

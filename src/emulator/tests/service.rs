@@ -369,14 +369,3 @@ fn events_go_to_the_handler_and_its_answer_comes_before_the_ack() {
     assert_eq!(client.sent()[0]["error"]["name"], "InternalServerError");
     assert!(bench.up(&client, &event.replace("\"ackId\":1", "\"ackId\":2")).is_some());
 }
-
-#[test]
-fn previews_are_refused_and_the_connection_stays() {
-    let mut bench = Bench::new(|_| ());
-    let client = bench.reliable();
-    bench.up(&client, r#"{"type":"setGroupState","group":"g","ackId":3}"#);
-    let sent = client.sent();
-    let names: Vec<_> = sent.iter().map(|m| m["error"]["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["BadRequest"]);
-    assert!(bench.lives(&client));
-}
