@@ -106,14 +106,19 @@ fn key(text: &str) -> Result<String, String> {
 /// here that would be a typing error.
 fn role(text: &str) -> Result<Role, String> {
     const KNOWN: [&str; 2] = ["joinLeaveGroup", "sendToGroup"];
+    const STATES: [&str; 2] = ["setGroupState", "getGroupState"];
     let name = text.strip_prefix("webpubsub.").unwrap_or(text);
-    let rest = KNOWN.iter().find_map(|known| name.strip_prefix(known));
-    let is_known =
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.') || rest.starts_with("s."));
+    let rest = |known: &[&str]| known.iter().find_map(|known| name.strip_prefix(known));
+    let is_known = match (rest(&KNOWN), rest(&STATES)) {
+        (Some(rest), _) => rest.is_empty() || rest.starts_with('.') || rest.starts_with("s."),
+        (None, Some(rest)) => rest.is_empty() || rest.starts_with('.'),
+        (None, None) => false,
+    };
     if !is_known {
         return Err(
             "the roles are joinLeaveGroup and sendToGroup, alone for any group, or followed \
-             by .GROUP or s.PATTERN"
+             by .GROUP or s.PATTERN, and setGroupState and getGroupState, alone or followed by \
+             .PATTERN"
                 .into(),
         );
     }
@@ -137,11 +142,20 @@ mod tests {
             ("sendToGroup", "webpubsub.sendToGroup"),
             ("webpubsub.joinLeaveGroup.a.b", "webpubsub.joinLeaveGroup.a.b"),
             ("sendToGroups.room-*", "webpubsub.sendToGroups.room-*"),
+            ("getGroupState", "webpubsub.getGroupState"),
+            ("setGroupState.room-*", "webpubsub.setGroupState.room-*"),
         ] {
             assert_eq!(super::role(text).unwrap().as_str(), role);
         }
-        for text in ["", "admin", "sendToGroupX", "webpubsub.", "sendToGroup.", "sendToGroups.\\x"]
-        {
+        for text in [
+            "",
+            "admin",
+            "setGroupStates.a",
+            "sendToGroupX",
+            "webpubsub.",
+            "sendToGroup.",
+            "sendToGroups.\\x",
+        ] {
             assert!(role(text).is_err(), "{text}");
         }
     }

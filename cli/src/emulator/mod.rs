@@ -92,7 +92,9 @@ fn start(flags: &Flags) -> Result<Emulator> {
 /// What the printed URL and those of `/negotiate` grant.
 fn access(flags: &Flags) -> ClientAccess {
     let roles = match flags.roles.as_slice() {
-        [] => vec![Role::join_leave(), Role::send()],
+        [] => {
+            vec![Role::join_leave(), Role::send(), Role::set_group_state(), Role::get_group_state()]
+        }
         roles => roles.to_vec(),
     };
     let access = ClientAccess::new().roles(roles).groups(&flags.groups);

@@ -137,7 +137,8 @@ fn a_state_ends_with_the_membership_and_its_owner_is_not_told() {
         peer.up(&mut service, T0, follow(1));
     }
     a.up(&mut service, T0, set(2, json!({"k": "v"})));
-    (short(&a, &of), short(&b, &of));
+    a.got();
+    b.got();
     a.up(&mut service, ms(3), leave());
     a.join(&mut service, "g");
     b.up(&mut service, ms(4), set(2, json!({"k": "w"})));
