@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::receive::{From, named};
 use super::server_session::ServerSession;
 use super::service::Service;
-use crate::message::Metadata;
+use crate::message::Entries;
 use crate::protocol::{Downstream, GroupStateItem, NamedError};
 
 /// What a session has to do with group states.
@@ -33,7 +33,7 @@ pub(super) struct GroupStates {
 
 #[derive(Debug)]
 struct State {
-    entries: Metadata,
+    entries: Entries,
     updated_at: i64,
 }
 
@@ -63,7 +63,7 @@ impl Service {
         from: From<'_>,
         group: &str,
         ack_id: Option<u64>,
-        state: Option<Metadata>,
+        state: Option<Entries>,
     ) {
         if self.begin(from, ack_id) {
             let outcome = self.change_state(from, group, state);
@@ -75,14 +75,14 @@ impl Service {
         &mut self,
         from: From<'_>,
         group: &str,
-        state: Option<Metadata>,
+        state: Option<Entries>,
     ) -> Result<(), NamedError> {
         let most = self.settings.limits.group_state_bytes;
         let Some(session) = self.sessions.get_mut(from.id) else { return Ok(()) };
         if !session.grants.may_set_state(group) {
             return Err(named("Forbidden", "Permission denied."));
         }
-        let size = |state: &Metadata| state.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>();
+        let size = |state: &Entries| state.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>();
         if state.as_ref().is_some_and(|state| size(state) > most) {
             let text = format!("State payload exceeds maximum size {most} bytes.");
             return Err(named("BadRequest", &text));
@@ -243,7 +243,7 @@ impl Service {
         sessions.filter_map(move |session| Some((session, session.states.own.get(group)?)))
     }
 
-    pub(super) fn group_states(&self, hub: &str, group: &str) -> BTreeMap<String, Metadata> {
+    pub(super) fn group_states(&self, hub: &str, group: &str) -> BTreeMap<String, Entries> {
         let states = self.states(hub, group);
         states.map(|(session, state)| (session.id.to_string(), state.entries.clone())).collect()
     }
@@ -251,7 +251,7 @@ impl Service {
 
 impl ServerSession {
     /// The session's state in some group, cleared if there is none.
-    fn item(&self, state: Option<Metadata>, updated_at: i64) -> GroupStateItem {
+    fn item(&self, state: Option<Entries>, updated_at: i64) -> GroupStateItem {
         GroupStateItem {
             connection_id: self.id.to_string(),
             user_id: self.user.as_deref().map(Into::into),

@@ -11,7 +11,7 @@ use super::inbound::Started;
 use super::receive::{From, INTERNAL_ERROR, named};
 use super::server_session::Running;
 use super::service::Service;
-use crate::message::Payload;
+use crate::message::{Metadata, Payload};
 use crate::protocol::{Downstream, Invoke, InvokeResponse, NamedError};
 
 impl Service {
@@ -28,7 +28,7 @@ impl Service {
         let link = session.outbox.as_ref()?.link;
         let payload = invoke.payload.unwrap_or_else(|| Payload::from(""));
         let event = EmulatedEvent {
-            metadata: invoke.metadata.map(std::borrow::Cow::into_owned),
+            metadata: Metadata::of(invoke.metadata.map(std::borrow::Cow::into_owned)),
             invocation_id: Some(id.clone()),
             ..session.emulated(&invoke.event, payload)
         };
@@ -48,7 +48,7 @@ impl Service {
             EventAnswer::Nothing => done(id, None),
             EventAnswer::Message(payload) => done(id, Some(payload)),
             EventAnswer::MessageWithMetadata(payload, metadata) => {
-                InvokeResponse { metadata: Some(Box::new(metadata)), ..done(id, Some(payload)) }
+                InvokeResponse { metadata, ..done(id, Some(payload)) }
             }
             EventAnswer::Failure => failed(id, "InternalServerError", INTERNAL_ERROR),
             EventAnswer::Error { name, message } => failed(id, &name, &message),
@@ -86,7 +86,13 @@ impl Service {
 }
 
 fn done(invocation_id: String, payload: Option<Payload>) -> InvokeResponse {
-    InvokeResponse { invocation_id, success: true, payload, error: None, metadata: None }
+    InvokeResponse {
+        invocation_id,
+        success: true,
+        payload,
+        error: None,
+        metadata: Metadata::default(),
+    }
 }
 
 fn failed(invocation_id: String, name: &str, message: &str) -> InvokeResponse {

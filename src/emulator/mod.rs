@@ -385,7 +385,11 @@ impl Emulator {
 
     /// The states in a group, by connection id (preview).
     #[must_use]
-    pub fn group_states(&self, hub: &str, group: &str) -> BTreeMap<String, Metadata> {
+    pub fn group_states(
+        &self,
+        hub: &str,
+        group: &str,
+    ) -> BTreeMap<String, BTreeMap<String, String>> {
         self.hub(hub, |service, hub| service.group_states(hub, group))
     }
 

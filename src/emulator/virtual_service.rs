@@ -24,7 +24,7 @@ use super::preview_faults::PreviewPlan;
 use super::server_session::Kind;
 pub(crate) use super::service::Settings;
 use super::service::{Handshake, Service};
-use crate::message::{Metadata, Payload};
+use crate::message::Payload;
 use crate::protocol::{Frame, Protocol};
 
 const HUB: &str = "h";
@@ -268,7 +268,7 @@ impl VirtualService {
         self.service.change_grants(HUB, id, |grants| grants.revoke(permission, group))
     }
 
-    pub(crate) fn group_states(&self, group: &str) -> BTreeMap<String, Metadata> {
+    pub(crate) fn group_states(&self, group: &str) -> BTreeMap<String, BTreeMap<String, String>> {
         self.service.group_states(HUB, group)
     }
 

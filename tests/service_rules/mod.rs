@@ -16,5 +16,6 @@ mod connect;
 mod endings;
 mod handshake;
 mod limits;
+#[cfg(feature = "__codecs")]
 mod preview;
 mod text;

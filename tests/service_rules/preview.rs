@@ -5,8 +5,8 @@ use std::time::Duration;
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 use tungstenite::Message;
+use webpubsub::__codecs::{Decoder, Downstream, Frame};
 use webpubsub::emulator::{Emulator, EventAnswer};
-use webpubsub::protocol::{Decoder, Downstream, Frame};
 use webpubsub::{ClientAccess, Payload, Protocol, Role};
 
 use super::calls::{PLAIN, RELIABLE, Socket, dial, is_alive, open, read, recover, send};

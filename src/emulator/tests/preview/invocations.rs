@@ -1,5 +1,6 @@
 use super::*;
 use crate::emulator::EventAnswer;
+use crate::message::Metadata;
 
 fn invoke(id: &str) -> Value {
     json!({"type": "invoke", "invocationId": id, "target": "event", "event": "add",
@@ -22,10 +23,10 @@ fn the_handler_sees_the_call_and_its_answer_is_the_response() {
     let event = peer.up(&mut service, T0, invoke("i")).unwrap();
     assert_eq!((&*event.event, event.invocation_id.as_deref()), ("add", Some("i")));
     assert_eq!(event.payload.as_bytes(), b"[1,2]");
-    assert_eq!(event.metadata.unwrap()["k"], "v");
+    assert_eq!(event.metadata.get("k"), Some("v"));
     assert_eq!((peer.got(), service.is_handling(&peer.id)), (vec![], true));
 
-    let metadata = [("a".to_owned(), "b".to_owned())].into();
+    let metadata = Metadata::from_iter([("a", "b")]);
     let error = EventAnswer::Error { name: "BadRequest".into(), message: "oops".into() };
     let mut with_data = response("i");
     with_data["dataType"] = "text".into();
