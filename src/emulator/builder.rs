@@ -173,7 +173,27 @@ impl EmulatorBuilder {
     /// it counts as [`EventAnswer::Failure`]. Dropping the emulator waits for it to return.
     ///
     /// Default: none. Then events fail as at the service: with the error `InternalServerError`, or
-    /// without a word if no ack was asked for; a simple client gets Close 1011.
+    /// without a word if no ack was asked for; a simple client gets Close 1011. Invocations, which it
+    /// answers too, fail with the same error.
+    ///
+    /// ```
+    /// use webpubsub::emulator::{Emulator, EventAnswer};
+    ///
+    /// # fn main() -> webpubsub::Result<()> {
+    /// let emulator = Emulator::builder()
+    ///     .event_handler(|event| match (&event.invocation_id, event.event.as_str()) {
+    ///         (Some(_), "echo") => EventAnswer::Message(event.payload.clone()),
+    ///         (Some(_), other) => EventAnswer::Error {
+    ///             name: "BadRequest".into(),
+    ///             message: format!("no such method: {other}"),
+    ///         },
+    ///         (None, _) => EventAnswer::Nothing,
+    ///     })
+    ///     .start()?;
+    /// # let _ = emulator;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn event_handler(
         mut self,
         handler: impl Fn(&EmulatedEvent) -> EventAnswer + Send + Sync + 'static,
@@ -232,7 +252,8 @@ impl EmulatorBuilder {
 
     /// Whether an event that fails, or finds no handler, costs a PubSub client its connection too:
     /// Close 1011 in place of the error, and the session is over. The service's documentation says
-    /// so; Microsoft's emulator answers with the error. Default: `false`.
+    /// so; Microsoft's emulator answers with the error. An invocation that fails never costs it.
+    /// Default: `false`.
     pub fn failed_event_closes_connection(mut self, on: bool) -> Self {
         self.settings.failed_event_closes_connection = on;
         self

@@ -118,3 +118,31 @@ fn faults_hold_answers_back_or_lose_them() {
     service.heal();
     assert_eq!(peer.got(), Vec::<Value>::new());
 }
+
+#[test]
+fn what_a_frame_may_not_hold_ends_the_connection() {
+    let protobuf = json!({"type": "invoke", "invocationId": "i", "target": "event", "event": "e",
+        "dataType": "protobuf", "data": "CgFh"});
+    let fragment = json!({"type": "streamData", "streamId": "s", "streamSequenceId": 1,
+        "dataType": "protobuf", "data": "CgFh"});
+    let state = |state: Value| json!({"type": "setGroupState", "group": "g", "state": state});
+    let start = |stream: Value| json!({"type": "sendToGroup", "group": "g", "stream": stream});
+    for message in [
+        protobuf,
+        fragment,
+        state(json!({"k": 1})),
+        state(json!({"k": null})),
+        state(json!({"k": {}})),
+        state(json!("text")),
+        start(json!({"streamId": ""})),
+        start(json!({"streamId": "s", "idleTimeoutMs": 0})),
+        json!({"type": "streamData", "streamId": "s", "streamSequenceId": 1}),
+        json!({"type": "streamData", "streamId": "s", "data": "x"}),
+    ] {
+        let mut service = VirtualService::new(1, |m| m.refuse_protobuf_over_json = true);
+        let peer = Peer::new(&mut service, Protocol::Json);
+        peer.up(&mut service, T0, message.clone());
+        let closed = matches!(&peer.on.take(usize::MAX)[..], [Out::Close { code: 1007, .. }]);
+        assert!(closed && !service.lives(T0, &peer.id), "{message}");
+    }
+}
