@@ -10,6 +10,7 @@
 
 mod end;
 mod flight;
+mod timers;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{Frame, NamedError, StreamEndError};
 
-use end::{Ending, Last, refused};
+use end::{Ending, refused};
 use flight::{Flight, Nack};
 
 /// Without an ack for this long the oldest fragment is sent again. It is a duplicate at worst, and
@@ -321,62 +322,6 @@ impl StreamWriter {
         self.close(outcome);
     }
 
-    // --- time ----------------------------------------------------------------------------------
-
-    /// The next instant at which `tick` has something to do.
-    pub(crate) fn next_wake(&self) -> Option<Instant> {
-        let timers = [self.stalls_at(), self.resumes_at(), self.probes_at(), self.keeps_alive_at()];
-        timers.into_iter().chain([self.deadline]).flatten().min()
-    }
-
-    /// Does what is due.
-    pub(crate) fn tick(&mut self, now: Instant) {
-        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        if due(self.deadline) {
-            self.overdue();
-        }
-        if due(self.stalls_at()) {
-            self.fail("the service confirmed nothing of the stream for too long", "Timeout");
-        }
-        if due(self.resumes_at()) {
-            self.pause_until = None;
-            self.quiet_since = now;
-            self.flight.rewind();
-            self.pump(now);
-        }
-        if due(self.probes_at()) {
-            self.quiet_since = now;
-            if let Some(oldest) = self.flight.oldest() {
-                self.emit(now, Emit::Fragment(oldest));
-            }
-        }
-        if due(self.keeps_alive_at()) {
-            self.emit(now, Emit::KeepAlive);
-        }
-    }
-
-    fn is_sending(&self) -> bool {
-        self.link && matches!(self.state, State::Open | State::Draining)
-    }
-
-    fn stalls_at(&self) -> Option<Instant> {
-        let waits = self.is_sending() && !self.flight.is_empty();
-        waits.then(|| self.progress + self.config.stall_timeout)
-    }
-
-    fn resumes_at(&self) -> Option<Instant> {
-        self.pause_until.filter(|_| self.is_sending())
-    }
-
-    fn probes_at(&self) -> Option<Instant> {
-        let waits = self.is_sending() && self.pause_until.is_none() && self.flight.any_sent();
-        waits.then(|| self.quiet_since + PROBE)
-    }
-
-    fn keeps_alive_at(&self) -> Option<Instant> {
-        self.is_sending().then(|| self.written + self.config.idle_timeout / 3)
-    }
-
     // --- sending -------------------------------------------------------------------------------
 
     /// Sends what is not sent yet, or is to be sent again.
@@ -395,102 +340,5 @@ impl StreamWriter {
     fn emit(&mut self, now: Instant, emit: Emit) {
         self.written = now;
         self.outputs.push_back(emit);
-    }
-
-    // --- the end -------------------------------------------------------------------------------
-
-    /// The program is done: the end goes behind the last ack, and all is to be over by the deadline.
-    pub(crate) fn finish(&mut self, now: Instant, deadline: Instant) {
-        if self.is_open() {
-            self.deadline = Some(deadline);
-            self.state = State::Draining;
-            self.end_if_drained(now);
-        }
-    }
-
-    /// The program gives the stream up: the service is told at once.
-    pub(crate) fn abort(&mut self, now: Instant, error: StreamEndError, deadline: Instant) {
-        match self.state {
-            State::Open | State::Draining => {
-                self.deadline = Some(deadline);
-                self.end(now, Last::Abort(error));
-            }
-            State::Waiting | State::Starting => {
-                let text = "the stream was given up before the service accepted it";
-                let error = Error::new(ErrorKind::Cancelled, text);
-                self.give_up(Emit::End, error);
-            }
-            State::Ending(_) | State::Closed(_) => {}
-        }
-    }
-
-    fn end_if_drained(&mut self, now: Instant) {
-        if matches!(self.state, State::Draining) && self.flight.is_empty() {
-            self.end(now, Last::End);
-        }
-    }
-
-    fn end(&mut self, now: Instant, last: Last) {
-        let mut ending = Ending::new(last);
-        if self.link {
-            self.emit(now, ending.write());
-        }
-        self.state = State::Ending(ending);
-    }
-
-    fn overdue(&mut self) {
-        match self.state {
-            State::Open | State::Closed(_) => {}
-            State::Waiting => {
-                let text =
-                    "the stream could not be started within its time limit; nothing was sent";
-                self.close(Err(Error::new(ErrorKind::Timeout, text)));
-            }
-            State::Starting => {
-                let text = "the service did not accept the stream within its time limit";
-                self.give_up(Emit::End, Error::new(ErrorKind::Timeout, text));
-            }
-            State::Draining => {
-                self.fail(
-                    "the stream was not confirmed within the time limit of its end",
-                    "Timeout",
-                );
-            }
-            State::Ending(_) => {
-                let text =
-                    "the service did not confirm the end of the stream within its time limit";
-                let error = Error::new(ErrorKind::Timeout, text).maybe_delivered(true);
-                self.close(Err(error));
-            }
-        }
-    }
-
-    /// The service broke the protocol.
-    fn violated(&mut self, how: &str) {
-        let text = format!("the service broke the rules of streams: {how}");
-        let error = Error::new(ErrorKind::Disconnected, text).maybe_delivered(true);
-        self.give_up(Emit::Abort(end::code("ProtocolViolation")), error);
-    }
-
-    fn fail(&mut self, text: &'static str, code: &str) {
-        let error = Error::new(ErrorKind::Timeout, text).maybe_delivered(true);
-        self.give_up(Emit::Abort(end::code(code)), error);
-    }
-
-    /// Ends with an error; the service is told now, or once there is a link again.
-    fn give_up(&mut self, farewell: Emit, error: Error) {
-        if self.link {
-            self.outputs.push_back(farewell);
-        } else if !matches!(self.state, State::Waiting) {
-            self.farewell = Some(farewell);
-        }
-        self.close(Err(error));
-    }
-
-    fn close(&mut self, outcome: Result<()>) {
-        self.state = State::Closed(outcome);
-        self.deadline = None;
-        self.pause_until = None;
-        self.flight.forget();
     }
 }

@@ -1,6 +1,8 @@
-//! The last message of a stream, and what its answer means.
+//! The end of a stream: the last message, what its answer means, and giving up without one.
 
-use super::Emit;
+use std::time::Instant;
+
+use super::{Emit, State, StreamWriter};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{NamedError, StreamEndError};
 
@@ -73,6 +75,103 @@ pub(super) fn refused(error: Option<&NamedError>, what: &str, begun: bool) -> Er
 }
 
 /// For subscribers, why the stream was given up.
-pub(super) fn code(code: &str) -> StreamEndError {
+fn code(code: &str) -> StreamEndError {
     StreamEndError { message: None, user_error_code: Some(code.to_owned()) }
+}
+
+impl StreamWriter {
+    /// The program is done: the end goes behind the last ack, and all is to be over by the deadline.
+    pub(crate) fn finish(&mut self, now: Instant, deadline: Instant) {
+        if self.is_open() {
+            self.deadline = Some(deadline);
+            self.state = State::Draining;
+            self.end_if_drained(now);
+        }
+    }
+
+    /// The program gives the stream up: the service is told at once.
+    pub(crate) fn abort(&mut self, now: Instant, error: StreamEndError, deadline: Instant) {
+        match self.state {
+            State::Open | State::Draining => {
+                self.deadline = Some(deadline);
+                self.end(now, Last::Abort(error));
+            }
+            State::Waiting | State::Starting => {
+                let text = "the stream was given up before the service accepted it";
+                let error = Error::new(ErrorKind::Cancelled, text);
+                self.give_up(Emit::End, error);
+            }
+            State::Ending(_) | State::Closed(_) => {}
+        }
+    }
+
+    pub(super) fn end_if_drained(&mut self, now: Instant) {
+        if matches!(self.state, State::Draining) && self.flight.is_empty() {
+            self.end(now, Last::End);
+        }
+    }
+
+    fn end(&mut self, now: Instant, last: Last) {
+        let mut ending = Ending::new(last);
+        if self.link {
+            self.emit(now, ending.write());
+        }
+        self.state = State::Ending(ending);
+    }
+
+    pub(super) fn overdue(&mut self) {
+        match &mut self.state {
+            State::Open | State::Closed(_) => {}
+            State::Waiting => {
+                let text =
+                    "the stream could not be started within its time limit; nothing was sent";
+                self.close(Err(Error::new(ErrorKind::Timeout, text)));
+            }
+            State::Starting => {
+                let text = "the service did not accept the stream within its time limit";
+                self.give_up(Emit::End, Error::new(ErrorKind::Timeout, text));
+            }
+            State::Draining => {
+                self.fail("the stream was not confirmed within the time limit of its end");
+            }
+            State::Ending(ending) => {
+                // Nobody waits for it any more, but subscribers do.
+                self.farewell = (!self.link).then(|| ending.write());
+                let text =
+                    "the service did not confirm the end of the stream within its time limit";
+                let error = Error::new(ErrorKind::Timeout, text).maybe_delivered(true);
+                self.close(Err(error));
+            }
+        }
+    }
+
+    /// The service broke the protocol.
+    pub(super) fn violated(&mut self, how: &str) {
+        let text = format!("the service broke the rules of streams: {how}");
+        let error = Error::new(ErrorKind::Disconnected, text).maybe_delivered(true);
+        self.give_up(Emit::Abort(code("ProtocolViolation")), error);
+    }
+
+    /// What was awaited did not come in time.
+    pub(super) fn fail(&mut self, text: &'static str) {
+        let error = Error::new(ErrorKind::Timeout, text).maybe_delivered(true);
+        self.give_up(Emit::Abort(code("Timeout")), error);
+    }
+
+    /// Ends with an error; the service is told now, or once there is a link again.
+    fn give_up(&mut self, farewell: Emit, error: Error) {
+        if self.link {
+            self.outputs.push_back(farewell);
+        } else if !matches!(self.state, State::Waiting) {
+            self.farewell = Some(farewell);
+        }
+        self.close(Err(error));
+    }
+
+    pub(super) fn close(&mut self, outcome: Result<()>) {
+        self.state = State::Closed(outcome);
+        self.deadline = None;
+        self.pause_until = None;
+        self.flight.forget();
+    }
 }

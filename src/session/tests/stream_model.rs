@@ -299,7 +299,7 @@ impl World {
 #[test]
 fn subscribers_see_a_prefix_and_after_success_the_whole() {
     let (mut succeeded, mut failed) = (0, 0);
-    for seed in 0..600 {
+    for seed in 0..250 {
         let mut world = World::new(seed);
         world.carry();
         for _ in 0..world.rng.random_range(1..120) {
@@ -325,7 +325,7 @@ fn subscribers_see_a_prefix_and_after_success_the_whole() {
         assert!(world.writer.is_over());
     }
     // Else little would have been tested.
-    assert!(succeeded > 120 && failed > 20, "{succeeded} {failed}");
+    assert!(succeeded > 50 && failed > 10, "{succeeded} {failed}");
 }
 
 #[test]
