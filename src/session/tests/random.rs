@@ -12,6 +12,7 @@ use super::scenario::{frame, identity, loss, loss_by, text};
 use super::{ms, secs};
 use crate::error::{Error, ErrorKind};
 use crate::message::Event;
+use crate::protocol::{Decoder, Downstream, Frame, Protocol};
 use crate::session::{Call, CallKind, Config, Key, Loss, Output, Session};
 
 const RUNS: u64 = 2_000;
@@ -37,6 +38,8 @@ struct World {
     sent: BTreeMap<u64, String>,
     /// Ids that were written on the present link and have not ended.
     on_link: BTreeSet<u64>,
+    /// Invocations that the service was told to cancel.
+    cancelled: BTreeSet<u64>,
 }
 
 impl World {
@@ -67,6 +70,7 @@ impl World {
             deadlines: BTreeMap::new(),
             sent: BTreeMap::new(),
             on_link: BTreeSet::new(),
+            cancelled: BTreeSet::new(),
         }
     }
 
@@ -93,7 +97,7 @@ impl World {
         }
         if self.open.contains(&id) {
             assert!(
-                key(id) == Key::Unacked(id)
+                !matches!(key(id), Key::Ack(_))
                     || self.session.refuses(Key::Ack(id), &CallKind::Message).is_some()
             );
             return;
@@ -103,6 +107,7 @@ impl World {
         let group = format!("g{}", self.rng.random_range(0..4));
         let key = key(id);
         let (kind, what) = match (key, self.rng.random_range(0..4)) {
+            (Key::Invocation(_), _) => (CallKind::Invoke, "invoke"),
             (Key::Ack(_), 0) => (CallKind::Join(group.as_str().into()), "join"),
             (Key::Ack(_), 1) => (CallKind::Leave(group.as_str().into()), "leave"),
             (_, 2) => (CallKind::Event, "event"),
@@ -127,6 +132,9 @@ impl World {
             Some(id) if self.rng.random_bool(0.7) => *id,
             _ => self.rng.random_range(0..self.next_id + 3),
         };
+        if matches!(key(id), Key::Invocation(_)) {
+            return self.answer(id);
+        }
         let name = ["", "", "Duplicate", "Forbidden"][self.rng.random_range(0..4)];
         let error = (!name.is_empty()).then(|| (name.to_owned(), String::new()));
         self.session.ack(self.now, id, error.is_none(), error);
@@ -135,9 +143,30 @@ impl World {
         }
     }
 
+    fn answer(&mut self, id: u64) {
+        let frame = [r#","success":true"#, r#","success":false"#, r#","success":7"#]
+            [self.rng.random_range(0..3)];
+        let frame = format!(r#"{{"type":"invokeResponse","invocationId":"{id}"{frame}}}"#);
+        let answer = match Decoder::new(Protocol::Json).decode(&Frame::Text(frame.into())) {
+            Ok(Downstream::InvokeResponse(response)) => Ok(response),
+            Ok(other) => panic!("{other:?}"),
+            Err(malformed) => Err(malformed.why),
+        };
+        let ends = self.on_link.contains(&id);
+        self.session.answer(self.now, &id.to_string(), answer);
+        self.drain();
+        assert!(!ends || !self.open.contains(&id), "an answered invocation has ended");
+    }
+
     fn withdraw(&mut self) {
         let id = self.rng.random_range(0..self.next_id + 1);
-        if self.open.contains(&id) {
+        if self.open.contains(&id) && matches!(key(id), Key::Invocation(_)) {
+            // Unless it ends at its deadline first.
+            let in_time = self.now < self.deadlines[&id];
+            assert_eq!(self.session.cancel_invocation(self.now, id), in_time);
+            self.drain();
+            assert!(!self.open.contains(&id));
+        } else if self.open.contains(&id) {
             let deadline = self.session.calls.get(key(id)).map_or(self.now, |call| call.deadline);
             self.session.withdraw(self.now, key(id), deadline);
             self.drain();
@@ -200,6 +229,8 @@ impl World {
             return;
         }
         self.on_link.clear();
+        // The link goes first, so that nothing is written to it any more.
+        self.session.suspend();
         let codes = [None, None, None, None, None, Some(1000), Some(1001), Some(1007), Some(1012)];
         self.session.lost(
             self.now,
@@ -247,8 +278,14 @@ impl World {
                 }
                 Output::Event(event) => self.check_event(&event),
                 Output::Released { .. } => unreachable!("there are no subscriptions"),
-                Output::CancelInvocation { .. } | Output::Answer { .. } => {
-                    unreachable!("nothing is invoked")
+                Output::Answer { waiter, .. } => {
+                    assert!(self.sent.contains_key(&waiter), "it was never asked");
+                    self.end(waiter);
+                }
+                Output::CancelInvocation { id } => {
+                    assert!(self.linked && !self.closing, "no link to write to");
+                    assert!(self.sent.contains_key(&id), "there is nothing to cancel");
+                    assert!(self.cancelled.insert(id), "cancelled twice");
                 }
                 Output::CloseLink { .. } => {
                     assert!(self.linked && !self.closing);
@@ -280,6 +317,9 @@ impl World {
             return;
         }
         assert!(self.on_link.insert(id), "id {id} is in flight twice");
+        if matches!(key(id), Key::Invocation(_)) {
+            assert!(!self.sent.contains_key(&id), "an invocation is sent once");
+        }
         let before = self.sent.entry(id).or_insert_with(|| text.into());
         assert_eq!(before, text, "what is sent again is identical");
         assert!(
@@ -343,9 +383,13 @@ impl World {
     }
 }
 
-/// Every fifth call is fire and forget.
+/// Every fifth call is fire and forget, and some are invocations.
 fn key(id: u64) -> Key {
-    if id.is_multiple_of(5) { Key::Unacked(id) } else { Key::Ack(id) }
+    match id % 10 {
+        0 | 5 => Key::Unacked(id),
+        2 => Key::Invocation(id),
+        _ => Key::Ack(id),
+    }
 }
 
 fn run(seed: u64) {

@@ -261,6 +261,16 @@ impl World {
         self.carry();
     }
 
+    fn run_until_the_end_is_under_way(&mut self) {
+        let is_end = |(_, emit): &(Instant, Emit)| *emit == Emit::End;
+        for _ in 0..3000 {
+            if self.up.iter().any(is_end) || self.writer.outcome().is_some() {
+                return;
+            }
+            self.run_for(ms(1));
+        }
+    }
+
     fn new_connection(&mut self) {
         self.service.alive = false;
         self.up.clear();
@@ -306,6 +316,14 @@ fn subscribers_see_a_prefix_and_after_success_the_whole() {
             world.act();
         }
         world.finish();
+        if world.link && world.rng.random_bool(0.4) {
+            // The end or its answer is lost, and perhaps the stream ends by itself meanwhile.
+            world.run_until_the_end_is_under_way();
+            let without = ms(world.rng.random_range(0..40_000));
+            world.lose();
+            world.run_for(without);
+            world.recover();
+        }
         for _ in 0..world.rng.random_range(0..20) {
             world.act();
         }
