@@ -1,6 +1,8 @@
 //! All that a window needs to do with a client. Nothing here waits, so the window never freezes.
 
-use webpubsub::{Client, Event, PendingAck, Publish, Subscription, UrlSource};
+use std::time::Duration;
+
+use webpubsub::{Client, PendingAck, Publish, Subscription, UrlSource};
 
 pub(crate) const ROOM: &str = "room";
 
@@ -18,7 +20,9 @@ impl Chat {
     where
         F: Fn() + Send + Sync + 'static,
     {
-        let client = Client::builder(url).on_wake(wake).connect_in_background()?;
+        // Whoever closes a window does not want to see it for long.
+        let builder = Client::builder(url).close_timeout(Duration::from_millis(500));
+        let client = builder.on_wake(wake).connect_in_background()?;
         let room = client.subscribe_in_background(ROOM)?;
         Ok(Self { client, room, sent: Vec::new(), lines: Vec::new() })
     }
@@ -26,35 +30,19 @@ impl Chat {
     /// Takes all that has come: a wake-up may stand for several things.
     pub(crate) fn look(&mut self) {
         while let Ok(Some(event)) = self.room.try_recv() {
-            self.lines.push(line(&event));
+            self.lines.push(event.to_string()); // a message, or a gap where it is
         }
-        self.sent.retain(|call| match call.try_wait() {
-            Ok(acked) => acked.is_none(),
-            Err(e) => {
-                self.lines.push(format!("(not sent: {e:#})"));
-                false
-            }
+        self.sent.retain(|call| {
+            let seen = call.try_wait();
+            self.lines.extend(seen.as_ref().err().map(|e| format!("not acknowledged: {e:#}")));
+            matches!(seen, Ok(None))
         });
     }
 
     pub(crate) fn say(&mut self, text: String) {
         match self.client.try_start(Publish::new(ROOM, text)) {
             Ok(call) => self.sent.push(call),
-            Err(e) => self.lines.push(format!("(not sent: {e:#})")),
+            Err(e) => self.lines.push(format!("not sent: {e:#}")),
         }
-    }
-}
-
-/// A message, or a gap between messages, where it is.
-fn line(event: &Event) -> String {
-    match event {
-        Event::GroupMessage(message) => match &message.from_user_id {
-            Some(user) => format!("{user}: {}", message.payload),
-            None => message.payload.to_string(),
-        },
-        Event::Connected(_) => "(connected anew: messages may be missing here)".to_owned(),
-        Event::Lagged(skipped) => format!("({skipped} messages skipped here)"),
-        Event::Stopped(stopped) => format!("(the end: {:#})", stopped.cause),
-        other => format!("{other:?}"),
     }
 }

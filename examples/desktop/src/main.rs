@@ -50,6 +50,8 @@ fn main() -> eframe::Result {
         "Chat",
         options,
         Box::new(move |cc| {
+            // A blinking cursor would draw all anew each half second, and hide a missing wake-up.
+            cc.egui_ctx.style_mut(|style| style.visuals.text_cursor.blink = false);
             let window = cc.egui_ctx.clone();
             let chat = Chat::new(url, move || window.request_repaint())?;
             Ok(Box::new(Window { chat, input: String::new(), printer: Printer::new(print) }))
