@@ -21,7 +21,7 @@ impl Chat {
         F: Fn() + Send + Sync + 'static,
     {
         // Whoever closes a window does not want to see it for long.
-        let builder = Client::builder(url).close_timeout(Duration::from_millis(500));
+        let builder = Client::builder(url).close_timeout(Duration::from_millis(300));
         let client = builder.on_wake(wake).connect_in_background()?;
         let room = client.subscribe_in_background(ROOM)?;
         Ok(Self { client, room, sent: Vec::new(), lines: Vec::new() })
