@@ -2,7 +2,7 @@
 # The chat window of examples/desktop on a display without a screen, against the emulator: types,
 # loses the link, types on, and closes the window. The program prints what it draws.
 #
-# Needs cargo and what the crate needs; Xvfb, xdotool and the window's libraries are installed on
+# Needs cargo and what the crate needs to be built. Xvfb, xdotool and the window's libraries are installed on
 # Debian if absent. Where they cannot be had it says so and succeeds. Takes 30 s after the build,
 # which takes two to four minutes the first time.
 set -euo pipefail
@@ -87,7 +87,7 @@ expect() { # FILE SECONDS PATTERN
 
 mkfifo "$dir/console"
 exec 3<>"$dir/console"
-command() { # a command for the emulator
+console() { # a command for the emulator
     echo "emulator> $*"
     echo "$*" >&3
 }
@@ -141,7 +141,7 @@ echo "--- the window opens before there is a connection, and counts"
 open_window window
 expect window 10 '^state: attempt [23] to connect in [0-9]+ s: '
 expect window 15 '^state: connected$'
-command list
+console list
 expect emulator 5 '^[^ ]+ .*anna'
 connection=$(sed -n "${seen[emulator]}p" "$dir/emulator.txt" | awk '{ print $1 }')
 timeout 120 "$wps" listen room >"$dir/listener.txt" 2>"$dir/listener-log.txt" 3>&- &
@@ -155,8 +155,8 @@ timeout 10 "$wps" send room "from outside" 2>/dev/null
 expect window 2 '^line: anna in room: from outside$'
 
 echo "--- a cut, and four attempts to recover that fail"
-command http 503 4
-command cut "$connection"
+console http 503 4
+console cut "$connection"
 expect window 2 '^state: recovering the connection$'
 type_line "during the cut"
 expect window 1 '^state: recovering the connection; 1 on the way$'
@@ -166,15 +166,15 @@ type_line "after the cut"
 expect window 5 '^line: anna in room: after the cut$'
 
 echo "--- a service that stands still"
-command freeze 3s
+console freeze 3s
 expect emulator 5 '^frozen'
 type_line "into the silence"
 expect window 1 '^state: connected; 1 on the way$'
 expect window 10 '^line: anna in room: into the silence$'
 
 echo "--- a connection that cannot be recovered: a gap"
-command no-recovery 1
-command cut "$connection"
+console no-recovery 1
+console cut "$connection"
 expect window 20 '^line: connected as .*; messages .* may be missing$'
 type_line "after the gap"
 expect window 5 '^line: anna in room: after the gap$'
@@ -187,7 +187,7 @@ for line in "before the cut" "from outside" "during the cut" "after the cut" "in
 done
 
 echo "--- closing without a connection"
-command http 503 1000
+console http 503 1000
 open_window unreachable
 expect unreachable 10 '^state: attempt 2 to connect '
 type_line "nobody hears this"
@@ -195,10 +195,10 @@ expect unreachable 1 '; 1 on the way$'
 close_window "no connection"
 
 echo "--- closing while the service stands still"
-command clear
+console clear
 open_window frozen
 expect frozen 15 '^state: connected'
-command freeze 60s
+console freeze 60s
 expect emulator 5 '^frozen'
 type_line "nor this"
 expect frozen 1 '^state: connected; 1 on the way$'
