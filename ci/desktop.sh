@@ -2,9 +2,9 @@
 # The chat window of examples/desktop on a display without a screen, against the emulator: types,
 # loses the link, types on, and closes the window. The program prints what it draws.
 #
-# Needs cargo and what the crate needs to be built. Xvfb, xdotool and the window's libraries are installed on
-# Debian if absent. Where they cannot be had it says so and succeeds. Takes 30 s after the build,
-# which takes two to four minutes the first time.
+# Needs cargo and what the crate needs to be built. Xvfb, xdotool and the window's libraries are
+# installed on Debian if absent; where they cannot be had it says so and succeeds. Takes 30 s after
+# the build, which takes two to four minutes the first time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
