@@ -1,8 +1,9 @@
-//! All that a window needs to do with a client. Nothing here waits, so the window never freezes.
+//! All that the window does with its client, but for showing the state and closing. Nothing here
+//! waits, so the window never freezes.
 
 use std::time::Duration;
 
-use webpubsub::{Client, PendingAck, Publish, Subscription, UrlSource};
+use webpubsub::{Client, PendingAck, Publish, Result, Subscription};
 
 pub(crate) const ROOM: &str = "room";
 
@@ -16,11 +17,8 @@ pub(crate) struct Chat {
 
 impl Chat {
     /// `wake` runs on the client's thread: it only asks the window to look.
-    pub(crate) fn new<F>(url: impl Into<UrlSource>, wake: F) -> webpubsub::Result<Self>
-    where
-        F: Fn() + Send + Sync + 'static,
-    {
-        // Whoever closes a window does not want to see it for long.
+    pub(crate) fn new(url: String, wake: impl Fn() + Send + Sync + 'static) -> Result<Self> {
+        // On a network that stands still, the window is not to stay for long after it is closed.
         let builder = Client::builder(url).close_timeout(Duration::from_millis(300));
         let client = builder.on_wake(wake).connect_in_background()?;
         let room = client.subscribe_in_background(ROOM)?;

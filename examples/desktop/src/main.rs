@@ -9,7 +9,7 @@
 //! the token needs the roles to join the group `room` and to send to it. Ctrl+Q closes the window
 //! too. With `--print` what is drawn anew is also printed.
 //!
-//! All that has to do with the client is in `chat.rs`.
+//! What it takes to use the client is in `chat.rs`.
 
 mod chat;
 
