@@ -30,11 +30,8 @@ fn main() -> webpubsub::Result<()> {
     };
     let client = Client::connect(url)?;
 
-    // Few, so that the slow component is never far behind; the same while calls wait for acks.
-    let few = QueueConfig::new()
-        .max_messages(10)
-        .max_messages_during_calls(10)
-        .overflow(Overflow::DropNewest);
+    // Few, so that the slow component is never far behind.
+    let few = QueueConfig::new().max_messages(10).overflow(Overflow::DropNewest);
     let prices = client.subscribe(Subscribe::new("prices").queue(few))?;
     let orders = client.subscribe("orders")?;
     let alerts = client.subscribe("alerts")?;
