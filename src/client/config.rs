@@ -234,14 +234,15 @@ impl QueueConfig {
         Self::default()
     }
 
-    /// How many messages it holds while no call waits for its ack. Default: 1024.
+    /// How many messages it holds; under [`Overflow::Wait`], while no call waits for its ack.
+    /// Default: 1024.
     pub fn max_messages(mut self, n: usize) -> Self {
         self.max_messages = n;
         self
     }
 
-    /// How many it holds while a call waits for its ack, which is read behind the messages; never
-    /// less than [`max_messages`](Self::max_messages). Past this bound the client reads on for
+    /// How many it holds under [`Overflow::Wait`] while a call waits for its ack, which is read behind
+    /// the messages; never less than [`max_messages`](Self::max_messages). Past this bound the client reads on for
     /// another 1000 messages or 16 MiB; then acks are not read either. Default: 16,384.
     pub fn max_messages_during_calls(mut self, n: usize) -> Self {
         self.max_messages_during_calls = n;
