@@ -7,11 +7,13 @@
 //!
 //! [Azure Web PubSub]: https://learn.microsoft.com/azure/azure-web-pubsub/
 //!
-//! On this page: [a first example](#a-first-example) · [words](#words) · [threads](#threads-and-cloning) ·
-//! [sending](#sending-three-ways) · [receiving](#receiving) · [loss](#when-the-link-is-lost) ·
-//! [errors](#errors) · [time limits](#time-limits) · [access](#where-the-url-comes-from) ·
-//! [emulator](#the-emulator) · [async code](#from-async-code) · [features](#features) · [logging and secrets](#logging-and-secrets) ·
-//! [what is missing](#what-is-missing) · [for contributors](#map-of-the-modules)
+//! On this page: [a first example](#a-first-example) · [words](#words) ·
+//! [threads](#threads-and-cloning) · [sending](#sending-three-ways) · [receiving](#receiving) ·
+//! [loss](#when-the-link-is-lost) · [errors](#errors) · [time limits](#time-limits) ·
+//! [access](#where-the-url-comes-from) · [emulator](#the-emulator) · [user
+//! interfaces](#user-interfaces) · [async code](#from-async-code) · [features](#features) ·
+//! [logging and secrets](#logging-and-secrets) · [what is missing](#what-is-missing) · [for
+//! contributors](#map-of-the-modules)
 //!
 //! # A first example
 //!
@@ -42,8 +44,8 @@
 //! # }
 //! ```
 //!
-//! More programs are in the folder `examples`: `quickstart`, `simple`, `pubsub`, `components`, `chat`,
-//! `negotiate`, `protobuf`, and `soak`, which proves the promises below under faults.
+//! More programs are in the folder `examples`: `quickstart`, `simple`, `pubsub`, `components`,
+//! `chat`, `negotiate`, `protobuf`, and `soak`, which proves the promises below under faults.
 //!
 //! # Words
 //!
@@ -62,12 +64,14 @@
 //! a reference count; use it from any thread, without a lock of your own. Frames leave in the order
 //! in which the calls were made, also those of several threads.
 //!
-//! Each client has one thread, named `webpubsub` unless [`name`](ClientBuilder::name) says otherwise. It reads and keeps the connection alive. It runs no code of yours (but for your program's logger) and never waits for
-//! a caller. A send is written by the thread
-//! that calls, or by another one that is writing just then. While the client connects there are
-//! short-lived helpers: one that connects in the background or again after a loss, one that looks up the host name, one that
-//! asks your [URL provider](UrlSource::provider). A host with several addresses gets a further helper for each that
-//! is tried.
+//! Each client has one thread, named `webpubsub` unless [`name`](ClientBuilder::name) says
+//! otherwise. It reads and keeps the connection alive. It never waits for a caller, and runs no
+//! code of yours but for your program's logger and a closure given to
+//! [`on_wake`](ClientBuilder::on_wake). A send is written by the thread that calls, or by another
+//! one that is writing just then. While the client connects there are short-lived helpers: one that
+//! connects in the background or again after a loss, one that looks up the host name, one that asks
+//! your [URL provider](UrlSource::provider). A host with several addresses gets a further helper
+//! for each that is tried.
 //!
 //! Memory is bounded for what is received (see [below](#receiving)). Calls that were started are kept
 //! until their ack or deadline, so it is the program that limits how many those are.
@@ -81,8 +85,8 @@
 //! its own, so it may block): the iteration over `events()` then ends, and `main` returns. A clone
 //! in the handler keeps the client alive, so the drop of the others does not end it. `connect`
 //! makes one attempt and cannot be interrupted. Where the network may come later,
-//! [`connect_in_background`](ClientBuilder::connect_in_background) returns at once and goes on trying;
-//! [`wait_connected`](Client::wait_connected) waits for it, and `close` ends both at once.
+//! [`connect_in_background`](ClientBuilder::connect_in_background) returns at once and goes on
+//! trying; [`wait_connected`](Client::wait_connected) waits for it, and `close` ends both at once.
 //!
 //! # Sending, three ways
 //!
@@ -116,19 +120,18 @@
 //! [`Publish`], [`SendEvent`], [`JoinGroup`] and [`LeaveGroup`] are plain values whose methods are
 //! their options. [`call_all`](Client::call_all) pipelines as many requests as an iterator returns;
 //! [`start_all`](Client::start_all) and [`fire_and_forget_all`](Client::fire_and_forget_all) write
-//! many together, which costs far less than one by one. Text (`&str`, `String`), bytes (`&[u8]`, `Vec<u8>`, [`Bytes`]) and
-//! `serde_json::Value` turn into a [`Payload`] by themselves; [`Payload::from_json`] takes anything
-//! that serde can serialize.
+//! many together, which costs far less than one by one. Text (`&str`, `String`), bytes (`&[u8]`,
+//! `Vec<u8>`, [`Bytes`]) and `serde_json::Value` turn into a [`Payload`] by themselves;
+//! [`Payload::from_json`] takes anything that serde can serialize.
 //!
 //! A call has one ack id for its whole life. If it must be sent again, after a recovery, it is the
 //! identical message with the same id, so the service executes it once; an answer `Duplicate` then
-//! is a success ([`Ack::duplicate`]). At most 256 calls ([`ClientBuilder::max_in_flight`]) and
-//! 16 MiB are sent and unacked; further ones wait in order. (The service cuts a connection of a
-//! plain subprotocol for which 1000 frames are unsent, acks and own echoes included. Fire and forget
-//! has no such limit: a flood of it to a group of which you are a member may cost the connection.)
-//! What the service would answer by
-//! closing the connection (an invalid name, a message above 1 MiB, the bare JSON value `null`) is
-//! refused here first, with [`ErrorKind::InvalidRequest`].
+//! is a success ([`Ack::duplicate`]). At most 256 calls ([`ClientBuilder::max_in_flight`]) and 16
+//! MiB are sent and unacked; further ones wait in order. (The service cuts a connection of a plain
+//! subprotocol for which 1000 frames are unsent, acks and own echoes included. Fire and forget has
+//! no such limit: a flood of it to a group of which you are a member may cost the connection.) What
+//! the service would answer by closing the connection (an invalid name, a message above 1 MiB, the
+//! bare JSON value `null`) is refused here first, with [`ErrorKind::InvalidRequest`].
 //!
 //! # Receiving
 //!
@@ -169,15 +172,14 @@
 //! # }
 //! ```
 //!
-//! The queue is bounded ([`QueueConfig`]): 1024 messages, or 64 MiB. While calls wait for acks, which
-//! come over the same connection, the bound is 16,384. When it is full the client reads on for another 1000
-//! messages or 16 MiB, so acks, a lost link and its recovery are not held up by a slow consumer. Past
-//! that it stops reading, the service feels it, and calls time out (the error names the full queue): a
-//! program that publishes to a group of which it is a member must read its events, or ask for
-//! [`no_echo`](Publish::no_echo) or no queue at all.
-//! [`Overflow`] names two other policies: drop (counted, and noted in the queue as
-//! [`Event::Lagged`]), or end the client. A program that only sends asks for no queue,
-//! [`event_queue(None)`](ClientBuilder::event_queue).
+//! The queue is bounded ([`QueueConfig`]): 1024 messages, or 64 MiB. While calls wait for acks,
+//! which come over the same connection, the bound is 16,384. When it is full the client reads on
+//! for another 1000 messages or 16 MiB, so acks, a lost link and its recovery are not held up by a
+//! slow consumer. Past that it stops reading, which applies back-pressure to the service, and calls
+//! time out (the error names the full queue): a program that publishes to a group of which it is a
+//! member must read its events, or ask for [`no_echo`](Publish::no_echo) or no queue at all. [`Overflow`] names two
+//! other policies: drop (counted, and noted in the queue as [`Event::Lagged`]), or end the client.
+//! A program that only sends asks for no queue, [`event_queue(None)`](ClientBuilder::event_queue).
 //!
 //! One warning. On a reliable connection the service holds at most 1000 messages that the client
 //! has not acknowledged, and this client acknowledges what it has put into the queue. A consumer
@@ -214,9 +216,9 @@
 //! messages keep their order; the log names it. The drop of the last subscription leaves the group,
 //! unless the program has also joined it.
 //!
-//! An event queue that nobody has asked for (by [`events`](Client::events), `recv` and its like, or by
-//! joining a group) drops what it has no room for, so a program with subscriptions alone, or one that
-//! only publishes, never stalls.
+//! An event queue that nobody has asked for (by [`events`](Client::events), `recv` and its like, or
+//! by joining a group) drops what it has no room for, so a program with subscriptions alone, or one
+//! that only publishes, never stalls.
 //!
 //! # When the link is lost
 //!
@@ -240,10 +242,11 @@
 //!
 //! The client gives up ([`Event::Stopped`]) when the service refuses a new connection from a fixed
 //! URL (HTTP 4xx, except 408, 425 and 429), or from three URLs of a provider in a row; when it
-//! answers with a redirect or does not grant the subprotocol; when the first connection fails (`connect` then returns the error: it makes one
-//! attempt); and when [`max_attempts`](Reconnect::max_attempts) is reached or
-//! [`reconnect`](ClientBuilder::reconnect) is `None`. HTTP 408, 425, 429, 5xx and
-//! network failures are tried again, not before a `Retry-After`.
+//! answers with a redirect or does not grant the subprotocol; when the first connection fails
+//! (`connect` then returns the error: it makes one attempt); and when
+//! [`max_attempts`](Reconnect::max_attempts) is reached or [`reconnect`](ClientBuilder::reconnect)
+//! is `None`. HTTP 408, 425, 429, 5xx and network failures are tried again, not before a
+//! `Retry-After`.
 //!
 //! [`SimpleClient`] cannot recover anything. It stops at a loss, unless
 //! [`reconnect`](SimpleClientBuilder::reconnect) was asked for.
@@ -277,7 +280,12 @@
 //! | `connect`: one attempt, all steps | 30 s | `connect_timeout` |
 //! | each step of it: name look-up, TCP, proxy, TLS, the request for the upgrade (its answer may take all that is left of the 30 s: the service waits for a `connect` event handler), `connected` | 10 s | `connect_step_timeout` |
 //! | a call: waiting for a link, writing, the ack, all together | 30 s | `call_timeout`, [`Publish::timeout`] |
-//! | `start` and `fire_and_forget` | block only while the connection takes no more data, or (`fire_and_forget`) while there is none; at most the call's limit | the same |
+//! | `start`: only while too much is [pending](ClientBuilder::max_pending_calls) | the call's limit | the same |
+//! | `fire_and_forget`, `SimpleClient::send`: while there is no connection, or it takes no more data | the call's limit | the same |
+//! | `ping` | 30 s | `call_timeout` |
+//! | `subscribe`, until the group is joined | 30 s | `call_timeout`, [`Subscribe::timeout`] |
+//! | `drain`, `wait_connected`, `recv_timeout`, `wait_timeout` | as you say | |
+//! | `try_start`, `try_send`, `try_recv`, `try_wait`, `cancel`, `state`, `connect_in_background`, `subscribe_in_background`, every drop | never wait | |
 //! | `close` | 2 s, and up to 1 s more on a machine that hangs | `close_timeout` |
 //! | silence until a ping is sent; until the peer counts as dead | 10 s; 20 s | [`KeepAlive`] |
 //! | writing without any progress: the link is given up | 10 s | |
@@ -313,10 +321,9 @@
 //! ```
 //!
 //! On the way there, an HTTP proxy is taken from the environment (`HTTPS_PROXY`, `HTTP_PROXY`,
-//! `ALL_PROXY`, `NO_PROXY`; never for loopback hosts), unless
-//! [`proxy`](ClientBuilder::proxy) says otherwise. Whom a client trusts and which certificate it
-//! shows is its [`TlsConfig`], which clients may share; headers and a resolver of your own are
-//! settings too.
+//! `ALL_PROXY`, `NO_PROXY`; never for loopback hosts), unless [`proxy`](ClientBuilder::proxy) says
+//! otherwise. Whom a client trusts and which certificate it shows is its [`TlsConfig`], which
+//! clients may share; headers and a resolver of your own are settings too.
 //!
 //! # The emulator
 //!
@@ -341,11 +348,11 @@
 //! # }
 //! ```
 //!
-//! The first attempt to recover comes at once, but not within a second of the attempt before it. So a
-//! test that cuts the link twice in a row waits up to a second at the second cut, unless it asks for
-//! less: `recovery(Recovery::new().attempt_interval(Duration::from_millis(10)))`. A new connection
-//! (after a Close that ends the session) comes after a random delay of up to 1 s, and further attempts
-//! after longer ones; [`Reconnect::backoff`] shortens them.
+//! The first attempt to recover comes at once, but not within a second of the attempt before it. So
+//! a test that cuts the link twice in a row waits up to a second at the second cut, unless it asks
+//! for less: `recovery(Recovery::new().attempt_interval(Duration::from_millis(10)))`. A new
+//! connection (after a Close that ends the session) comes after a random delay of up to 1 s, and
+//! further attempts after longer ones; [`Reconnect::backoff`] shortens them.
 //!
 //! With TLS the client must trust the emulator's root:
 //!
@@ -361,13 +368,51 @@
 //! # }
 //! ```
 //!
+//! # User interfaces
+//!
+//! A thread that must never wait can do everything itself, without a forwarding thread:
+//! [`connect_in_background`](ClientBuilder::connect_in_background) and
+//! [`subscribe_in_background`](Client::subscribe_in_background) return at once,
+//! [`try_start`](Client::try_start) sends or returns `WouldBlock`, [`state`](Client::state) is a line
+//! for the status bar, and the closure of [`on_wake`](ClientBuilder::on_wake) wakes the event loop
+//! when there is something to look at.
+//!
+#![cfg_attr(feature = "emulator", doc = "```")]
+#![cfg_attr(not(feature = "emulator"), doc = "```ignore")]
+//! # use webpubsub::{Client, Publish};
+//! # use webpubsub::emulator::Emulator;
+//! use webpubsub::crossbeam_channel::bounded;
+//!
+//! # fn main() -> webpubsub::Result<()> {
+//! # let emulator = Emulator::start()?;
+//! # let url = emulator.url("chat");
+//! // The event loop of a window, here a channel.
+//! let (wake, wakes) = bounded(1);
+//! let wake = move || {
+//!     let _ = wake.try_send(());
+//! };
+//! let client = Client::builder(url).on_wake(wake).connect_in_background()?;
+//! let room = client.subscribe_in_background("room")?;
+//! let mut sent = vec![client.try_start(Publish::new("room", "hello"))?];
+//! for () in wakes {
+//!     // A wake-up may stand for several things, so all is looked at.
+//!     println!("{}", client.state());
+//!     while let Some(event) = room.try_recv()? {
+//!         println!("{event}"); // a message, or what may be missing
+//!     }
+//!     sent.retain(|call| matches!(call.try_wait(), Ok(None)));
+//! #   if sent.is_empty() { break }
+//! }
+//! # client.close() }
+//! ```
+//!
 //! # From async code
 //!
-//! Nothing here needs a runtime, and nothing may block one: what blocks belongs on a thread where that
-//! is allowed, such as tokio's `spawn_blocking`. Move a receiver there, not a client. A receiver does
-//! not keep its client alive, so the loop over it ends when the client is closed or dropped; a clone
-//! of the client in the loop would keep both alive, and the runtime would wait for the thread at its
-//! end.
+//! Nothing here needs a runtime, and nothing may block one: what blocks belongs on a thread where
+//! that is allowed, such as tokio's `spawn_blocking`. Move a receiver there, not a client. A
+//! receiver does not keep its client alive, so the loop over it ends when the client is closed or
+//! dropped; a clone of the client in the loop would keep both alive, and the runtime would wait for
+//! the thread at its end.
 //!
 //! ```ignore
 //! use tokio::task::spawn_blocking;
@@ -405,13 +450,14 @@
 //! | `protobuf` | no | the subprotocols [`Protocol`]`::Protobuf` and `ReliableProtobuf`, and typed protobuf payloads (`Payload::pack`) |
 //! | `emulator` | no | the module `emulator`, with `wss` too if a TLS feature is on |
 //!
-//! `cargo doc --open` shows this page for the default features, and
-//! `cargo doc --features emulator,protobuf --open` all that there is; in a program that depends on the
-//! crate `cargo doc -p webpubsub --open` shows what the program has switched on. On docs.rs a badge names the feature
-//! that an item needs.
+//! `cargo doc --open` shows this page for the default features, and `cargo doc --features
+//! emulator,protobuf,preview --open` all that there is; in a program that depends on the crate
+//! `cargo doc -p webpubsub --open` shows what the program has switched on. On docs.rs a badge names
+//! the feature that an item needs.
 //!
-//! With both TLS libraries native-tls is used, unless [`TlsConfig::backend`] says otherwise; both speak TLS 1.2 at least. Without a TLS feature a `wss` URL is an error of
-//! [`ErrorKind::Config`] when the client is built.
+//! With both TLS libraries native-tls is used, unless [`TlsConfig::backend`] says otherwise; both
+//! speak TLS 1.2 at least. Without a TLS feature a `wss` URL is an error of [`ErrorKind::Config`]
+//! when the client is built.
 //!
 //! # Logging and secrets
 //!
@@ -431,21 +477,22 @@
 //! why (`info`); groups, publications, events and failed calls (`debug`).
 //!
 //! No log line or error of this crate holds a payload, an access token, a key or a reconnection
-//! token, and no `Debug` output of a client, builder, configuration, source or connection string does
-//! (the emulator logs payloads if asked to, see its `log_frames`); URLs are
-//! shown as host and port. An error may quote what the service said, and in its causes is what your
-//! own URL provider said (it is not logged), or where a JSON payload does not fit. `Debug` of an
-//! [`Event`], a [`Payload`] or a [`Request`] shows the data, and so do frames recorded by the emulator.
-//! One thing is not in our hands: `tungstenite`, which parses the frames, prints received ones, with
-//! payloads and reconnection tokens, at its own target `tungstenite` on level `trace`. Do not enable
-//! that in production.
+//! token, and no `Debug` output of a client, builder, configuration, source or connection string
+//! does (the emulator logs payloads if asked to, see its `log_frames`); URLs are shown as host and
+//! port. An error may quote what the service said, and in its causes is what your own URL provider
+//! said (it is not logged), or where a JSON payload does not fit. `Debug` of an [`Event`], a
+//! [`Payload`] or a [`Request`] shows the data, and so do frames recorded by the emulator. One
+//! thing is not in our hands: `tungstenite`, which parses the frames, prints received ones, with
+//! payloads and reconnection tokens, at its own target `tungstenite` on level `trace`. Do not
+//! enable that in production.
 //!
 //! # What is missing
 //!
 //! Not yet: streams, invocations, group state (preview features of the service).
 //! Not planned: the service's MQTT and Socket.IO endpoints, its REST API for app servers.
 //!
-//! Built and tested on Linux only. macOS should work; Windows is not supported yet. The minimum Rust version is 1.88, that of the dependencies.
+//! Built and tested on Linux only. macOS should work; Windows is not supported yet. The minimum
+//! Rust version is 1.88, that of the dependencies.
 //!
 //! # Map of the modules
 //!
