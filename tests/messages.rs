@@ -5,7 +5,6 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
-use webpubsub::emulator::Emulator;
 use webpubsub::{
     Client, ClientAccess, ErrorKind, Event, GroupMessage, Payload, Proxy, Reconnect, Recovery, Role,
 };
@@ -158,7 +157,8 @@ mod tls {
 
     #[test]
     fn a_self_signed_certificate_leads_to_the_setting_that_trusts_it() {
-        let emulator = Emulator::builder().tls(true).start().expect("emulator");
+        let emulator =
+            webpubsub::emulator::Emulator::builder().tls(true).start().expect("emulator");
         for error in failures(&emulator.url("hub")) {
             says(&error, &["certificate", "`TlsConfig::root_certificate_pem`"]);
         }
