@@ -1,7 +1,7 @@
 //! Subscriptions: who gets what, what a slow one does to the others, what holds a group.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use webpubsub::emulator::Emulator;
 use webpubsub::{
@@ -335,4 +335,74 @@ fn an_event_queue_that_nobody_asked_for_makes_nobody_wait() {
         _ => None,
     });
     assert_eq!(lagged, Some(48), "{seen:?}");
+}
+
+#[test]
+fn what_is_unsubscribed_ends_at_once_although_nothing_else_comes() {
+    within(WATCHDOG, || {
+        let emulator = emulator();
+        let client = Client::connect(emulator.url("hub")).expect("connect");
+        client.join_group("jobs").expect("joined");
+        let jobs = client.subscribe("jobs").expect("joined");
+        let receiver = jobs.receiver().clone();
+        // The program's own join holds the group, so nothing is sent.
+        jobs.unsubscribe().expect("ended");
+        let last = receiver.recv_timeout(Duration::from_secs(2)).expect("an end");
+        assert!(matches!(last, Event::Stopped(_)), "{last:?}");
+        assert!(receiver.recv_timeout(Duration::from_secs(2)).is_err(), "disconnected");
+        client.close().expect("closed");
+    });
+}
+
+#[test]
+fn a_queue_without_room_is_refused() {
+    within(WATCHDOG, || {
+        let emulator = emulator();
+        let client = Client::connect(emulator.url("hub")).expect("connect");
+        let none = || Subscribe::new("g").queue(QueueConfig::new().max_messages(0));
+        for error in [client.subscribe(none()), client.subscribe_in_background(none())] {
+            let error = error.expect_err("no room");
+            assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+            assert!(error.to_string().contains("`QueueConfig::max_messages`"), "{error}");
+        }
+        client.close().expect("closed");
+    });
+}
+
+#[test]
+fn one_that_ends_between_two_connections_has_nothing_to_leave() {
+    within(WATCHDOG, || {
+        let emulator = emulator();
+        let client = Client::connect(emulator.url("hub")).expect("connect");
+        let group = client.subscribe("g").expect("joined");
+        emulator.faults().refuse_next_upgrades(100, 503, Some(60));
+        emulator.faults().close_connections(1008, "over");
+        eventually("away", || client.connection_id().is_none());
+        let start = Instant::now();
+        group.unsubscribe().expect("nothing to leave");
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        client.close().expect("closed");
+    });
+}
+
+#[test]
+fn after_one_that_was_stopped_the_programs_own_join_gets_the_messages() {
+    within(WATCHDOG, || {
+        let emulator = emulator();
+        let client = Client::connect(emulator.url("hub")).expect("connect");
+        client.join_group("g").expect("joined");
+        let queue = QueueConfig::new().max_messages(2).overflow(Overflow::Stop);
+        let stopped = client.subscribe(Subscribe::new("g").queue(queue)).expect("joined");
+        for n in 0..10 {
+            client.publish("g", n.to_string()).expect("acked");
+        }
+        let kept = stopped.receiver().try_iter().filter(is_message).count();
+        let came = client.events().try_iter().filter(is_message).count();
+        assert_eq!((kept, came), (2, 7), "one was too many");
+        client.close().expect("closed");
+    });
+}
+
+fn is_message(event: &Event) -> bool {
+    matches!(event, Event::GroupMessage(_))
 }

@@ -14,6 +14,10 @@ use super::wake::WakeHook;
 use crate::message::Event;
 use crate::session::{Bound, HOLD_BYTES, HOLD_MESSAGES, Room};
 
+/// A program that never asks for the event queue leaves this many events in it; well above the default
+/// bound of messages.
+const MOST_UNASKED: usize = 4096;
+
 /// One of this many messages looks at the channel's length.
 const LOOK_EVERY: usize = 64;
 
@@ -91,6 +95,20 @@ impl Queue {
         self.high_water = self.high_water.max(len);
     }
 
+    /// Lifecycle events always enter, so if nobody has asked for them the oldest give way.
+    fn forget_unasked(&mut self) {
+        if self.sizes.len() >= MOST_UNASKED
+            && !self.asked.load(Ordering::Relaxed)
+            && let Some(size) = self.sizes.pop_front()
+        {
+            let _ = self.receiver.try_recv();
+            if let Some(size) = size {
+                self.messages -= 1;
+                self.bytes -= size;
+            }
+        }
+    }
+
     fn is_full(&self, bound: Bound) -> bool {
         let hard = self.limits.max_messages_during_calls.max(self.limits.max_messages);
         match bound {
@@ -145,7 +163,10 @@ impl Queue {
                 self.messages += 1;
                 self.bytes += size;
             }
-            None => self.forget_taken(),
+            None => {
+                self.forget_taken();
+                self.forget_unasked();
+            }
         }
         self.sizes.push_back(size);
         // The receiver lives as long as this queue.
@@ -247,6 +268,23 @@ mod tests {
         q.push(message(), Some(1));
         q.push(message(), Some(1));
         assert_eq!(room(&mut q), Room::Wait);
+    }
+
+    #[test]
+    fn what_nobody_has_asked_for_is_bounded() {
+        let asked = Arc::new(AtomicBool::new(false));
+        let (mut q, events) =
+            Queue::new(Some(QueueConfig::new()), Arc::default(), Arc::clone(&asked), None);
+        for n in 0..2 * MOST_UNASKED as u64 {
+            q.push(Event::Lagged(n), None);
+        }
+        assert_eq!(events.len(), MOST_UNASKED);
+        assert!(matches!(events.recv(), Ok(Event::Lagged(n)) if n == MOST_UNASKED as u64));
+        asked.store(true, Ordering::Relaxed);
+        for n in 0..10 {
+            q.push(Event::Lagged(n), None);
+        }
+        assert_eq!(events.len(), MOST_UNASKED + 9);
     }
 
     #[test]

@@ -159,7 +159,7 @@ impl Queues {
         }
     }
 
-    fn take_changes(&mut self) {
+    pub(super) fn take_changes(&mut self) {
         if !self.routes.changed.load(Ordering::Acquire) {
             return;
         }
@@ -221,6 +221,8 @@ impl Queues {
         {
             // The handle is still there, and gives the group up when it is dropped.
             group.routes.retain(|route| route.end.get().is_none());
+            // If it was the last one, the program's own join gets the messages again.
+            self.forget_unused(&message.group);
         }
         self.dropped += dropped;
         self.owes_report |= dropped > 0;
@@ -284,6 +286,10 @@ impl EventQueue for Queues {
         self.dropped += count;
         self.owes_report |= count > 0;
         true
+    }
+
+    fn enters_event_queue(&mut self, event: &Event) -> bool {
+        self.subscribed(event).is_none()
     }
 
     fn owes_report(&self) -> bool {

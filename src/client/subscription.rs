@@ -34,6 +34,10 @@ impl Subscribe {
         Self { group: group.as_ref().into(), queue: QueueConfig::new(), timeout: None }
     }
 
+    fn check(&self) -> Result<()> {
+        self.queue.check().map_err(|e| Error::invalid(e.to_string()))
+    }
+
     /// The bounds of its queue and what happens at them. Default: as [`QueueConfig::new`].
     pub fn queue(mut self, queue: QueueConfig) -> Self {
         self.queue = queue;
@@ -231,7 +235,8 @@ impl fmt::Debug for Subscription {
         f.debug_struct("Subscription")
             .field("group", &self.group)
             .field("unread", &self.events.len())
-            .field("ended", &self.end.get())
+            // Its causes may quote a URL provider of the program.
+            .field("ended", &self.end.get().map(Error::kind))
             .finish_non_exhaustive()
     }
 }
@@ -255,6 +260,10 @@ impl Iterator for Messages<'_> {
                     return (!stopped.cause.is_closed()).then_some(Err(stopped.cause));
                 }
                 Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.over = true;
+                    return Some(Err(error));
+                }
                 Err(_) => self.over = true,
             }
         }
@@ -265,6 +274,7 @@ impl Iterator for Messages<'_> {
 impl Shared {
     /// Starts a subscription and the join of its group.
     fn subscribe(self: &Arc<Self>, spec: &Subscribe) -> Result<(Subscription, PendingAck)> {
+        spec.check()?;
         let now = Instant::now();
         let mut call = Parts::join(&spec.group).with_timeout(spec.timeout).prepare(self, now)?;
         call.kind = CallKind::Subscribe(Arc::clone(&spec.group));
@@ -289,6 +299,7 @@ impl Shared {
     }
 
     fn subscribe_in_background(self: &Arc<Self>, spec: &Subscribe) -> Result<Subscription> {
+        spec.check()?;
         rule("group name", rules::group(&spec.group))?;
         let now = Instant::now();
         let join = self.membership(Parts::join(&spec.group), now)?;
@@ -340,6 +351,8 @@ impl Shared {
             self.routes.remove(group, id, leave_id);
         });
         self.finish(after, now);
+        // It takes the note, and ends the queue.
+        self.waker.wake();
         leave
     }
 

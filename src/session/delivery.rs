@@ -29,6 +29,10 @@ pub(crate) trait EventQueue {
     fn drop_message(&mut self, _message: &Event) -> bool {
         false
     }
+    /// Whether it goes to the event queue, and not to subscriptions.
+    fn enters_event_queue(&mut self, _event: &Event) -> bool {
+        true
+    }
     /// A subscription has dropped messages and not reported them yet.
     fn owes_report(&self) -> bool {
         false
@@ -219,9 +223,9 @@ impl Delivery {
         self.look.get_or_insert((now + LOOK_LAGGED, LOOK_LAGGED));
     }
 
-    /// Behind the note of what was dropped before.
+    /// Behind the note of what the event queue has dropped before, if it goes there too.
     fn put(&mut self, queue: &mut impl EventQueue, event: Event, size: Option<usize>) {
-        if self.lagged > 0 {
+        if self.lagged > 0 && queue.enters_event_queue(&event) {
             queue.push(Event::Lagged(std::mem::take(&mut self.lagged)), None);
         }
         queue.push(event, size);

@@ -191,6 +191,16 @@ impl Groups {
         }
     }
 
+    /// Nobody holds the group, and there is no session that is in it. False if a call that is still to
+    /// be sent would join it.
+    pub(super) fn forget_left(&mut self, name: &str) -> bool {
+        let forgotten = self.all.get(name).is_some_and(|group| group.undecided == 0);
+        if forgotten {
+            self.forget(name);
+        }
+        forgotten
+    }
+
     /// A new connection, which is in no group. `rejoin`: also groups that only the program's own
     /// calls have joined are joined again.
     pub(super) fn new_connection(&mut self, rejoin: bool) {

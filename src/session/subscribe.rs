@@ -43,7 +43,12 @@ impl<W> Session<W> {
         group: &Arc<str>,
         leave: impl FnOnce() -> Option<(Joined, Option<W>)>,
     ) -> Unsubscribed {
-        let found = self.groups.unsubscribed(group);
+        let mut found = self.groups.unsubscribed(group);
+        if found == Unsubscribed::Leave && self.identity.is_none() && self.groups.forget_left(group)
+        {
+            // There is no session, so nothing to leave.
+            found = Unsubscribed::Over;
+        }
         if found == Unsubscribed::Leave
             && self.ended.is_none()
             && let Some((Joined { ack_id, frame }, waiter)) = leave()

@@ -136,6 +136,10 @@ impl EventQueue for Tap {
         self.queues.drop_message(message)
     }
 
+    fn enters_event_queue(&mut self, event: &Event) -> bool {
+        self.queues.enters_event_queue(event)
+    }
+
     fn owes_report(&self) -> bool {
         self.queues.owes_report()
     }
