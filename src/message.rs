@@ -16,6 +16,7 @@ use tungstenite::Utf8Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
 
+pub(crate) use event::OneLine;
 pub use event::{
     Connected, Disconnected, Event, JoinFailed, Reconnecting, Recovered, Recovering, Stopped,
 };

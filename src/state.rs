@@ -1,9 +1,10 @@
 //! What a client is doing at the moment.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::time::Instant;
 
-use crate::error::Error;
+use crate::error::{Error, described};
+use crate::message::OneLine;
 
 /// What a client is doing; see [`Client::state`](crate::Client::state). `Display` prints a line for
 /// people.
@@ -74,6 +75,7 @@ impl ClientState {
 
 impl fmt::Display for ClientState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut f = OneLine(f);
         match self {
             Self::Connecting { attempt: 1, .. } => f.write_str("connecting"),
             Self::Connecting { attempt, .. } => write!(f, "connecting (attempt {attempt})"),
@@ -81,9 +83,9 @@ impl fmt::Display for ClientState {
             Self::Recovering { .. } => f.write_str("recovering the connection"),
             Self::Waiting { attempt, until, cause } => {
                 let left = until.saturating_duration_since(Instant::now()).as_secs_f32();
-                write!(f, "attempt {attempt} to connect in {left:.0} s: {cause}")
+                write!(f, "attempt {attempt} to connect in {left:.0} s: {}", described(cause))
             }
-            Self::Stopped(cause) => write!(f, "stopped: {cause}"),
+            Self::Stopped(cause) => write!(f, "stopped: {}", described(cause)),
         }
     }
 }

@@ -16,6 +16,9 @@ use crate::session;
 use crate::sync::OneShot;
 use crate::transport::{Link, Op};
 
+/// More pings than that without a pong are answered by none; the oldest is forgotten.
+const MOST_UNDER_WAY: usize = 1000;
+
 /// Where a thread waits for its pong.
 pub(super) type Answer = Arc<OneShot<Result<Duration>>>;
 
@@ -33,6 +36,9 @@ struct Ping {
     sent: Instant,
     /// `None`: nobody waits, it is one of the client's own.
     answer: Option<Answer>,
+    /// Its pong did not come in time, so it is not expected any more: one pong that never comes must
+    /// not make each later one count for the ping before its own.
+    abandoned: bool,
 }
 
 /// A pong came: what that has measured, and who waits for it.
@@ -42,12 +48,30 @@ impl Pings {
     /// A ping leaves now; returns its number.
     fn sent(&mut self, now: Instant, answer: Option<Answer>) -> u64 {
         self.last_number += 1;
-        self.under_way.push_back(Ping { number: self.last_number, sent: now, answer });
+        if self.under_way.len() >= MOST_UNDER_WAY {
+            self.under_way.pop_front();
+        }
+        self.under_way.push_back(Ping {
+            number: self.last_number,
+            sent: now,
+            answer,
+            abandoned: false,
+        });
         self.last_number
     }
 
-    /// The subprotocol's pong: it answers the oldest ping.
+    /// Nobody waits for the answer any more.
+    fn abandon(&mut self, number: u64) {
+        if let Some(ping) = self.under_way.iter_mut().find(|ping| ping.number == number) {
+            ping.abandoned = true;
+        }
+    }
+
+    /// The subprotocol's pong: it answers the oldest ping that is still expected to be answered.
     fn pong(&mut self, now: Instant) -> Option<Answered> {
+        while self.under_way.front().is_some_and(|ping| ping.abandoned) {
+            self.under_way.pop_front();
+        }
         let ping = self.under_way.pop_front()?;
         Some((now.saturating_duration_since(ping.sent), ping.answer))
     }
@@ -55,7 +79,8 @@ impl Pings {
     /// A WebSocket Pong with this number: it answers the ping, and all before it.
     fn numbered_pong(&mut self, now: Instant, number: u64) -> Vec<Answered> {
         let answered = self.under_way.partition_point(|ping| ping.number <= number);
-        (0..answered).filter_map(|_| self.pong(now)).collect()
+        let answered = self.under_way.drain(..answered).filter(|ping| !ping.abandoned);
+        answered.map(|ping| (now.saturating_duration_since(ping.sent), ping.answer)).collect()
     }
 
     /// The link is gone: there will be no pongs. Returns who waits for one.
@@ -72,7 +97,7 @@ impl Shared {
         link: &Link,
         now: Instant,
         answer: Option<Answer>,
-    ) {
+    ) -> u64 {
         let number = pings.sent(now, answer);
         match self.protocol {
             Some(_) => self.append_own(link, &Upstream::Ping),
@@ -81,6 +106,7 @@ impl Shared {
                 link.write_later();
             }
         }
+        number
     }
 
     /// The keep-alive.
@@ -118,17 +144,18 @@ impl Shared {
         let now = Instant::now();
         let deadline = now + self.config.call_timeout;
         let answer = Answer::new(OneShot::new());
-        let link = self.send_ping(now, &answer)?;
+        let (link, number) = self.send_ping(now, &answer)?;
         // Only what the socket takes at once; the reader writes the rest. A write that waits for
         // room would not notice that the client is closed.
-        link.flush(now);
+        self.flush(&link, now);
         answer.wait_until(deadline).unwrap_or_else(|| {
+            self.lock().pings.abandon(number);
             let text = "no pong came within the call timeout";
             Err(Error::new(ErrorKind::Timeout, text).maybe_delivered(true))
         })
     }
 
-    fn send_ping(&self, now: Instant, answer: &Answer) -> Result<Arc<Link>> {
+    fn send_ping(&self, now: Instant, answer: &Answer) -> Result<(Arc<Link>, u64)> {
         let mut state = self.lock();
         if self.is_poisoned() {
             return Err(internal());
@@ -141,8 +168,8 @@ impl Shared {
         let link = link.ok_or_else(|| {
             Error::new(ErrorKind::Disconnected, "there is no connection at the moment")
         })?;
-        self.append_ping(&mut state.pings, &link, now, Some(Arc::clone(answer)));
-        Ok(link)
+        let number = self.append_ping(&mut state.pings, &link, now, Some(Arc::clone(answer)));
+        Ok((link, number))
     }
 }
 
@@ -176,6 +203,21 @@ mod tests {
         assert_eq!(round_trip, Duration::from_millis(7));
         assert!(Arc::ptr_eq(&waiter.expect("waits"), &mine));
         assert!(pings.pong(at(18)).is_none(), "nobody asked for it");
+    }
+
+    #[test]
+    fn a_pong_that_never_comes_costs_its_own_ping_alone() {
+        let (mut pings, start) = (Pings::default(), Instant::now());
+        let at = |ms| start + Duration::from_millis(ms);
+        let lost = pings.sent(at(0), Some(answer()));
+        pings.abandon(lost);
+        pings.sent(at(100), Some(answer()));
+        let (round_trip, waiter) = pings.pong(at(103)).expect("the later one's");
+        assert!(round_trip == Duration::from_millis(3) && waiter.is_some());
+        for _ in 0..2 * MOST_UNDER_WAY {
+            pings.sent(at(200), None);
+        }
+        assert_eq!(pings.under_way.len(), MOST_UNDER_WAY);
     }
 
     #[test]

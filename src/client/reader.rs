@@ -91,6 +91,9 @@ impl Reader {
         }
         // For the last event.
         self.wake_program();
+        if let Some(hook) = &self.shared.hook {
+            hook.end();
+        }
         // A dial may be under way, if the end came from inside.
         self.shared.stop.stop();
         self.dials.end();
@@ -163,6 +166,8 @@ impl Reader {
 
     /// A caller has woken this thread: a deadline may have come, or a lock been poisoned.
     fn look_at_session(&mut self) {
+        // The end of a subscription must reach its queue although nothing else comes.
+        self.queue.take_changes();
         let poisoned = self.shared.is_poisoned();
         let ended = self.step(|session, _| {
             if poisoned {

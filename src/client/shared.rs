@@ -19,7 +19,7 @@ use super::wake::{WakeHook, may_block};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Ack, Event};
 use crate::protocol::{self, Frame, Protocol, Upstream};
-use crate::session::{self, CutOff, Dial, Key, Output, Session};
+use crate::session::{self, CutOff, Dial, Key, Output, Session, StateKind};
 use crate::transport::{Link, Op, Stop, Waker};
 
 /// After its link is cut the reader ends at once; a machine that hangs may take longer.
@@ -98,6 +98,8 @@ pub(super) struct State {
     /// The size of the smallest call that was refused for want of room, if the program is to be woken
     /// when there is some.
     refused: Option<usize>,
+    /// The client's state when the program was last woken for one, if it is woken.
+    shown: (StateKind, u32),
     pub(super) pings: Pings,
 }
 
@@ -207,7 +209,8 @@ impl fmt::Debug for Shared {
             .field("protocol", &self.protocol)
             .field("connection_id", &state.session.identity().map(|id| &id.connection_id))
             .field("connected", &state.session.is_open())
-            .field("ended", &state.session.ended())
+            // Its causes may quote a URL provider of the program.
+            .field("ended", &state.session.ended().map(Error::kind))
             .finish_non_exhaustive()
     }
 }
@@ -259,6 +262,7 @@ impl Shared {
                 end_watchers: 0,
                 connect_watchers: 0,
                 refused: None,
+                shown: (StateKind::Connecting, 0),
                 pings: Pings::default(),
             }),
             room: Condvar::new(),
@@ -358,8 +362,11 @@ impl Shared {
                 Output::Dial(dial) => after.dial = Some(dial),
             }
         }
-        if !after.events.is_empty() || after.dial.is_some() {
-            self.request_wake();
+        if self.hook.is_some() {
+            let shown = (state.session.state_kind(), state.session.attempts());
+            if std::mem::replace(&mut state.shown, shown) != shown {
+                self.request_wake();
+            }
         }
         if state.refused.is_some_and(|size| state.session.has_room(size)) {
             state.refused = None;
@@ -374,7 +381,7 @@ impl Shared {
         self.calls.store(pending, Ordering::Relaxed);
         // Not in vain, because that is a system call.
         if state.room_watchers > 0 && state.session.has_room(0)
-            || state.end_watchers > 0 && pending == 0
+            || state.end_watchers > 0 && state.session.pending_of_program() == 0
             || state.connect_watchers > 0
                 && (state.session.is_open() || state.session.ended().is_some())
         {
@@ -444,11 +451,15 @@ impl Shared {
             self.waker.wake();
         }
         if let Some(link) = after.flush.take() {
-            // A link that fails here is down, which the next call sees.
-            link.flush(deadline);
-            if self.note_link_room(&link) {
-                self.waker.wake();
-            }
+            self.flush(&link, deadline);
+        }
+    }
+
+    /// Writes, on a thread of the program. A link that fails here is down, which the next call sees.
+    pub(super) fn flush(&self, link: &Link, deadline: Instant) {
+        link.flush(deadline);
+        if self.note_link_room(link) {
+            self.waker.wake();
         }
     }
 
@@ -552,7 +563,7 @@ impl Shared {
         Stats {
             queue_high_water: counted.queue_high_water.max(queue_len),
             queue_len,
-            calls_pending: state.session.pending() as u64,
+            calls_pending: state.session.pending_of_program() as u64,
             calls_acked: counts.acked,
             calls_refused: counts.refused,
             calls_timed_out: counts.timed_out,
@@ -579,11 +590,18 @@ impl Shared {
 fn end_report(cut_off: CutOff, flushed: bool) -> Result<()> {
     let CutOff { unsent, unknown } = cut_off;
     if unsent + unknown > 0 {
-        let text = format!(
-            "the client is closed, which cut off {} calls: {unsent} were not sent, {unknown} may \
-             have been executed; use `drain` before `close` to wait for them",
-            unsent + unknown
-        );
+        let what = match (unsent, unknown) {
+            (1, 0) => "1 call that was not sent".to_owned(),
+            (0, 1) => "1 call that may have been executed".to_owned(),
+            (_, 0) => format!("{unsent} calls that were not sent"),
+            (0, _) => format!("{unknown} calls that may have been executed"),
+            _ => format!(
+                "{} calls: {unsent} not sent, {unknown} that may have been executed",
+                unsent + unknown
+            ),
+        };
+        let text =
+            format!("closing the client cut off {what}; `drain` before `close` waits for them");
         return Err(Error::new(ErrorKind::Closed, text).maybe_delivered(unknown > 0));
     }
     if flushed {

@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -13,7 +13,8 @@ pub(super) type OnWake = Arc<dyn Fn() + Send + Sync>;
 
 /// Shared by whoever causes a call of the closure and the reader, which makes it.
 pub(crate) struct WakeHook {
-    closure: OnWake,
+    /// Until the client's thread has ended: what it owns must not live as long as a handle.
+    closure: Mutex<Option<OnWake>>,
     /// Something has happened since the last call began.
     due: AtomicBool,
     /// The program has looked at a pending call since an outcome last asked for a call.
@@ -34,15 +35,15 @@ pub(super) fn may_block() -> Result<()> {
     }
     Err(Error::new(
         ErrorKind::WouldBlock,
-        "a closure of `on_wake` must not block: it runs on the client's thread; wake the event loop \
-         there, and call this from it",
+        "this method blocks, and the closure of `on_wake` runs on the client's thread: only wake your \
+         event loop in the closure, and call the method from the event loop",
     ))
 }
 
 impl WakeHook {
     pub(super) fn new(closure: OnWake) -> Self {
         Self {
-            closure,
+            closure: Mutex::new(Some(closure)),
             due: AtomicBool::new(false),
             looked: AtomicBool::new(true),
             broken: AtomicBool::new(false),
@@ -75,13 +76,26 @@ impl WakeHook {
         self.looked.swap(true, Ordering::AcqRel);
     }
 
+    /// The last call has been made.
+    pub(super) fn end(&self) {
+        let closure = self.lock().take();
+        // Outside the lock: its drop is code of the program.
+        drop(closure);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<OnWake>> {
+        self.closure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// For the reader, without a lock: calls the closure if that is due. An error: it has panicked.
     pub(super) fn run(&self) -> Result<()> {
         if self.broken.load(Ordering::Relaxed) || !self.due.swap(false, Ordering::Acquire) {
             return Ok(());
         }
+        // Called without the lock.
+        let Some(closure) = self.lock().clone() else { return Ok(()) };
         IN_CLOSURE.set(true);
-        let outcome = catch_unwind(AssertUnwindSafe(|| (self.closure)()));
+        let outcome = catch_unwind(AssertUnwindSafe(|| closure()));
         IN_CLOSURE.set(false);
         outcome.map_err(|_| {
             self.broken.store(true, Ordering::Relaxed);

@@ -277,7 +277,7 @@ fn count(messages: u64) -> String {
 }
 
 /// Escapes control characters: what others send must neither break the line nor command a terminal.
-struct OneLine<'a, 'b>(&'a mut fmt::Formatter<'b>);
+pub(crate) struct OneLine<'a, 'b>(pub(crate) &'a mut fmt::Formatter<'b>);
 
 impl fmt::Write for OneLine<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {

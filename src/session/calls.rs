@@ -108,6 +108,10 @@ impl<W> Calls<W> {
         !self.waiting.is_empty()
     }
 
+    pub(super) fn own(&self) -> usize {
+        self.own
+    }
+
     pub(super) fn any_own(&self) -> bool {
         self.own > 0
     }

@@ -55,12 +55,13 @@ pub(crate) use call::{Call, CallKind, Key};
 pub(crate) use closing::CutOff;
 pub(crate) use config::Config;
 pub(crate) use delivery::{Bound, EventQueue, Room, Unread};
-pub(crate) use errors::{ended_error, no_room};
+pub(crate) use errors::ended_error;
 pub(crate) use hold::{HOLD_BYTES, HOLD_MESSAGES};
 pub(crate) use invocation::{Answer, Reply};
 pub(crate) use keep_alive::KeepAliveConfig;
 pub(crate) use loss::Loss;
 pub(crate) use receiver::Receiver;
+pub(crate) use state::StateKind;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -290,6 +291,12 @@ impl<W> Session<W> {
         true
     }
 
+    /// For a call that there is no room for: it waited for some, or does not wait.
+    pub(crate) fn no_room(&self, waited: bool) -> Error {
+        let (calls, bytes) = (self.calls.len(), self.calls.waiting_bytes());
+        self.explained(errors::no_room(&self.config, calls, bytes, waited))
+    }
+
     /// Whether a call of this size may be taken on, or must wait for others to end or to be written.
     pub(crate) fn has_room(&self, size: usize) -> bool {
         let waiting = self.calls.waiting_bytes();
@@ -491,6 +498,11 @@ impl<W> Session<W> {
     /// Calls that wait for an ack, or to be sent.
     pub(crate) fn pending(&self) -> usize {
         self.calls.len()
+    }
+
+    /// The same, without the client's own joins and leaves.
+    pub(crate) fn pending_of_program(&self) -> usize {
+        self.calls.len() - self.calls.own()
     }
 
     pub(crate) fn groups(&self) -> impl Iterator<Item = &Arc<str>> {

@@ -39,8 +39,7 @@ impl Shared {
             }
             let left = deadline.saturating_duration_since(now);
             let gives_up = !wait || left.is_zero();
-            let refusal =
-                gives_up.then(|| state.session.explained(session::no_room(&self.config, wait)));
+            let refusal = gives_up.then(|| state.session.no_room(wait));
             let after = self.apply_for_caller(&mut state);
             if !wait && self.hook.is_some() {
                 state.refused = Some(state.refused.map_or(size, |other| other.min(size)));
@@ -68,7 +67,7 @@ impl Shared {
     fn wait_for_outcomes(&self, deadline: Instant) -> usize {
         let mut state = self.lock();
         loop {
-            let pending = state.session.pending();
+            let pending = state.session.pending_of_program();
             let left = deadline.saturating_duration_since(Instant::now());
             if pending == 0 || left.is_zero() || self.is_poisoned() {
                 return pending;
@@ -112,12 +111,22 @@ impl Shared {
         let deadline = now.checked_add(limit).unwrap_or(now + LONGEST);
         let pending = self.wait_for_outcomes(deadline);
         if pending > 0 {
-            let text = format!("{pending} calls have no outcome yet within the limit of `drain`");
+            let calls = if pending == 1 { "1 call has" } else { &format!("{pending} calls have") };
+            let text = format!("{calls} no outcome yet within the limit of `drain`");
             return Err(Error::new(ErrorKind::Timeout, text).maybe_delivered(true));
         }
-        let link = self.lock().link.clone();
-        if link.is_none_or(|link| link.drain(deadline)) {
+        let Some(link) = self.lock().link.clone() else { return Ok(()) };
+        let drained = link.drain(deadline);
+        if self.note_link_room(&link) {
+            self.waker.wake();
+        }
+        if drained {
             return Ok(());
+        }
+        if let Some(cause) = link.failure() {
+            let text = "the connection was lost before all that was sent was written";
+            let error = Error::new(ErrorKind::Disconnected, text).with_source(cause);
+            return Err(error.maybe_delivered(true));
         }
         let text = "not everything that was sent is written within the limit of `drain`";
         Err(Error::new(ErrorKind::Timeout, text).maybe_delivered(true))
