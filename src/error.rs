@@ -42,6 +42,8 @@ struct Inner {
     http_status: Option<u16>,
     close_code: Option<u16>,
     retry_after: Option<std::time::Duration>,
+    /// The client that it comes from has ended.
+    stopped: bool,
 }
 
 /// The step that failed. New kinds may be added.
@@ -86,7 +88,8 @@ pub enum ErrorKind {
     WouldBlock,
     /// The program took the call back before it was sent.
     Cancelled,
-    /// The event queue is full and its policy is to disconnect.
+    /// A queue is full and its policy is [`Overflow::Stop`](crate::Overflow::Stop): the client, or the
+    /// subscription, has ended.
     QueueFull,
     /// The client was closed.
     Closed,
@@ -112,6 +115,7 @@ impl Error {
             http_status: None,
             close_code: None,
             retry_after: None,
+            stopped: false,
         }))
     }
 
@@ -156,6 +160,11 @@ impl Error {
 
     pub(crate) fn with_retry_after(self, after: Option<std::time::Duration>) -> Self {
         self.edit(|inner| inner.retry_after = after)
+    }
+
+    /// The client has ended, so nothing that it is asked for can succeed.
+    pub(crate) fn permanent(self) -> Self {
+        self.edit(|inner| inner.stopped = true)
     }
 
     /// The facts that another error carries besides its message.
@@ -244,8 +253,8 @@ impl Error {
     }
 
     /// True if the same again cannot succeed: a wrong configuration or request, a subprotocol that
-    /// is not granted, a [refusal](Self::is_refused), a closed client, or an HTTP status of 4xx
-    /// other than 408, 425 and 429.
+    /// is not granted, a [refusal](Self::is_refused), a client that is closed or has stopped, or an
+    /// upgrade refused by HTTP 4xx other than 408, 425 and 429.
     ///
     /// For a program that makes attempts of its own. With a fresh access token an attempt that was
     /// refused with 401 or 403 is not the same any more.
@@ -254,9 +263,10 @@ impl Error {
         use ErrorKind::{Closed, Config, InvalidRequest, Subprotocol};
         matches!(self.kind(), Config | InvalidRequest | Subprotocol | Closed)
             || self.is_refused()
-            || self.http_status().is_some_and(|status| {
-                matches!(status, 400..=499) && !matches!(status, 408 | 425 | 429)
-            })
+            || self.0.stopped
+            || self.http_status().filter(|_| self.kind() == ErrorKind::Upgrade).is_some_and(
+                |status| matches!(status, 400..=499) && !matches!(status, 408 | 425 | 429),
+            )
     }
 }
 

@@ -74,7 +74,8 @@
 //! for each that is tried.
 //!
 //! Memory is bounded for what is received (see [below](#receiving)). Calls that were started are kept
-//! until their ack or deadline, so it is the program that limits how many those are.
+//! until their ack or deadline: at most 65,536 ([`ClientBuilder::max_pending_calls`]), of which 64 MiB
+//! ([`ClientBuilder::max_pending_bytes`]) may wait to be written.
 //!
 //! A client ends in one of three ways: [`Client::close`] (flushes, says goodbye, waits for the
 //! thread), the drop of the last clone (neither flushes nor waits), or the service (see [below
@@ -199,9 +200,10 @@
 //! # let emulator = Emulator::start()?;
 //! # let client = Client::connect(emulator.url("chat"))?;
 //! let orders = client.subscribe("orders")?;
-//! // A component that redraws wants the newest, and must not hold up the others.
-//! let newest = QueueConfig::new().max_messages(100).overflow(Overflow::DropNewest);
-//! let prices = client.subscribe(Subscribe::new("prices").queue(newest))?;
+//! // A component that may skip messages must not hold up the others. When it is behind, the messages
+//! // that come are dropped, and `Event::Lagged` says so.
+//! let few = QueueConfig::new().max_messages(100).overflow(Overflow::DropNewest);
+//! let prices = client.subscribe(Subscribe::new("prices").queue(few))?;
 //! client.publish("orders", "a dozen eggs")?;
 //! for order in orders.messages() {
 //!     println!("{}", order?.payload);
@@ -449,6 +451,7 @@
 //! | `rustls-bundled-roots` | no | for rustls: Mozilla's roots, see [`Roots::Bundled`] |
 //! | `protobuf` | no | the subprotocols [`Protocol`]`::Protobuf` and `ReliableProtobuf`, and typed protobuf payloads (`Payload::pack`) |
 //! | `emulator` | no | the module `emulator`, with `wss` too if a TLS feature is on |
+//! | `preview` | no | streams, invocations and group state, which the service may still change: outside semver |
 //!
 //! `cargo doc --open` shows this page for the default features, and `cargo doc --features
 //! emulator,protobuf,preview --open` all that there is; in a program that depends on the crate

@@ -223,8 +223,8 @@ macro_rules! common_settings {
             }
 
             /// When silence is noticed. `None`: no pings; a service that no longer answers is not
-            /// noticed while its system still does. A dead network is, by TCP itself: on Linux within
-            /// 30 s, elsewhere with data under way as late as the system's own limits make it. An
+            /// noticed while its system still does. TCP itself notices a dead network: on Linux within
+            /// 30 s, elsewhere only while data is under way, after the system's own limit. An
             /// idle client then never wakes up. Default: [`KeepAlive::new()`].
             pub fn keep_alive(mut self, keep_alive: Option<KeepAlive>) -> Self {
                 self.options.keep_alive = keep_alive;
@@ -307,19 +307,20 @@ macro_rules! common_settings {
             /// is called
             ///
             /// - when an event enters an empty queue, the event queue or a subscription's,
-            /// - at the first outcome of a call since the program last looked at one (by
-            ///   [`PendingAck::try_wait`](crate::PendingAck::try_wait), for instance),
+            /// - at the first outcome of a call since the program last started one or looked at one by
+            ///   [`try_wait`](crate::PendingAck::try_wait) or `wait_timeout` (what it takes from
+            ///   [`receiver`](crate::PendingAck::receiver) is not seen),
             /// - when `state()` changes,
             /// - when there is room again after a `WouldBlock`.
             ///
             /// So, when woken, take from each queue until it is empty and look at every pending call.
-            /// Further calls may come; a missing one never.
+            /// It may be called more often than that, but never less.
             ///
             /// It is the one piece of the program's code that runs on the client's thread, which does
             /// nothing else meanwhile: it must return at once, so methods of this crate that block
-            /// return `WouldBlock` there. If it panics, the client stops with
-            /// [`Internal`](crate::ErrorKind::Internal). It must not own a clone of the client, which
-            /// would then never be dropped. Default: none.
+            /// return `WouldBlock` there (a lent crossbeam receiver cannot refuse; do not wait on one). If
+            /// it panics, the client stops with [`Internal`](crate::ErrorKind::Internal). It must not own
+            /// a clone of the client, which would then never be dropped. Default: none.
             pub fn on_wake(mut self, closure: impl Fn() + Send + Sync + 'static) -> Self {
                 self.options.on_wake = Some(Arc::new(closure));
                 self

@@ -205,8 +205,8 @@ impl Recovery {
 /// ```
 /// use webpubsub::{Client, Overflow, QueueConfig};
 ///
-/// let newest = QueueConfig::new().max_messages(100).overflow(Overflow::DropNewest);
-/// let builder = Client::builder("wss://…").event_queue(Some(newest));
+/// let few = QueueConfig::new().max_messages(100).overflow(Overflow::DropNewest);
+/// let builder = Client::builder("wss://…").event_queue(Some(few));
 /// ```
 #[derive(Debug, Clone)]
 #[must_use]
@@ -291,6 +291,7 @@ pub enum Overflow {
     /// New messages are dropped and counted; [`Event::Lagged`](crate::Event::Lagged) stands where
     /// they would have been, at the latest half a second after the queue has room again.
     DropNewest,
-    /// The client stops; [`Event::Stopped`](crate::Event::Stopped) says why.
+    /// What the queue belongs to ends: the client, or the subscription alone.
+    /// [`Event::Stopped`](crate::Event::Stopped) says why.
     Stop,
 }

@@ -68,7 +68,8 @@ impl fmt::Debug for PendingAck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PendingAck")
             .field("ack_id", &self.ack_id())
-            .field("outcome", &self.slot.get())
+            // Its causes may quote a URL provider of the program.
+            .field("outcome", &self.slot.get().map(|outcome| outcome.map_err(|e| e.kind())))
             .finish_non_exhaustive()
     }
 }
@@ -90,7 +91,8 @@ impl PendingAck {
         self.slot.wait_until(until).map_or_else(
             || {
                 let text =
-                    "the group was not left within the time limit; the client goes on trying";
+                    "the service has not confirmed within the time limit that the group was left; the \
+                     subscription has ended, and the client goes on leaving the group";
                 Err(Error::new(ErrorKind::Timeout, text).maybe_delivered(true))
             },
             |outcome| outcome.map(drop),

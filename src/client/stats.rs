@@ -57,7 +57,7 @@ pub struct Stats {
     pub recoveries: u64,
     /// New connections after a loss.
     pub reconnects: u64,
-    /// Since when the present connection is there; a recovered one is the same connection. `None`
+    /// When the present connection was established. A recovery does not change it. `None`
     /// while there is none.
     pub connected_since: Option<Instant>,
     /// Why the connection was lost, an attempt to connect failed or the client stopped, whatever came

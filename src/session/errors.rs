@@ -67,19 +67,18 @@ pub(super) fn cancelled() -> Error {
 
 /// No room for a call among those that have no outcome yet: for one that waited for its turn, or for
 /// one that does not wait.
-pub(crate) fn no_room(config: &Config, waited: bool) -> Error {
+pub(super) fn no_room(config: &Config, calls: usize, bytes: usize, waited: bool) -> Error {
     let (kind, how) = match waited {
         true => (ErrorKind::Timeout, "the call found no room within its time limit"),
         false => (ErrorKind::WouldBlock, "there is no room for the call at the moment"),
     };
-    let Config { max_pending_calls: calls, max_pending_bytes: bytes, .. } = config;
-    Error::new(
-        kind,
-        format!(
-            "{how}; nothing was sent: {calls} calls have no outcome yet (`max_pending_calls`), or \
-             {bytes} bytes wait to be written (`max_pending_bytes`)"
-        ),
-    )
+    let why = if calls >= config.max_pending_calls {
+        format!("{calls} calls have no outcome yet, the most that `max_pending_calls` allows")
+    } else {
+        let most = config.max_pending_bytes;
+        format!("{bytes} bytes wait to be written, and `max_pending_bytes` allows {most}")
+    };
+    Error::new(kind, format!("{how}; nothing was sent: {why}"))
 }
 
 /// The cause of a loss, or the full queue that may be behind it, with that cause.
@@ -122,6 +121,7 @@ pub(crate) fn ended_error(cause: &Error, written: bool) -> Error {
         return Error::closed().maybe_delivered(written);
     }
     Error::new(cause.kind(), "the client has stopped")
+        .permanent()
         .with_facts_of(cause)
         .with_source(cause.clone())
         .maybe_delivered(written)

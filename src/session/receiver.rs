@@ -445,7 +445,7 @@ impl Receiver {
 }
 
 fn queue_full() -> Error {
-    Error::new(ErrorKind::QueueFull, "the event queue is full and its policy is to disconnect")
+    Error::new(ErrorKind::QueueFull, "the event queue is full and its policy is to stop the client")
 }
 
 fn wild_id(id: Option<u64>, seen: u64) -> Loss {
