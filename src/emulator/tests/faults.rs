@@ -235,7 +235,8 @@ fn the_latency_holds_frames_back_and_cuts_nobody() {
     let emulator = Emulator::builder().limits(|l| l.outbound_frames = 20).start().unwrap();
     let faults = emulator.faults();
     let (mut socket, _) = open(&emulator.url("chat"), JSON);
-    let latency = Duration::from_millis(300);
+    // Longer than a busy machine needs to send them all.
+    let latency = Duration::from_secs(2);
     faults.latency(Some(latency));
     let start = std::time::Instant::now();
     for i in 0..100 {

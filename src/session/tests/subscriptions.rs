@@ -141,7 +141,7 @@ fn what_ended_while_there_was_no_connection_is_not_joined_on_a_new_one() {
     s.ack(2);
     s.lose(Some(1008));
     s.take();
-    assert_eq!(s.unsubscribe(3, "a"), Unsubscribed::Leave);
+    assert_eq!(s.unsubscribe(3, "a"), Unsubscribed::Over, "there is no session to leave it on");
     s.until_dial();
     s.linked();
     s.hello("c2", "t2");
