@@ -178,8 +178,8 @@
 //! for another 1000 messages or 16 MiB, so acks, a lost link and its recovery are not held up by a
 //! slow consumer. Past that it stops reading, which applies back-pressure to the service, and calls
 //! time out (the error names the full queue): a program that publishes to a group of which it is a
-//! member must read its events, or ask for [`no_echo`](Publish::no_echo) or no queue at all. [`Overflow`] names two
-//! other policies: drop (counted, and noted in the queue as [`Event::Lagged`]), or end the client.
+//! member must read its events, or ask for [`no_echo`](Publish::no_echo) or no queue at all.
+//! [`Overflow`] names two other policies: drop (counted, and noted in the queue as [`Event::Lagged`]), or end the client.
 //! A program that only sends asks for no queue, [`event_queue(None)`](ClientBuilder::event_queue).
 //!
 //! One warning. On a reliable connection the service holds at most 1000 messages that the client
@@ -376,8 +376,8 @@
 //! [`connect_in_background`](ClientBuilder::connect_in_background) and
 //! [`subscribe_in_background`](Client::subscribe_in_background) return at once,
 //! [`try_start`](Client::try_start) sends or returns `WouldBlock`, [`state`](Client::state) is a line
-//! for the status bar, and the closure of [`on_wake`](ClientBuilder::on_wake) wakes the event loop
-//! when there is something to look at.
+//! for the status bar (no wake-up comes for its seconds), and the closure of
+//! [`on_wake`](ClientBuilder::on_wake) wakes the event loop when there is something to look at.
 //!
 #![cfg_attr(feature = "emulator", doc = "```")]
 #![cfg_attr(not(feature = "emulator"), doc = "```ignore")]

@@ -83,7 +83,7 @@ impl fmt::Display for ClientState {
             Self::Recovering { .. } => f.write_str("recovering the connection"),
             Self::Waiting { attempt, until, cause } => {
                 let left = until.saturating_duration_since(Instant::now()).as_secs_f32();
-                write!(f, "attempt {attempt} to connect in {left:.0} s: {}", described(cause))
+                write!(f, "attempt {attempt} to connect in {left:.1} s: {}", described(cause))
             }
             Self::Stopped(cause) => write!(f, "stopped: {}", described(cause)),
         }

@@ -101,8 +101,9 @@ impl Reconnect {
         Self::default()
     }
 
-    /// The bound of the first delay, and the one at which it no longer doubles. Default: 1 s and
-    /// 30 s.
+    /// The bound of the first delay, and the one at which it no longer doubles. Each delay is random
+    /// below its bound. The bound starts anew only after a connection that lived for 60 s, so a service
+    /// that drops each connection soon is not dialed without a pause. Default: 1 s and 30 s.
     pub fn backoff(mut self, shortest: Duration, longest: Duration) -> Self {
         (self.shortest, self.longest) = (shortest, longest);
         self

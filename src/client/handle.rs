@@ -271,7 +271,7 @@ impl Client {
 
     // --- state ---------------------------------------------------------------------------------
 
-    /// The groups that this client has joined, by its own calls.
+    /// The groups that this client has joined, by its own calls and subscriptions.
     #[must_use]
     pub fn groups(&self) -> Vec<Arc<str>> {
         self.shared().lock().session.groups().cloned().collect()

@@ -225,8 +225,8 @@ impl LeaveGroup {
 macro_rules! timeout {
     ($($request:ty),*) => { $(
         impl $request {
-            /// The deadline of this call, counted from when it is sent: waiting for a connection,
-            /// writing, and the ack. Default:
+            /// The deadline of this call, counted from when the client is asked to make it: waiting for a
+            /// connection, writing, and the ack. Default:
             /// [`ClientBuilder::call_timeout`](crate::ClientBuilder::call_timeout).
             pub fn timeout(mut self, limit: Duration) -> Self {
                 self.options.timeout = Some(limit);

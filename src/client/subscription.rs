@@ -44,7 +44,8 @@ impl Subscribe {
         self
     }
 
-    /// The deadline of the join. Default:
+    /// The deadline of the join, for [`Client::subscribe`]; a subscription in the background waits for a
+    /// connection as long as it takes. Default:
     /// [`ClientBuilder::call_timeout`](crate::ClientBuilder::call_timeout).
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);

@@ -447,7 +447,9 @@ impl Emulator {
     }
 
     /// Moves the clock forward: lost sessions end after their 30 s, idle streams after their time;
-    /// tokens expire, and messages with `ttlSeconds`. Sockets and timers of clients are not concerned.
+    /// tokens expire (5 minutes late, as at the service), and messages with `ttlSeconds`. Sockets and
+    /// timers of clients are not concerned, nor the clock by which a connection string mints tokens: those
+    /// are expired from the start then. [`url_for`](Self::url_for) mints by this clock.
     pub fn advance_clock(&self, by: Duration) {
         self.server.shared.clock.advance(by);
         // The thread that looks at the clock computed its wait before.

@@ -56,7 +56,8 @@ pub enum Event {
     JoinFailed(JoinFailed),
     /// This many messages were dropped here, because the queue was full and its policy is to drop.
     Lagged(u64),
-    /// The client has ended; always the last event.
+    /// The client has ended, or the subscription whose queue this is; always the last event. A
+    /// subscription can end alone, so ask [`Client::state`](crate::Client::state) about the client.
     Stopped(Stopped),
 }
 
@@ -117,7 +118,9 @@ pub struct Disconnected {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Reconnecting {
-    /// Counts from 1 after each loss.
+    /// Counts from 1 after each loss; 2 for the second attempt of a client that connects in the
+    /// background. The delay depends on earlier losses too, see
+    /// [`Reconnect::backoff`](crate::Reconnect::backoff).
     pub attempt: u32,
     /// The wait before this attempt.
     pub delay: Duration,
@@ -139,7 +142,8 @@ pub struct JoinFailed {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Stopped {
-    /// Why; [`ErrorKind::Closed`](crate::ErrorKind::Closed) if the program itself closed the client.
+    /// Why; [`ErrorKind::Closed`](crate::ErrorKind::Closed) if the program itself closed the client, or
+    /// ended the subscription.
     pub cause: Error,
 }
 

@@ -118,14 +118,17 @@ impl<W> Session<W> {
             return self.session_over(now, loss);
         }
         let connection_id = self.connection_id();
+        // Remembered too: the queue may have room again when the recovery fails, and is to blame all the
+        // same.
+        let cause = errors::lost(&loss.error, self.queue_full.as_ref());
         self.outputs.push_back(Output::Event(Event::Recovering(Recovering {
             connection_id,
-            cause: errors::lost(&loss.error, self.queue_full.as_ref()),
+            cause: cause.clone(),
             unsent: loss.unsent,
         })));
-        self.invocations_lost(&loss.error);
+        self.invocations_lost(&cause);
         // What `Recovering` has reported is not reported again.
-        let loss = Loss { unsent: 0, ..loss };
+        let loss = Loss { error: cause, unsent: 0, ..loss };
         let window_end = now + self.config.recovery_window;
         // A service that accepts and drops is not dialed without a pause, whether `Recovered` was
         // reached in between or not.

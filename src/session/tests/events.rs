@@ -185,3 +185,19 @@ fn a_loss_names_the_full_queue_behind_it() {
     assert!(e.cause.to_string().contains(FULL), "{}", e.cause);
     assert!(format!("{:#}", s.error(1)).contains(FULL), "{:#}", s.error(1));
 }
+
+#[test]
+fn a_recovery_that_fails_names_the_queue_that_was_full_when_the_link_was_lost() {
+    let mut s = Scenario::connected();
+    s.call(1);
+    s.session.queue_full(Some(Unread { group: None, messages: 1234 }));
+    s.lose(None);
+    // What was held for it is dropped with the link.
+    s.session.queue_full(None);
+    s.linked();
+    s.lose(Some(1008));
+    let Event::Disconnected(e) = &s.events[s.events.len() - 2] else { panic!() };
+    for text in [format!("{:#}", e.cause), format!("{:#}", s.error(1))] {
+        assert!(text.contains(FULL), "{text}");
+    }
+}
