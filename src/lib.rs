@@ -545,7 +545,11 @@ pub use client::{
     Messages, Overflow, PendingAck, Publish, QueueConfig, Reconnect, Recovery, Request, SendEvent,
     SimpleClient, SimpleClientBuilder, Stats, Subscribe, Subscription, UrlSource,
 };
+#[cfg(feature = "preview")]
+pub use client::{Invoke, PendingReply};
 pub use error::{Error, ErrorKind, Result};
+#[cfg(feature = "preview")]
+pub use message::Reply;
 pub use message::{
     Ack, Connected, Disconnected, Event, GroupMessage, JoinFailed, Metadata, Payload, RawJson,
     Reconnecting, Recovered, Recovering, ServerMessage, Stopped, StreamFailure, StreamPart, Text,

@@ -5,6 +5,8 @@
 
 mod event;
 mod metadata;
+#[cfg_attr(not(feature = "preview"), allow(dead_code, unreachable_pub))]
+mod reply;
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,6 +24,8 @@ pub use event::{
 };
 pub(crate) use metadata::Entries;
 pub use metadata::Metadata;
+#[cfg_attr(not(feature = "preview"), allow(unreachable_pub))]
+pub use reply::Reply;
 
 /// Immutable UTF-8 text, cheap to clone. Dereferences to `str`.
 #[derive(Clone, Default, PartialEq, Eq)]

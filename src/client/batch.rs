@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::pending::{PendingAck, Waiter};
+use super::request::sealed::PendingCall;
 use super::shared::{Call, Shared};
 use crate::error::{Error, Result};
 use crate::session::{Key, Session};
@@ -14,12 +15,12 @@ impl Shared {
     ///
     /// Below the bounds of what is pending nothing waits. At them the call waits for room until its
     /// deadline, or is refused if it is not to wait.
-    pub(super) fn start_one(
+    pub(super) fn start_one<P: PendingCall>(
         self: &Arc<Self>,
         now: Instant,
         call: Call,
         wait: bool,
-    ) -> Result<PendingAck> {
+    ) -> Result<P> {
         let (deadline, size) = (call.deadline, call.frame.as_bytes().len());
         let start = |session: &mut Session<Waiter>, now| match session.refuses(call.key, &call.kind)
         {
@@ -33,7 +34,7 @@ impl Shared {
 
     /// The same for many, in order. The bounds are looked at once for all of them, which are in
     /// memory already; the first call's deadline limits the wait for room.
-    pub(super) fn start(self: &Arc<Self>, calls: Vec<Call>) -> Result<Vec<PendingAck>> {
+    pub(super) fn start<P: PendingCall>(self: &Arc<Self>, calls: Vec<Call>) -> Result<Vec<P>> {
         let Some(deadline) = calls.first().map(|call| call.deadline) else {
             return Ok(Vec::new());
         };
@@ -71,7 +72,7 @@ impl Shared {
                     None => sent = true,
                     Some(mut call) => {
                         call.key = Key::Unacked(self.next_id(None));
-                        waiting.push(self.register(session, now, call));
+                        waiting.push(self.register::<PendingAck>(session, now, call));
                     }
                 }
             }

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
 use super::builder::ClientBuilder;
 use super::pending::PendingAck;
-use super::request::sealed::Internal;
+use super::request::sealed::{Internal, PendingCall};
 use super::request::{FireAndForget, Parts, Request};
 use super::shared::{Call, Shared};
 use super::source::UrlSource;
@@ -113,10 +113,10 @@ impl Client {
     }
 
     fn call_now(&self, parts: Parts<'_>) -> Result<Ack> {
-        self.begin(parts, true)?.wait()
+        self.begin::<PendingAck>(parts, true)?.wait()
     }
 
-    fn begin(&self, parts: Parts<'_>, wait: bool) -> Result<PendingAck> {
+    pub(super) fn begin<P: PendingCall>(&self, parts: Parts<'_>, wait: bool) -> Result<P> {
         let now = Instant::now();
         let call = parts.prepare(self.shared(), now)?;
         self.note_join(&call);
@@ -138,7 +138,7 @@ impl Client {
     /// `InvalidRequest` (nothing was sent), `Refused`, `Timeout`, `OutcomeUnknown`, `Closed`, or
     /// what ended the client.
     pub fn call<R: Request>(&self, request: R) -> Result<R::Outcome> {
-        R::wait(&self.start(request)?, Internal)
+        self.start(request)?.outcome(Internal)
     }
 
     /// Starts a call and returns while it is under way. Blocks only at the bounds of what may be
@@ -150,7 +150,7 @@ impl Client {
     /// # Errors
     /// `InvalidRequest`, `Timeout`, `Closed`, or what ended the client (nothing was sent).
     pub fn start<R: Request>(&self, request: R) -> Result<R::Pending> {
-        Ok(R::pending(self.begin(request.into_parts(Internal), true)?, Internal))
+        self.begin(request.into_parts(Internal), true)
     }
 
     /// As [`start`](Self::start), but never blocks: for a thread that must not wait, such as that of
@@ -159,7 +159,7 @@ impl Client {
     /// # Errors
     /// As [`start`](Self::start), and `WouldBlock` if there is no room (nothing was sent).
     pub fn try_start<R: Request>(&self, request: R) -> Result<R::Pending> {
-        Ok(R::pending(self.begin(request.into_parts(Internal), false)?, Internal))
+        self.begin(request.into_parts(Internal), false)
     }
 
     /// Sends without asking for an ack: returns when the frame is in the out-buffer, and no outcome
@@ -219,7 +219,7 @@ impl Client {
             while let Some(oldest) = under_way.front()
                 && (all_started || first_error.is_some() || under_way.len() >= most)
             {
-                match R::wait(oldest, Internal) {
+                match oldest.outcome(Internal) {
                     Ok(_) => succeeded += 1,
                     // In the order of the requests, unless a later one could not be started.
                     Err(error) => first_error = first_error.or(Some(error)),
@@ -246,8 +246,7 @@ impl Client {
         let prepare = |request: R| request.into_parts(Internal).prepare(self.shared(), now);
         let calls = requests.into_iter().map(prepare).collect::<Result<Vec<_>>>()?;
         calls.iter().for_each(|call| self.note_join(call));
-        let pending = self.shared().start(calls)?;
-        Ok(pending.into_iter().map(|call| R::pending(call, Internal)).collect())
+        self.shared().start(calls)
     }
 
     /// Sends many publications and events at once without asking for acks; otherwise as

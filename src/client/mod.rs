@@ -5,7 +5,7 @@
 //! - [`batch`]: many calls at once.
 //! - [`reader`]: THE loop: dial, read, hand over, keep time, stop; [`dialer`] opens links for it.
 //! - [`queue`]: the bounds of one queue; [`queues`]: the event queue and those of subscriptions.
-//! - [`handle`], [`request`], [`pending`], [`subscription`]: what programs call.
+//! - [`handle`], [`request`], [`pending`], [`subscription`], [`invocation`]: what programs call.
 //! - [`builder`], [`options`], [`config`]: settings; [`source`], [`attempt`]: where the URL comes
 //!   from; [`label`]: what log lines begin with.
 //! - [`ping`]: round trips.
@@ -22,6 +22,8 @@ mod builder;
 mod config;
 mod dialer;
 mod handle;
+#[cfg_attr(not(feature = "preview"), allow(dead_code, unreachable_pub))]
+mod invocation;
 mod label;
 mod options;
 mod pending;
@@ -41,6 +43,8 @@ pub use attempt::Attempt;
 pub use builder::{ClientBuilder, SimpleClientBuilder};
 pub use config::{KeepAlive, Overflow, QueueConfig, Reconnect, Recovery};
 pub use handle::Client;
+#[cfg(feature = "preview")]
+pub use invocation::{Invoke, PendingReply};
 pub use pending::PendingAck;
 #[cfg(test)]
 pub(crate) use queue::Queue;

@@ -14,7 +14,8 @@ use crate::protocol::{self, Frame, MAX_MESSAGE, SendContent, SendToGroup, Upstre
 use crate::session::{CallKind, Key};
 
 /// What a client can send and get an answer to: [`Publish`], [`SendEvent`],
-/// [`JoinGroup`], [`LeaveGroup`], and [`AnyRequest`] for batches that mix them.
+/// [`JoinGroup`], [`LeaveGroup`], [`AnyRequest`] for batches that mix them, and with the feature
+/// `preview` `Invoke`, `SetGroupState` and `ClearGroupState`.
 ///
 /// The methods that take one are [`Client::call`](crate::Client::call),
 /// [`start`](crate::Client::start), [`try_start`](crate::Client::try_start) and their like for many
@@ -23,13 +24,7 @@ pub trait Request: sealed::Sealed {
     /// What a call returns that has succeeded.
     type Outcome;
     /// A call under way.
-    type Pending;
-
-    #[doc(hidden)]
-    fn pending(call: PendingAck, _: sealed::Internal) -> Self::Pending;
-
-    #[doc(hidden)]
-    fn wait(pending: &Self::Pending, _: sealed::Internal) -> Result<Self::Outcome>;
+    type Pending: sealed::PendingCall<Outcome = Self::Outcome>;
 }
 
 /// A request that can go without an ack: [`Publish`] and [`SendEvent`]. Joining
@@ -37,6 +32,9 @@ pub trait Request: sealed::Sealed {
 pub trait FireAndForget: Request {}
 
 pub(super) mod sealed {
+    use super::super::pending::{Registration, Waiter};
+    use crate::error::Result;
+
     /// Keeps methods of public traits for this crate.
     #[derive(Debug)]
     pub struct Internal;
@@ -44,6 +42,18 @@ pub(super) mod sealed {
     pub trait Sealed {
         #[doc(hidden)]
         fn into_parts(self, _: Internal) -> super::Parts<'static>;
+    }
+
+    /// A call under way, from the inside.
+    pub trait PendingCall: Sized {
+        #[doc(hidden)]
+        type Outcome;
+
+        #[doc(hidden)]
+        fn register(registration: Registration, _: Internal) -> (Self, Waiter);
+
+        #[doc(hidden)]
+        fn outcome(&self, _: Internal) -> Result<Self::Outcome>;
     }
 }
 
@@ -60,6 +70,7 @@ enum What<'a> {
     Leave(Name<'a>),
     Publish(Name<'a>, Payload),
     Event(Name<'a>, Payload),
+    Invoke(Name<'a>, Payload),
 }
 
 /// The short forms of the calls borrow the name, requests own it.
@@ -275,14 +286,6 @@ macro_rules! requests {
         impl Request for $request {
             type Outcome = Ack;
             type Pending = PendingAck;
-
-            fn pending(call: PendingAck, _: sealed::Internal) -> PendingAck {
-                call
-            }
-
-            fn wait(pending: &PendingAck, _: sealed::Internal) -> Result<Ack> {
-                pending.wait()
-            }
         }
 
         impl From<$request> for AnyRequest {
@@ -313,14 +316,6 @@ impl sealed::Sealed for AnyRequest {
 impl Request for AnyRequest {
     type Outcome = Ack;
     type Pending = PendingAck;
-
-    fn pending(call: PendingAck, _: sealed::Internal) -> PendingAck {
-        call
-    }
-
-    fn wait(pending: &PendingAck, _: sealed::Internal) -> Result<Ack> {
-        pending.wait()
-    }
 }
 
 impl<'a> Parts<'a> {
@@ -349,13 +344,28 @@ impl<'a> Parts<'a> {
         Self::new(What::Event(Name::Borrowed(name), data))
     }
 
+    #[cfg_attr(not(feature = "preview"), allow(dead_code))]
+    pub(super) fn invoke(name: Arc<str>, data: Payload) -> Self {
+        Self::new(What::Invoke(Name::Owned(name), data))
+    }
+
+    #[cfg_attr(not(feature = "preview"), allow(dead_code))]
+    pub(super) fn with_metadata(mut self, metadata: Option<Entries>) -> Self {
+        self.options.metadata = metadata;
+        self
+    }
+
     /// Checks and encodes.
     pub(super) fn prepare(self, shared: &Shared, now: Instant) -> Result<Call> {
         self.check()?;
         let id = shared.next_id(self.options.ack_id);
         let (kind, deadline) = (self.kind(), self.deadline(shared, now));
+        let key = match kind {
+            CallKind::Invoke => Key::Invocation(id),
+            _ => Key::Ack(id),
+        };
         let frame = self.encode(shared, Some(id))?;
-        Ok(Call::new(Key::Ack(id), kind, frame, deadline))
+        Ok(Call::new(key, kind, frame, deadline))
     }
 
     /// Checks and encodes a message that nobody waits for. It gets a key of its own if it must wait.
@@ -380,10 +390,13 @@ impl<'a> Parts<'a> {
             What::Join(group) | What::Leave(group) | What::Publish(group, _) => {
                 rule("group name", rules::group(group))?;
             }
-            What::Event(name, _) => rule("event name", rules::event(name))?,
+            What::Event(name, _) | What::Invoke(name, _) => {
+                rule("event name", rules::event(name))?;
+            }
         }
-        if let What::Publish(_, Payload::Json(json)) | What::Event(_, Payload::Json(json)) =
-            &self.what
+        if let What::Publish(_, Payload::Json(json))
+        | What::Event(_, Payload::Json(json))
+        | What::Invoke(_, Payload::Json(json)) = &self.what
         {
             rule("payload", rules::json_data(json.as_str()))?;
         }
@@ -402,9 +415,11 @@ impl<'a> Parts<'a> {
             What::Leave(group) => CallKind::Leave(group.to_arc()),
             What::Publish(..) => CallKind::Message,
             What::Event(..) => CallKind::Event,
+            What::Invoke(..) => CallKind::Invoke,
         }
     }
 
+    /// `ack_id`: or the id of an invocation.
     fn encode(self, shared: &Shared, ack_id: Option<u64>) -> Result<Frame> {
         let Options { no_echo, ttl_seconds, metadata, .. } = self.options;
         let metadata = metadata.map(Cow::Owned);
@@ -424,6 +439,12 @@ impl<'a> Parts<'a> {
                 ack_id,
                 metadata,
                 payload: payload.clone(),
+            }),
+            What::Invoke(name, payload) => Upstream::Invoke(protocol::Invoke {
+                invocation_id: ack_id.unwrap_or_default().to_string().into(),
+                event: Cow::Borrowed(name),
+                metadata,
+                payload: Some(payload.clone()),
             }),
         };
         let frame = shared.encode(&message)?;

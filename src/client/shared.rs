@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::pending::{PendingAck, Waiter};
+use super::pending::{Registration, Waiter};
 use super::ping::{Answer, Pings, lost_pong};
 use super::queues::Routes;
+use super::request::sealed::{Internal, PendingCall};
 use super::stats::{Counters, Stats, add};
 use super::wake::{WakeHook, may_block};
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::{Ack, Event};
+use crate::message::{Ack, Event, Reply};
 use crate::protocol::{self, Frame, Protocol, Upstream};
 use crate::session::{self, CutOff, Dial, Key, Output, Session, StateKind};
 use crate::transport::{Link, Op, Stop, Waker};
@@ -188,6 +189,8 @@ pub(super) type Call = session::Call<Waiter>;
 #[derive(Debug, Default)]
 pub(super) struct After {
     completions: Vec<(Waiter, Result<Ack>)>,
+    /// Of invocations.
+    answers: Vec<(Waiter, Box<Reply>)>,
     events: Vec<Event>,
     /// Groups whose leave behind their last subscription has ended, under this ack id.
     released: Vec<(Arc<str>, u64)>,
@@ -218,6 +221,7 @@ impl fmt::Debug for Shared {
 impl After {
     fn is_empty(&self) -> bool {
         self.completions.is_empty()
+            && self.answers.is_empty()
             && self.unanswered.is_empty()
             && self.flush.is_none()
             && self.cut.is_none()
@@ -355,8 +359,7 @@ impl Shared {
                 // Asked for twice, the first one has it.
                 Output::CutLink => after.cut = after.cut.take().or_else(|| state.link.take()),
                 Output::Complete { waiter, result } => after.completions.push((waiter, result)),
-                // Nothing that calls the app server is offered yet.
-                Output::Answer { waiter, reply } => drop((waiter, reply)),
+                Output::Answer { waiter, reply } => after.answers.push((waiter, reply)),
                 Output::Event(event) => after.events.push(event),
                 Output::Released { group, ack_id } => after.released.push((group, ack_id)),
                 Output::Dial(dial) => after.dial = Some(dial),
@@ -426,13 +429,14 @@ impl Shared {
         }
     }
 
-    pub(super) fn register(
+    pub(super) fn register<P: PendingCall>(
         self: &Arc<Self>,
         session: &mut Session<Waiter>,
         now: Instant,
         mut call: Call,
-    ) -> PendingAck {
-        let (pending, waiter) = PendingAck::new(Arc::clone(self), call.key, call.deadline);
+    ) -> P {
+        let registration = Registration::new(Arc::clone(self), call.key, call.deadline);
+        let (pending, waiter) = P::register(registration, Internal);
         call.waiter = Some(waiter);
         session.call(now, call);
         pending
@@ -464,9 +468,12 @@ impl Shared {
     }
 
     pub(super) fn tell(&self, after: &mut After) {
-        let any = !after.completions.is_empty();
+        let any = !(after.completions.is_empty() && after.answers.is_empty());
         for (waiter, result) in after.completions.drain(..) {
             waiter.tell(result);
+        }
+        for (waiter, reply) in after.answers.drain(..) {
+            waiter.answer(*reply);
         }
         if let (true, Some(hook)) = (any, &self.hook) {
             hook.outcome();

@@ -8,9 +8,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
 use super::config::QueueConfig;
 use super::handle::Client;
-use super::pending::PendingAck;
+use super::pending::{PendingAck, Registration};
 use super::queue::Queue;
 use super::queues::Route;
+use super::request::sealed::{Internal, PendingCall as _};
 use super::request::{Parts, rule};
 use super::shared::{LONGEST, Shared};
 use super::wake::may_block;
@@ -343,7 +344,8 @@ impl Shared {
                 leave_id = Some(message.ack_id);
                 let waiter = wait.then(|| {
                     let key = Key::Ack(message.ack_id);
-                    let (pending, waiter) = PendingAck::new(Arc::clone(self), key, now + LONGEST);
+                    let registration = Registration::new(Arc::clone(self), key, now + LONGEST);
+                    let (pending, waiter) = PendingAck::register(registration, Internal);
                     leave = Some(pending);
                     waiter
                 });

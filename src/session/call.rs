@@ -13,7 +13,7 @@ pub(crate) enum Key {
     Unacked(u64),
     /// An invocation. Its id on the wire is this number in decimal, from a counter of the client,
     /// so that a late answer cannot meet a later call.
-    #[cfg_attr(not(test), allow(dead_code))]
+    #[cfg_attr(not(feature = "preview"), allow(dead_code))]
     Invocation(u64),
 }
 
@@ -41,7 +41,7 @@ pub(crate) enum CallKind {
     /// client counts as one.
     Event,
     /// A call of the app server, which ends with its answer.
-    #[cfg_attr(not(test), allow(dead_code))]
+    #[cfg_attr(not(feature = "preview"), allow(dead_code))]
     Invoke,
 }
 

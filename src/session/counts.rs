@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use super::call::{Call, CallKind, Key};
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::Ack;
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Counts {
@@ -26,7 +25,7 @@ pub(crate) struct Counts {
 
 impl Counts {
     /// A call has left the table with this outcome.
-    pub(super) fn ended<W>(&mut self, call: &Call<W>, result: &Result<Ack>) {
+    pub(super) fn ended<W, T>(&mut self, call: &Call<W>, result: &Result<T>) {
         self.forget_sample(call.key);
         if call.is_own() {
             return;
@@ -41,8 +40,8 @@ impl Counts {
 
     /// A call is written for the first time on its connection.
     pub(super) fn written(&mut self, now: Instant, key: Key, kind: &CallKind) {
-        // The ack of an event waits for the app server's handler.
-        if self.sample.is_none() && !matches!(kind, CallKind::Event) {
+        // The ack of an event waits for the app server's handler, and so does an answer.
+        if self.sample.is_none() && !matches!(kind, CallKind::Event | CallKind::Invoke) {
             self.sample = Some((key, now));
         }
     }

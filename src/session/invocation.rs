@@ -15,30 +15,24 @@ use super::call::{Call, Key};
 use super::errors::{cancelled, outcome_unknown};
 use super::{Output, Session};
 use crate::error::{Error, ErrorKind};
-use crate::message::{Metadata, Payload};
+use crate::message::Reply;
 use crate::protocol::InvokeResponse;
 
 /// What answers an invocation, or why it cannot be read.
 pub(crate) type Answer = Result<Box<InvokeResponse>, Cow<'static, str>>;
 
-/// What the app server has answered.
-#[derive(Debug)]
-pub(crate) struct Reply {
-    pub(crate) payload: Option<Payload>,
-    pub(crate) metadata: Metadata,
-}
-
 impl<W> Session<W> {
     /// An answer came. One that nobody waits for is discarded.
     pub(super) fn answer(&mut self, now: Instant, id: &str, answer: Answer) {
         if let Some(call) = own_number(id).and_then(|id| self.calls.remove_written(id)) {
-            match outcome(answer) {
-                Ok(reply) => {
-                    if let Some(waiter) = call.waiter {
-                        self.outputs.push_back(Output::Answer { waiter, reply: Box::new(reply) });
-                    }
+            let outcome = outcome(answer);
+            self.counts.ended(&call, &outcome);
+            match (outcome, call.waiter) {
+                (Ok(reply), Some(waiter)) => {
+                    self.outputs.push_back(Output::Answer { waiter, reply: Box::new(reply) });
                 }
-                Err(error) => self.complete(call.waiter, Err(error)),
+                (Ok(_), None) => {}
+                (Err(error), waiter) => self.complete(waiter, Err(error)),
             }
         }
         self.expire_all(now);
@@ -73,7 +67,9 @@ impl<W> Session<W> {
             let Some(call) = self.calls.remove(key) else { continue };
             self.abandoned.push(id);
             let error = outcome_unknown("the connection was lost before the answer came");
-            self.complete(call.waiter, Err(error.with_source(cause.clone())));
+            let outcome = Err(error.with_source(cause.clone()));
+            self.counts.ended(&call, &outcome);
+            self.complete(call.waiter, outcome);
         }
     }
 

@@ -31,7 +31,7 @@ mod errors;
 mod group_state;
 mod groups;
 mod hold;
-#[cfg_attr(not(test), allow(dead_code))]
+#[cfg_attr(not(feature = "preview"), allow(dead_code))]
 mod invocation;
 mod keep_alive;
 mod lifecycle;
@@ -57,7 +57,7 @@ pub(crate) use config::Config;
 pub(crate) use delivery::{Bound, EventQueue, Room, Unread};
 pub(crate) use errors::ended_error;
 pub(crate) use hold::{HOLD_BYTES, HOLD_MESSAGES};
-pub(crate) use invocation::{Answer, Reply};
+pub(crate) use invocation::Answer;
 pub(crate) use keep_alive::KeepAliveConfig;
 pub(crate) use loss::Loss;
 pub(crate) use receiver::Receiver;
@@ -71,7 +71,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::error::{Error, Result};
-use crate::message::{Ack, Event};
+use crate::message::{Ack, Event, Reply};
 use crate::protocol::Frame;
 use crate::secret::Secret;
 

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::grammar::State;
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::{Ack, Event};
+use crate::message::{Ack, Event, Reply};
 use crate::protocol::Frame;
 use crate::secret::Secret;
-use crate::session::{Call, CallKind, Config, Identity, Key, Loss, Output, Reply, Session};
+use crate::session::{Call, CallKind, Config, Identity, Key, Loss, Output, Session};
 
 pub(super) const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
