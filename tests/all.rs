@@ -49,6 +49,8 @@ mod handlers;
 mod hostile;
 #[cfg(feature = "__codecs")]
 mod interop;
+#[cfg(all(feature = "preview", feature = "__codecs"))]
+mod invocations;
 mod kinds;
 mod memory;
 mod messages;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
+#[cfg(feature = "preview")]
 use super::handle::Client;
 use super::pending::{Pending, Registration, Slot, Waiter};
 use super::request::{Parts, Request, sealed};
@@ -75,7 +76,7 @@ impl Request for Invoke {
     type Pending = PendingReply;
 }
 
-/// An invocation under way, made by [`Client::start`] and its like with an [`Invoke`] (preview).
+/// An invocation under way, made by [`Client::start`](crate::Client::start) and its like with an [`Invoke`] (preview).
 ///
 /// Each has the deadline of its call; past it the outcome is a [`Timeout`](crate::ErrorKind::Timeout),
 /// and the service is told that nobody waits any more. Dropping one cancels the call in the same way;
