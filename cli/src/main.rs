@@ -6,6 +6,7 @@
 mod emulator;
 mod ending;
 mod event;
+mod invoke;
 mod listen;
 mod logger;
 mod output;
@@ -53,6 +54,12 @@ enum Command {
 
     /// Sends an event to the app server and prints what it answers
     Event(event::Flags),
+
+    /// Calls the app server and prints its answer (preview)
+    ///
+    /// Unlike an event it ends with the answer to this very call. The answer is printed on a line, bytes
+    /// as base64; one without data is an empty line. With --json the member `answer` is null then.
+    Invoke(invoke::Flags),
 }
 
 fn main() -> ExitCode {
@@ -65,6 +72,7 @@ fn main() -> ExitCode {
         Command::Listen(flags) => listen::run(&flags),
         Command::Send(flags) => send::run(&flags),
         Command::Event(flags) => event::run(&flags),
+        Command::Invoke(flags) => invoke::run(&flags),
     };
     // What is logged is on its way to standard error; what comes now stands behind it.
     logger::finish();
