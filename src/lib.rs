@@ -546,7 +546,10 @@ pub use client::{
     SimpleClient, SimpleClientBuilder, Stats, Subscribe, Subscription, UrlSource,
 };
 #[cfg(feature = "preview")]
-pub use client::{Invoke, PendingReply};
+pub use client::{
+    ClearGroupState, GroupStateChange, GroupStateMember, GroupStateWatch, Invoke, PendingReply,
+    SetGroupState,
+};
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "preview")]
 pub use message::Reply;

@@ -362,7 +362,9 @@ fn on_wake_is_called_for_an_answer() {
     let (emulator, ids) = emulator_with_ids();
     let (wake, wakes) = bounded(1);
     let client = Client::builder(emulator.url("hub"))
-        .on_wake(move || drop(wake.try_send(())))
+        .on_wake(move || {
+            let _ = wake.try_send(());
+        })
         .connect()
         .expect("connected");
     emulator.faults().hold_invocation_responses(true);

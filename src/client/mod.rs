@@ -5,7 +5,8 @@
 //! - [`batch`]: many calls at once.
 //! - [`reader`]: THE loop: dial, read, hand over, keep time, stop; [`dialer`] opens links for it.
 //! - [`queue`]: the bounds of one queue; [`queues`]: the event queue and those of subscriptions.
-//! - [`handle`], [`request`], [`pending`], [`subscription`], [`invocation`]: what programs call.
+//! - [`handle`], [`request`], [`pending`], [`subscription`], [`invocation`],
+//!   [`group_state`]: what programs call.
 //! - [`builder`], [`options`], [`config`]: settings; [`source`], [`attempt`]: where the URL comes
 //!   from; [`label`]: what log lines begin with.
 //! - [`ping`]: round trips.
@@ -21,6 +22,8 @@ mod batch;
 mod builder;
 mod config;
 mod dialer;
+#[cfg_attr(not(feature = "preview"), allow(dead_code, unreachable_pub))]
+mod group_state;
 mod handle;
 #[cfg_attr(not(feature = "preview"), allow(dead_code, unreachable_pub))]
 mod invocation;
@@ -42,6 +45,10 @@ mod wake;
 pub use attempt::Attempt;
 pub use builder::{ClientBuilder, SimpleClientBuilder};
 pub use config::{KeepAlive, Overflow, QueueConfig, Reconnect, Recovery};
+#[cfg(feature = "preview")]
+pub use group_state::{
+    ClearGroupState, GroupStateChange, GroupStateMember, GroupStateWatch, SetGroupState,
+};
 pub use handle::Client;
 #[cfg(feature = "preview")]
 pub use invocation::{Invoke, PendingReply};

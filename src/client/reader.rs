@@ -244,10 +244,15 @@ impl Reader {
         // Events first: who sees a call's outcome can then find in the queue what caused it.
         for event in after.take_events() {
             self.report.event(&event);
+            self.shared.watches.lifecycle(&event);
             self.receiver.event(self.now, event, &mut self.queue);
         }
         for (group, ack_id) in after.take_released() {
             self.queue.released(&group, ack_id);
+        }
+        for lost in after.take_states_lost() {
+            self.report.state_lost(&lost);
+            self.shared.watches.lost(&lost);
         }
         if let Some(plan) = after.take_dial() {
             self.dial(plan);
@@ -380,12 +385,18 @@ impl Reader {
             let message = Event::ServerMessage(ServerMessage::new(payload));
             return self.receiver.raw(message, size);
         };
-        let decoded = decoder.decode(&frame);
+        let mut decoded = decoder.decode(&frame);
         let mut urgent = false;
-        match &decoded {
+        match &mut decoded {
             Ok(Downstream::Pong) => self.shared.pong(None),
             // What comes behind it may be for a subscription again, so the session is told first.
             Ok(Downstream::Ack { ack_id, .. }) => urgent = self.queue.awaits_leave(*ack_id),
+            Ok(Downstream::GroupStateSnapshot { group, items, .. }) => {
+                self.shared.watches.snapshot(self.now, group, std::mem::take(items));
+            }
+            Ok(Downstream::GroupStateUpdate { group, items, .. }) => {
+                self.shared.watches.update(self.now, group, std::mem::take(items));
+            }
             Err(malformed) => self.report.unreadable(self.now, &malformed.why),
             Ok(Downstream::Unknown { .. }) => {
                 self.report.unreadable(self.now, "its kind is unknown");

@@ -71,6 +71,10 @@ enum What<'a> {
     Publish(Name<'a>, Payload),
     Event(Name<'a>, Payload),
     Invoke(Name<'a>, Payload),
+    SetState(Name<'a>, Entries),
+    ClearState(Name<'a>),
+    WatchState(Name<'a>),
+    UnwatchState(Name<'a>),
 }
 
 /// The short forms of the calls borrow the name, requests own it.
@@ -350,6 +354,26 @@ impl<'a> Parts<'a> {
     }
 
     #[cfg_attr(not(feature = "preview"), allow(dead_code))]
+    pub(super) fn set_state(group: Arc<str>, state: Entries) -> Self {
+        Self::new(What::SetState(Name::Owned(group), state))
+    }
+
+    #[cfg_attr(not(feature = "preview"), allow(dead_code))]
+    pub(super) fn clear_state(group: Arc<str>) -> Self {
+        Self::new(What::ClearState(Name::Owned(group)))
+    }
+
+    #[cfg_attr(not(feature = "preview"), allow(dead_code))]
+    pub(super) fn watch_state(group: &'a str) -> Self {
+        Self::new(What::WatchState(Name::Borrowed(group)))
+    }
+
+    #[cfg_attr(not(feature = "preview"), allow(dead_code))]
+    pub(super) fn unwatch_state(group: &'a str) -> Self {
+        Self::new(What::UnwatchState(Name::Borrowed(group)))
+    }
+
+    #[cfg_attr(not(feature = "preview"), allow(dead_code))]
     pub(super) fn with_metadata(mut self, metadata: Option<Entries>) -> Self {
         self.options.metadata = metadata;
         self
@@ -387,8 +411,15 @@ impl<'a> Parts<'a> {
     /// What the service would answer by closing the connection is refused here.
     fn check(&self) -> Result<()> {
         match &self.what {
-            What::Join(group) | What::Leave(group) | What::Publish(group, _) => {
+            What::Join(group)
+            | What::Leave(group)
+            | What::Publish(group, _)
+            | What::ClearState(group)
+            | What::WatchState(group)
+            | What::UnwatchState(group) => rule("group name", rules::group(group))?,
+            What::SetState(group, state) => {
                 rule("group name", rules::group(group))?;
+                rule("group state", rules::group_state(state))?;
             }
             What::Event(name, _) | What::Invoke(name, _) => {
                 rule("event name", rules::event(name))?;
@@ -416,6 +447,10 @@ impl<'a> Parts<'a> {
             What::Publish(..) => CallKind::Message,
             What::Event(..) => CallKind::Event,
             What::Invoke(..) => CallKind::Invoke,
+            What::SetState(group, _) => CallKind::SetState(group.to_arc()),
+            What::ClearState(group) => CallKind::ClearState(group.to_arc()),
+            What::WatchState(group) => CallKind::WatchState(group.to_arc()),
+            What::UnwatchState(_) => CallKind::UnwatchState,
         }
     }
 
@@ -446,6 +481,20 @@ impl<'a> Parts<'a> {
                 metadata,
                 payload: Some(payload.clone()),
             }),
+            What::SetState(group, state) => Upstream::SetGroupState {
+                group: Cow::Borrowed(group),
+                ack_id,
+                state: Some(state.clone()),
+            },
+            What::ClearState(group) => {
+                Upstream::SetGroupState { group: Cow::Borrowed(group), ack_id, state: None }
+            }
+            What::WatchState(group) => {
+                Upstream::SubscribeGroupState { group: Cow::Borrowed(group), ack_id }
+            }
+            What::UnwatchState(group) => {
+                Upstream::UnsubscribeGroupState { group: Cow::Borrowed(group), ack_id }
+            }
         };
         let frame = shared.encode(&message)?;
         let frame = frame.ok_or_else(|| Error::invalid("this client has no subprotocol"))?;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
+use super::group_state::{StateLost, Watches};
 use super::pending::{Registration, Waiter};
 use super::ping::{Answer, Pings, lost_pong};
 use super::queues::Routes;
@@ -62,6 +63,8 @@ pub(super) struct Shared {
     asked: Arc<AtomicBool>,
     /// Subscriptions that come and go, for the reader.
     pub(super) routes: Arc<Routes>,
+    /// Who watches states in groups.
+    pub(super) watches: Watches,
     /// The closure that wakes the program's event loop.
     pub(super) hook: Option<Arc<WakeHook>>,
     /// The reader holds messages that the event queue has no room for. It looks for room now and
@@ -194,6 +197,8 @@ pub(super) struct After {
     events: Vec<Event>,
     /// Groups whose leave behind their last subscription has ended, under this ack id.
     released: Vec<(Arc<str>, u64)>,
+    /// States in groups that a new connection has not taken.
+    states_lost: Vec<StateLost>,
     /// Pings whose pong will not come, and what is to be said about that.
     unanswered: Vec<Answer>,
     no_pong: Option<Error>,
@@ -240,6 +245,10 @@ impl After {
         std::mem::take(&mut self.released)
     }
 
+    pub(super) fn take_states_lost(&mut self) -> Vec<StateLost> {
+        std::mem::take(&mut self.states_lost)
+    }
+
     pub(super) fn take_dial(&mut self) -> Option<Dial> {
         self.dial.take()
     }
@@ -275,6 +284,7 @@ impl Shared {
             calls: events.calls,
             asked: events.asked,
             routes: events.routes,
+            watches: Watches::default(),
             hook: events.hook,
             holds: AtomicBool::new(false),
             send_refused: AtomicBool::new(false),
@@ -362,6 +372,9 @@ impl Shared {
                 Output::Answer { waiter, reply } => after.answers.push((waiter, reply)),
                 Output::Event(event) => after.events.push(event),
                 Output::Released { group, ack_id } => after.released.push((group, ack_id)),
+                Output::StateLost { group, watch, error } => {
+                    after.states_lost.push(StateLost { group, watch, error });
+                }
                 Output::Dial(dial) => after.dial = Some(dial),
             }
         }

@@ -360,7 +360,7 @@ impl Shared {
     }
 
     /// A join or leave of our own: an id and a frame.
-    fn membership(&self, parts: Parts<'_>, now: Instant) -> Result<Joined> {
+    pub(super) fn membership(&self, parts: Parts<'_>, now: Instant) -> Result<Joined> {
         let Call { key, frame, .. } = parts.prepare(self, now)?;
         match key {
             Key::Ack(ack_id) => Ok(Joined { ack_id, frame }),

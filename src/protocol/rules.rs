@@ -84,7 +84,6 @@ pub(crate) fn metadata(metadata: &Entries) -> Check {
 }
 
 /// The state of one connection in a group: 512 bytes, keys and values together.
-#[cfg_attr(not(test), allow(dead_code))]
 pub(crate) fn group_state(state: &Entries) -> Check {
     let total: usize = state.iter().map(|(key, value)| key.len() + value.len()).sum();
     if total > MAX_GROUP_STATE {

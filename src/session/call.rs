@@ -26,6 +26,7 @@ impl Key {
 }
 
 #[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "preview"), allow(dead_code))]
 pub(crate) enum CallKind {
     Join(Arc<str>),
     Leave(Arc<str>),
@@ -40,8 +41,17 @@ pub(crate) enum CallKind {
     /// An event to the app server, whose handler may take its time. Every frame of the simple
     /// client counts as one.
     Event,
+    /// The client's own state in a group.
+    SetState(Arc<str>),
+    ClearState(Arc<str>),
+    /// The request of a watch of a group's states.
+    WatchState(Arc<str>),
+    /// Our own, on a new connection: the state that the client has set, the request of its watches.
+    RestoreState(Arc<str>),
+    RewatchState(Arc<str>),
+    /// Our own, after the last watch of a group that is not left.
+    UnwatchState,
     /// A call of the app server, which ends with its answer.
-    #[cfg_attr(not(feature = "preview"), allow(dead_code))]
     Invoke,
 }
 
@@ -54,8 +64,20 @@ impl CallKind {
             | Self::Subscribe(group)
             | Self::Rejoin(group)
             | Self::Release(group) => Some(group),
-            Self::Message | Self::Event | Self::Invoke => None,
+            _ => None,
         }
+    }
+
+    /// It is about the states in a group, for which one must be a member.
+    pub(super) fn is_of_state(&self) -> bool {
+        matches!(
+            self,
+            Self::SetState(_)
+                | Self::ClearState(_)
+                | Self::WatchState(_)
+                | Self::RestoreState(_)
+                | Self::RewatchState(_)
+        )
     }
 
     /// What the service answers it with.
@@ -125,6 +147,13 @@ impl<W> Call<W> {
 
     /// No call of the program: nobody waits for it, and its deadline does not run without a link.
     pub(super) fn is_own(&self) -> bool {
-        matches!(self.kind, CallKind::Rejoin(_) | CallKind::Release(_))
+        matches!(
+            self.kind,
+            CallKind::Rejoin(_)
+                | CallKind::Release(_)
+                | CallKind::RestoreState(_)
+                | CallKind::RewatchState(_)
+                | CallKind::UnwatchState
+        )
     }
 }

@@ -20,7 +20,13 @@ pub(super) fn refused<W>(name: &str, message: &str, call: &Call<W>) -> Error {
     if name == "Forbidden"
         && let Some((role, constructor)) = missing_role(call)
     {
-        text.extend([" (the access token needs the role `", role.as_str(), "`: give `"]);
+        // The service does not always say which of the two it is.
+        if call.kind.is_of_state() {
+            text.push_str(" (the client must be a member of the group, and ");
+        } else {
+            text.push_str(" (");
+        }
+        text.extend(["the access token needs the role `", role.as_str(), "`: give `"]);
         text.extend([constructor, "` to `ClientAccess::role`)"]);
     }
     let error = Error::new(ErrorKind::Refused, text).with_service_name(name);
@@ -34,6 +40,15 @@ pub(super) fn refused<W>(name: &str, message: &str, call: &Call<W>) -> Error {
 fn missing_role<W>(call: &Call<W>) -> Option<(Role, &'static str)> {
     if let Some(group) = call.kind.group() {
         return Some((Role::join_leave_group(group), "Role::join_leave_group"));
+    }
+    match &call.kind {
+        CallKind::SetState(group) | CallKind::ClearState(group) | CallKind::RestoreState(group) => {
+            return Some((Role::set_group_state_group(group), "Role::set_group_state_group"));
+        }
+        CallKind::WatchState(group) | CallKind::RewatchState(group) => {
+            return Some((Role::get_group_state_group(group), "Role::get_group_state_group"));
+        }
+        _ => {}
     }
     // Only its frame knows the group of a publication: a field for it would cost each of them.
     match call.kind {

@@ -11,10 +11,11 @@
 //! | HTTP 408, 425, 429, 5xx, network failure | backoff; inside the recovery window recovery goes on |
 //! | HTTP 3xx, subprotocol not granted | stopped, also when it was a recovery that met it |
 //!
-//! What becomes of calls when a session is over: joins and leaves are issued again on the new
-//! connection; other calls in flight fail with `OutcomeUnknown` (or are sent again, if the program
+//! What becomes of calls when a session is over: joins and leaves, and what concerns states in groups,
+//! are issued again on the new connection; other calls in flight fail with `OutcomeUnknown` (or are sent again, if the program
 //! asked for that); calls that were not written wait on, within their deadlines.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -194,6 +195,12 @@ impl<W> Session<W> {
             let kind = CallKind::Rejoin(Arc::clone(group));
             joins.push(Call::new(key, kind, joined.frame.clone(), until));
         }
+        let joined: BTreeSet<&str> = joins
+            .iter()
+            .filter_map(|join: &Call<W>| join.kind.group())
+            .map(|name| &**name)
+            .collect();
+        self.states.retain(|name| joined.contains(name));
         for call in &joins {
             self.groups.began(&call.kind);
         }
@@ -202,8 +209,11 @@ impl<W> Session<W> {
             call.kind.group().is_some_and(|name| self.groups.joins_behind_leave(name))
         };
         let (behind, first): (Vec<_>, Vec<_>) = joins.into_iter().partition(follows);
+        // That leave has ended the state, too.
+        let behind = self.with_states(behind, until, false);
+        let first = self.with_states(first, until, true);
         self.calls.add_first(first);
-        behind.into_iter().for_each(|join| self.calls.add(join));
+        behind.into_iter().for_each(|call| self.calls.add(call));
         for group in clashes {
             let error = Error::invalid(
                 "a call of the program uses the ack id under which the group was joined",
@@ -213,7 +223,20 @@ impl<W> Session<W> {
         }
     }
 
+    fn with_states(&mut self, joins: Vec<Call<W>>, until: Instant, restores: bool) -> Vec<Call<W>> {
+        let mut all = Vec::with_capacity(joins.len());
+        for join in joins {
+            let group = join.kind.group().cloned();
+            all.push(join);
+            if let Some(group) = group {
+                all.extend(self.states_behind_join(&group, until, restores));
+            }
+        }
+        all
+    }
+
     pub(super) fn rejoin_failed(&mut self, group: Arc<str>, error: Error) {
+        self.states.left(&group);
         self.outputs.push_back(Output::Event(Event::JoinFailed(JoinFailed { group, error })));
     }
 
@@ -320,12 +343,20 @@ impl<W> Session<W> {
         let mut again = Vec::new();
         let mut unknown = 0;
         for (_, key) in self.calls.written_in_order() {
-            let call = self.calls.get(key).filter(|call| !self.groups.is_superseded(call));
+            let is_superseded = |call: &&Call<W>| {
+                self.groups.is_superseded(call) || self.states.is_superseded(call)
+            };
+            let call = self.calls.get(key).filter(|call| !is_superseded(call));
             match call.map(|call| &call.kind) {
                 _ if fate == Fate::BrokeRule => failing.push((key, broke_rule(&loss))),
-                Some(CallKind::Join(_) | CallKind::Leave(_) | CallKind::Subscribe(_)) => {
-                    again.push(key);
-                }
+                Some(
+                    CallKind::Join(_)
+                    | CallKind::Leave(_)
+                    | CallKind::Subscribe(_)
+                    | CallKind::SetState(_)
+                    | CallKind::ClearState(_)
+                    | CallKind::WatchState(_),
+                ) => again.push(key),
                 Some(CallKind::Message | CallKind::Event)
                     if self.config.resend_on_new_connection =>
                 {

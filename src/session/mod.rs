@@ -27,7 +27,7 @@ mod config;
 mod counts;
 mod delivery;
 mod errors;
-#[cfg_attr(not(test), allow(dead_code))]
+#[cfg_attr(not(feature = "preview"), allow(dead_code))]
 mod group_state;
 mod groups;
 mod hold;
@@ -42,6 +42,8 @@ mod recovery;
 mod replay;
 mod sequence;
 mod state;
+#[cfg_attr(not(feature = "preview"), allow(dead_code))]
+mod states;
 #[cfg_attr(not(test), allow(dead_code))]
 mod stream_reader;
 #[cfg_attr(not(test), allow(dead_code))]
@@ -56,6 +58,8 @@ pub(crate) use closing::CutOff;
 pub(crate) use config::Config;
 pub(crate) use delivery::{Bound, EventQueue, Room, Unread};
 pub(crate) use errors::ended_error;
+#[cfg_attr(not(feature = "preview"), allow(unused_imports))]
+pub(crate) use group_state::{Change, GroupStates, Member};
 pub(crate) use hold::{HOLD_BYTES, HOLD_MESSAGES};
 pub(crate) use invocation::Answer;
 pub(crate) use keep_alive::KeepAliveConfig;
@@ -83,6 +87,7 @@ use groups::Groups;
 use lifecycle::Phase;
 use patience::Unanswered;
 use recovery::Recovery;
+use states::States;
 
 /// After the proof of a recovery the receiver waits this long for the pong that ends the count of
 /// replayed messages.
@@ -109,6 +114,9 @@ pub(crate) enum Output<W> {
     /// The leave of a group that no subscription held any more has ended. Only ever caused by the
     /// reader's methods.
     Released { group: Arc<str>, ack_id: u64 },
+    /// A new connection has not taken a group's state: the client's own, or it does not report those of
+    /// the group (`watch`). Only ever caused by the reader's methods.
+    StateLost { group: Arc<str>, watch: bool, error: Error },
     /// Append a Close frame; the reader then waits for the end of the link.
     CloseLink { code: u16 },
     /// Cut the link at once.
@@ -148,6 +156,7 @@ pub(crate) struct Session<W> {
     /// The common deadline of our own calls under way. It does not run while there is no link.
     own_until: Option<Instant>,
     groups: Groups,
+    states: States,
     unanswered: Unanswered,
     /// What is unread in a queue that is full.
     queue_full: Option<Unread>,
@@ -182,6 +191,7 @@ impl<W> Session<W> {
             abandoned: Vec::new(),
             own_until: None,
             groups: Groups::default(),
+            states: States::default(),
             unanswered: Unanswered::default(),
             queue_full: None,
             outputs: VecDeque::new(),
@@ -336,7 +346,10 @@ impl<W> Session<W> {
     /// Remembers the outcome for the groups, then reports it to the caller.
     fn settle(&mut self, call: Call<W>, result: Result<Ack>) {
         match &result {
-            Ok(_) => self.groups.succeeded(&call),
+            Ok(_) => {
+                self.groups.succeeded(&call);
+                self.states.succeeded(&call);
+            }
             Err(error) => self.check_rejoin(&call, error),
         }
         self.groups.ended(&call.kind);
@@ -379,8 +392,10 @@ impl<W> Session<W> {
         }
     }
 
-    /// Reports a rejoin that failed, unless a later join or leave has decided about the group.
+    /// Reports a rejoin that failed, unless a later join or leave has decided about the group, and what
+    /// should have followed it.
     pub(super) fn check_rejoin(&mut self, call: &Call<W>, error: &Error) {
+        self.check_state(call, error);
         if let CallKind::Rejoin(group) = &call.kind
             && self.groups.rejoin_failed(call)
         {

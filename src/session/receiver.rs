@@ -220,6 +220,15 @@ impl Receiver {
                 self.acks += 1;
                 self.acks >= ACKS_MOST
             }
+            // They are merged as they come, however often, so they count as received at once.
+            Ok(
+                Downstream::GroupStateSnapshot { sequence_id: id, .. }
+                | Downstream::GroupStateUpdate { sequence_id: id, .. },
+            ) => {
+                self.prove(now);
+                self.gathered.push(Arrived { message: None, id, size });
+                self.gathered.len() >= GATHER_MOST
+            }
             Ok(other) => self.unreadable(now, other.sequence_id(), size),
             Err(malformed) => {
                 let (number, why) = (malformed.sequence_id, malformed.why);

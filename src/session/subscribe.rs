@@ -60,7 +60,7 @@ impl<W> Session<W> {
         found
     }
 
-    fn own_call(&mut self, now: Instant, call: Call<W>) {
+    pub(super) fn own_call(&mut self, now: Instant, call: Call<W>) {
         self.own_until = self.own_until.max(Some(now + self.config.call_timeout));
         self.groups.began(&call.kind);
         self.calls.add(call);
@@ -72,7 +72,8 @@ impl<W> Session<W> {
         let CallKind::Leave(group) = kind else { return None };
         self.groups.is_subscribed(group).then(|| {
             Error::invalid(format!(
-                "the group `{group}` is held by a subscription; end that to leave the group"
+                "the group `{group}` is held by a subscription, or by a watch of its states; end that \
+                 to leave the group"
             ))
         })
     }

@@ -327,8 +327,10 @@ impl Client {
                     }
                 }
                 Output::Ping => self.append_own(now, &Upstream::Ping),
-                Output::CancelInvocation { .. } | Output::Answer { .. } => {
-                    unreachable!("nothing is invoked")
+                Output::CancelInvocation { .. }
+                | Output::Answer { .. }
+                | Output::StateLost { .. } => {
+                    unreachable!("nothing is invoked, and no state is set or watched")
                 }
                 Output::CloseLink { code } => {
                     let Some(link) = &mut self.link else { continue };

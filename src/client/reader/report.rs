@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
+use super::super::group_state::StateLost;
 use super::super::label::Label;
 use super::super::queues::Queues;
 use super::super::shared::Shared;
@@ -95,6 +96,14 @@ impl Report {
                 log::warn!("{label} group `{}` not joined: {}", e.group, described(&e.error));
             }
             _ => {}
+        }
+    }
+
+    pub(super) fn state_lost(&self, lost: &StateLost) {
+        let (label, why) = (&self.label, described(&lost.error));
+        match lost.watch {
+            true => log::warn!("{label} states in group `{}` not watched: {why}", lost.group),
+            false => log::warn!("{label} state in group `{}` not set again: {why}", lost.group),
         }
     }
 

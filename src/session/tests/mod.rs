@@ -22,6 +22,7 @@ mod recovery;
 mod scenario;
 mod service;
 mod state;
+mod states;
 mod stream_model;
 mod stream_reader;
 mod stream_writer;

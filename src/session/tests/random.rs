@@ -287,6 +287,7 @@ impl World {
                     assert!(self.sent.contains_key(&id), "there is nothing to cancel");
                     assert!(self.cancelled.insert(id), "cancelled twice");
                 }
+                Output::StateLost { .. } => unreachable!("no state is set or watched"),
                 Output::CloseLink { .. } => {
                     assert!(self.linked && !self.closing);
                     self.closing = true;

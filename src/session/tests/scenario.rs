@@ -339,6 +339,10 @@ impl Scenario {
                     assert!(self.replies.insert(waiter, *reply).is_none(), "a second answer");
                     line
                 }
+                Output::StateLost { group, watch, error } => {
+                    let what = if watch { "watch" } else { "state" };
+                    format!("{what} lost {group} {:?}", error.kind())
+                }
                 Output::CloseLink { code } => format!("close {code}"),
                 Output::CutLink => "cut".into(),
             };

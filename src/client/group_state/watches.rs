@@ -1,0 +1,180 @@
+//! What watches of group states share with the reader.
+//!
+//! The reader merges what comes into the [`GroupStates`] of each watch of the group, and wakes who waits
+//! there. It needs no queue: there is one change for each member at most, however slowly they are read.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::super::wake::WakeHook;
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::Event;
+use crate::protocol::GroupStateItem;
+use crate::session::{Change, GroupStates};
+
+/// A new connection has not taken a state of this group: the client's own, or those that are watched.
+#[derive(Debug)]
+pub(in crate::client) struct StateLost {
+    pub(in crate::client) group: Arc<str>,
+    pub(in crate::client) watch: bool,
+    pub(in crate::client) error: Error,
+}
+
+/// The watches of a client, by group. Its lock is a leaf, taken by the reader only for messages about
+/// states and for events of the connection.
+#[derive(Debug, Default)]
+pub(in crate::client) struct Watches(Mutex<HashMap<Arc<str>, Vec<Arc<Watch>>>>);
+
+/// One watch.
+#[derive(Debug)]
+pub(super) struct Watch {
+    state: Mutex<WatchState>,
+    changed: Condvar,
+    hook: Option<Arc<WakeHook>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct WatchState {
+    pub(super) states: GroupStates,
+    /// Why nothing more comes.
+    pub(super) end: Option<Error>,
+}
+
+impl Watches {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Vec<Arc<Watch>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn add(&self, group: &Arc<str>, watch: &Arc<Watch>) {
+        self.lock().entry(Arc::clone(group)).or_default().push(Arc::clone(watch));
+    }
+
+    pub(super) fn remove(&self, group: &str, watch: &Arc<Watch>) {
+        let mut all = self.lock();
+        if let Some(watches) = all.get_mut(group) {
+            watches.retain(|other| !Arc::ptr_eq(other, watch));
+            if watches.is_empty() {
+                all.remove(group);
+            }
+        }
+    }
+
+    /// The service's list of a group.
+    pub(in crate::client) fn snapshot(
+        &self,
+        now: Instant,
+        group: &str,
+        items: Vec<GroupStateItem>,
+    ) {
+        for watch in self.lock().get(group).into_iter().flatten() {
+            watch.feed(|state| state.states.snapshot(now, items.clone()));
+        }
+    }
+
+    pub(in crate::client) fn update(&self, now: Instant, group: &str, items: Vec<GroupStateItem>) {
+        for watch in self.lock().get(group).into_iter().flatten() {
+            watch.feed(|state| state.states.update(now, items.clone()));
+        }
+    }
+
+    pub(in crate::client) fn lifecycle(&self, event: &Event) {
+        match event {
+            Event::Connected(_) => {
+                for watch in self.lock().values().flatten() {
+                    watch.feed(|state| state.states.new_connection());
+                }
+            }
+            Event::JoinFailed(failed) => self.end(&failed.group, &failed.error),
+            Event::Stopped(stopped) => {
+                for watch in self.lock().values().flatten() {
+                    watch.end(&stopped.cause);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(in crate::client) fn lost(&self, lost: &StateLost) {
+        if lost.watch {
+            self.end(&lost.group, &lost.error);
+        }
+    }
+
+    fn end(&self, group: &str, cause: &Error) {
+        for watch in self.lock().get(group).into_iter().flatten() {
+            watch.end(cause);
+        }
+    }
+}
+
+impl Watch {
+    pub(super) fn new(hook: Option<Arc<WakeHook>>) -> Self {
+        Self { state: Mutex::default(), changed: Condvar::new(), hook }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, WatchState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn feed(&self, act: impl FnOnce(&mut WatchState)) {
+        let mut state = self.lock();
+        let nothing_before = !state.states.has_change();
+        act(&mut state);
+        let first = nothing_before && (state.states.has_change() || state.end.is_some());
+        drop(state);
+        // Also for who waits for the first list, which is no change.
+        self.changed.notify_all();
+        if let (true, Some(hook)) = (first, &self.hook) {
+            hook.request();
+        }
+    }
+
+    /// The first cause stays.
+    fn end(&self, cause: &Error) {
+        self.feed(|state| {
+            state.end.get_or_insert_with(|| cause.clone());
+        });
+    }
+
+    /// The next change, waiting for it at most until then; `None`: without end.
+    pub(super) fn next(&self, until: Option<Instant>) -> Result<Option<Change>> {
+        self.wait(until, |state| state.states.next_change())
+    }
+
+    /// Waits until the service's list of the present connection has come.
+    pub(super) fn first_list(&self, until: Instant) -> Result<()> {
+        let listed = self.wait(Some(until), |state| state.states.is_listed().then_some(()))?;
+        listed.ok_or_else(|| {
+            let text = "the service sent no list of the group's states within the time limit";
+            Error::new(ErrorKind::Timeout, text).maybe_delivered(true)
+        })
+    }
+
+    fn wait<T>(
+        &self,
+        until: Option<Instant>,
+        mut look: impl FnMut(&mut WatchState) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let mut state = self.lock();
+        loop {
+            if let Some(found) = look(&mut state) {
+                return Ok(Some(found));
+            }
+            if let Some(cause) = &state.end {
+                return Err(cause.clone());
+            }
+            state = match until {
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(until) => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Ok(None);
+                    }
+                    let waited = self.changed.wait_timeout(state, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+}
