@@ -45,6 +45,8 @@ mod examples;
 mod full_queue;
 #[cfg(feature = "__codecs")]
 mod fuzz_decode;
+#[cfg(feature = "preview")]
+mod group_state;
 mod handlers;
 mod hostile;
 #[cfg(feature = "__codecs")]

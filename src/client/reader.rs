@@ -391,11 +391,13 @@ impl Reader {
             Ok(Downstream::Pong) => self.shared.pong(None),
             // What comes behind it may be for a subscription again, so the session is told first.
             Ok(Downstream::Ack { ack_id, .. }) => urgent = self.queue.awaits_leave(*ack_id),
-            Ok(Downstream::GroupStateSnapshot { group, items, .. }) => {
-                self.shared.watches.snapshot(self.now, group, std::mem::take(items));
+            Ok(Downstream::GroupStateSnapshot { group, items, sequence_id }) => {
+                let items = std::mem::take(items);
+                self.shared.watches.report(self.now, *sequence_id, group, true, items);
             }
-            Ok(Downstream::GroupStateUpdate { group, items, .. }) => {
-                self.shared.watches.update(self.now, group, std::mem::take(items));
+            Ok(Downstream::GroupStateUpdate { group, items, sequence_id }) => {
+                let items = std::mem::take(items);
+                self.shared.watches.report(self.now, *sequence_id, group, false, items);
             }
             Err(malformed) => self.report.unreadable(self.now, &malformed.why),
             Ok(Downstream::Unknown { .. }) => {

@@ -24,7 +24,15 @@ pub(in crate::client) struct StateLost {
 /// The watches of a client, by group. Its lock is a leaf, taken by the reader only for messages about
 /// states and for events of the connection.
 #[derive(Debug, Default)]
-pub(in crate::client) struct Watches(Mutex<HashMap<Arc<str>, Vec<Arc<Watch>>>>);
+pub(in crate::client) struct Watches(Mutex<All>);
+
+#[derive(Debug, Default)]
+struct All {
+    groups: HashMap<Arc<str>, Vec<Arc<Watch>>>,
+    /// The number of the last message about states on the present connection. A recovery brings some of
+    /// them again.
+    seen: u64,
+}
 
 /// One watch.
 #[derive(Debug)]
@@ -41,53 +49,73 @@ pub(super) struct WatchState {
     pub(super) end: Option<Error>,
 }
 
+impl All {
+    fn of(&self, group: &str) -> impl Iterator<Item = &Arc<Watch>> {
+        self.groups.get(group).into_iter().flatten()
+    }
+
+    /// False for a message that has come before.
+    fn is_new(&mut self, number: Option<u64>) -> bool {
+        let Some(number) = number else { return true };
+        let is_new = number > self.seen;
+        self.seen = self.seen.max(number);
+        is_new
+    }
+}
+
 impl Watches {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Vec<Arc<Watch>>>> {
+    fn lock(&self) -> MutexGuard<'_, All> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn add(&self, group: &Arc<str>, watch: &Arc<Watch>) {
-        self.lock().entry(Arc::clone(group)).or_default().push(Arc::clone(watch));
+        self.lock().groups.entry(Arc::clone(group)).or_default().push(Arc::clone(watch));
     }
 
     pub(super) fn remove(&self, group: &str, watch: &Arc<Watch>) {
-        let mut all = self.lock();
-        if let Some(watches) = all.get_mut(group) {
+        let groups = &mut self.lock().groups;
+        if let Some(watches) = groups.get_mut(group) {
             watches.retain(|other| !Arc::ptr_eq(other, watch));
             if watches.is_empty() {
-                all.remove(group);
+                groups.remove(group);
             }
         }
     }
 
-    /// The service's list of a group.
-    pub(in crate::client) fn snapshot(
+    /// The service's list of a group (`list`), or what has changed in it. `number`: the message's.
+    pub(in crate::client) fn report(
         &self,
         now: Instant,
+        number: Option<u64>,
         group: &str,
+        list: bool,
         items: Vec<GroupStateItem>,
     ) {
-        for watch in self.lock().get(group).into_iter().flatten() {
-            watch.feed(|state| state.states.snapshot(now, items.clone()));
+        let mut all = self.lock();
+        if !all.is_new(number) {
+            return;
         }
-    }
-
-    pub(in crate::client) fn update(&self, now: Instant, group: &str, items: Vec<GroupStateItem>) {
-        for watch in self.lock().get(group).into_iter().flatten() {
-            watch.feed(|state| state.states.update(now, items.clone()));
+        for watch in all.of(group) {
+            let items = items.clone();
+            watch.feed(|WatchState { states, .. }| match list {
+                true => states.snapshot(now, items),
+                false => states.update(now, items),
+            });
         }
     }
 
     pub(in crate::client) fn lifecycle(&self, event: &Event) {
         match event {
             Event::Connected(_) => {
-                for watch in self.lock().values().flatten() {
+                let mut all = self.lock();
+                all.seen = 0;
+                for watch in all.groups.values().flatten() {
                     watch.feed(|state| state.states.new_connection());
                 }
             }
             Event::JoinFailed(failed) => self.end(&failed.group, &failed.error),
             Event::Stopped(stopped) => {
-                for watch in self.lock().values().flatten() {
+                for watch in self.lock().groups.values().flatten() {
                     watch.end(&stopped.cause);
                 }
             }
@@ -102,7 +130,7 @@ impl Watches {
     }
 
     fn end(&self, group: &str, cause: &Error) {
-        for watch in self.lock().get(group).into_iter().flatten() {
+        for watch in self.lock().of(group) {
             watch.end(cause);
         }
     }
