@@ -231,6 +231,8 @@
 //! | messages for us | sent again by the service; repeated ones are dropped | lost while we are away |
 //! | calls in flight | sent again, same id: executed once, they just take longer | fail with `OutcomeUnknown`, or sent again if [asked for](Reconnect::resend_calls) |
 //! | joins and leaves in flight | sent again | sent again |
+//! | invocations in flight (preview) | fail with `OutcomeUnknown` | fail with `OutcomeUnknown` |
+//! | own state in a group, and watches (preview) | still there | set and watched again |
 //! | calls not yet sent | wait, within their deadlines | wait, within their deadlines |
 //! | fire and forget, not yet written | lost, counted in [`Recovering::unsent`] | lost, counted in [`Disconnected::maybe_lost`] |
 //! | groups | still a member | joined again; [`Event::JoinFailed`] if refused |
@@ -451,12 +453,12 @@
 //! | `rustls-bundled-roots` | no | for rustls: Mozilla's roots, see [`Roots::Bundled`] |
 //! | `protobuf` | no | the subprotocols [`Protocol`]`::Protobuf` and `ReliableProtobuf`, and typed protobuf payloads (`Payload::pack`) |
 //! | `emulator` | no | the module `emulator`, with `wss` too if a TLS feature is on |
-//! | `preview` | no | streams, invocations and group state, which the service may still change: outside semver |
+//! | `preview` | no | what the service offers as a preview, outside semver: streams, invocations (`Client::invoke`) and group state (`Client::watch_group_state`); `docs/preview.md` |
 //!
-//! `cargo doc --open` shows this page for the default features, and `cargo doc --features
-//! emulator,protobuf,preview --open` all that there is; in a program that depends on the crate
-//! `cargo doc -p webpubsub --open` shows what the program has switched on. On docs.rs a badge names
-//! the feature that an item needs.
+//! `cargo doc --open` shows this page for the default features, and
+//! `cargo doc --features emulator,protobuf,preview --open` all that there is; in a program that
+//! depends on the crate `cargo doc -p webpubsub --open` shows what the program has switched on. On
+//! docs.rs a badge names the feature that an item needs.
 //!
 //! With both TLS libraries native-tls is used, unless [`TlsConfig::backend`] says otherwise; both
 //! speak TLS 1.2 at least. Without a TLS feature a `wss` URL is an error of [`ErrorKind::Config`]
@@ -491,7 +493,7 @@
 //!
 //! # What is missing
 //!
-//! Not yet: streams, invocations, group state (preview features of the service).
+//! Not yet: streams (a preview feature of the service).
 //! Not planned: the service's MQTT and Socket.IO endpoints, its REST API for app servers.
 //!
 //! Built and tested on Linux only. macOS should work; Windows is not supported yet. The minimum
@@ -580,3 +582,7 @@ pub mod __codecs {
 #[cfg(all(doctest, feature = "emulator"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(all(doctest, feature = "emulator", feature = "preview"))]
+#[doc = include_str!("../docs/preview.md")]
+struct Preview;

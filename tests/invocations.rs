@@ -280,7 +280,7 @@ fn a_loss_that_is_recovered_ends_what_was_written_and_cancels_it_afterwards() {
         assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
         assert!(error.may_have_been_delivered());
         assert!(emulator.wait_until(WATCHDOG, |stats| stats.invocations_cancelled == 1));
-        assert_eq!(came(&emulator, protocol, true), [id.clone()]);
+        assert_eq!(came(&emulator, protocol, true), std::slice::from_ref(&id));
         emulator.faults().hold_invocation_responses(false);
         client.invoke("e", "y").expect("on the recovered connection");
         let stats = client.stats();

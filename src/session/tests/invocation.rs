@@ -67,7 +67,7 @@ fn a_failure_names_what_the_app_server_said() {
 }
 
 #[test]
-fn j20_odd_answers_end_the_call() {
+fn s20_odd_answers_end_the_call() {
     let mut s = Scenario::connected();
     for (id, rest, outcome) in [
         // A JSON null is a value, and JSON the type that is meant if none is named.

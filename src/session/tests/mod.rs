@@ -1,7 +1,7 @@
 //! The session in virtual time: no sleep, no thread, no socket.
 //!
 //! Tests that show a known defect of another client to be absent here bear its id in front: `j` for
-//! the JavaScript client, `p` for Python, `c` for C#, `v` for Java.
+//! the JavaScript client (`s` for its preview features), `p` for Python, `c` for C#, `v` for Java.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
