@@ -1,5 +1,7 @@
 //! What all handles of a client and its reader thread have in common, and the one lock.
 
+#[cfg_attr(not(feature = "preview"), allow(dead_code))]
+mod streams;
 mod waits;
 
 use std::fmt;
@@ -99,6 +101,8 @@ pub(super) struct State {
     end_watchers: usize,
     /// Threads that wait for a connection.
     connect_watchers: usize,
+    /// Threads that wait for something of a stream.
+    stream_watchers: usize,
     /// The size of the smallest call that was refused for want of room, if the program is to be woken
     /// when there is some.
     refused: Option<usize>,
@@ -274,6 +278,7 @@ impl Shared {
                 room_watchers: 0,
                 end_watchers: 0,
                 connect_watchers: 0,
+                stream_watchers: 0,
                 refused: None,
                 shown: (StateKind::Connecting, 0),
                 pings: Pings::default(),
@@ -361,6 +366,11 @@ impl Shared {
                     self.append_own(link, &Upstream::CancelInvocation { invocation_id });
                     after.flush.get_or_insert_with(|| Arc::clone(link));
                 }
+                Output::Stream { start, emit } => {
+                    let Some(link) = &state.link else { continue };
+                    self.append_stream(link, &start, &emit);
+                    after.flush.get_or_insert_with(|| Arc::clone(link));
+                }
                 Output::CloseLink { code } => {
                     let Some(link) = &state.link else { continue };
                     link.append_close(code, "");
@@ -394,12 +404,14 @@ impl Shared {
             after.no_pong = (!after.unanswered.is_empty()).then(|| lost_pong(ended));
         }
         let pending = state.session.pending();
-        self.calls.store(pending, Ordering::Relaxed);
+        // An open stream waits for answers too.
+        self.calls.store(pending + state.session.streams(), Ordering::Relaxed);
         // Not in vain, because that is a system call.
         if state.room_watchers > 0 && state.session.has_room(0)
             || state.end_watchers > 0 && state.session.pending_of_program() == 0
             || state.connect_watchers > 0
                 && (state.session.is_open() || state.session.ended().is_some())
+            || state.stream_watchers > 0 && state.session.take_stream_news()
         {
             self.room.notify_all();
         }

@@ -64,5 +64,6 @@ impl<W> Session<W> {
                 self.complete(call.waiter, Err(error));
             }
         }
+        self.end_streams(&cause);
     }
 }

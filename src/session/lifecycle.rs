@@ -178,6 +178,7 @@ impl<W> Session<W> {
         self.outputs.push_back(Output::Event(Event::Connected(event)));
         self.rejoin(now);
         self.admit(now);
+        self.streams_linked(now);
     }
 
     fn rejoin(&mut self, now: Instant) {
@@ -324,6 +325,7 @@ impl<W> Session<W> {
         self.recovery = None;
         self.abandoned.clear();
         loss.error = lost(&loss.error, self.queue_full.as_ref());
+        self.streams_over(&loss.error);
         self.counts.link_gone();
         self.counts.connected_since = None;
         self.counts.failed(&loss.error);
@@ -446,7 +448,8 @@ impl<W> Session<W> {
             | Phase::Open { .. }
             | Phase::Stopped => None,
         };
-        let deadlines = [phase, self.calls.next_deadline(), self.next_own_deadline()];
+        let deadlines =
+            [phase, self.calls.next_deadline(), self.next_own_deadline(), self.next_stream_wake()];
         deadlines.into_iter().flatten().min()
     }
 
@@ -455,6 +458,7 @@ impl<W> Session<W> {
         self.expire_all(now);
         self.calls.forget_ended_deadlines();
         self.admit(now);
+        self.tick_streams(now);
         match self.phase {
             Phase::Opening { until } if now >= until => {
                 self.outputs.push_back(Output::CutLink);

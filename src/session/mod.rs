@@ -9,8 +9,8 @@
 //! Invariants:
 //! - each call is completed exactly once;
 //! - an ack id is in use by one call at a time, and what is sent again under it is identical;
-//! - only [`Output::Send`], [`Output::Ping`] and [`Output::CancelInvocation`] put bytes on the wire,
-//!   in the order of the outputs;
+//! - only [`Output::Send`], [`Output::Ping`], [`Output::CancelInvocation`] and [`Output::Stream`] put
+//!   bytes on the wire, in the order of the outputs;
 //! - deadlines come first: a method that is told the time fails what is overdue before it sends
 //!   anything, so nothing is appended to a link after its call's deadline;
 //! - losing the link completes or keeps every call by a rule that stands in `lifecycle.rs`;
@@ -46,8 +46,10 @@ mod state;
 mod states;
 #[cfg_attr(not(test), allow(dead_code))]
 mod stream_reader;
-#[cfg_attr(not(test), allow(dead_code))]
+#[cfg_attr(not(feature = "preview"), allow(dead_code))]
 mod stream_writer;
+#[cfg_attr(not(feature = "preview"), allow(dead_code))]
+mod streams;
 mod subscribe;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -66,6 +68,9 @@ pub(crate) use keep_alive::KeepAliveConfig;
 pub(crate) use loss::Loss;
 pub(crate) use receiver::Receiver;
 pub(crate) use state::StateKind;
+#[cfg_attr(not(feature = "preview"), allow(unused_imports))]
+pub(crate) use stream_writer::{Emit, StreamConfig, StreamWriter};
+pub(crate) use streams::StreamStart;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -88,6 +93,7 @@ use lifecycle::Phase;
 use patience::Unanswered;
 use recovery::Recovery;
 use states::States;
+use streams::Streams;
 
 /// After the proof of a recovery the receiver waits this long for the pong that ends the count of
 /// replayed messages.
@@ -105,6 +111,8 @@ pub(crate) enum Output<W> {
     Ping,
     /// Append the cancellation of this invocation to the current link.
     CancelInvocation { id: u64 },
+    /// Append this message of a stream to the current link.
+    Stream { start: Arc<StreamStart>, emit: Emit },
     /// Tell a caller. An invocation ends so if it fails.
     Complete { waiter: W, result: Result<Ack> },
     /// Tell the caller of an invocation that the app server has answered.
@@ -157,6 +165,7 @@ pub(crate) struct Session<W> {
     own_until: Option<Instant>,
     groups: Groups,
     states: States,
+    streams: Streams,
     unanswered: Unanswered,
     /// What is unread in a queue that is full.
     queue_full: Option<Unread>,
@@ -192,6 +201,7 @@ impl<W> Session<W> {
             own_until: None,
             groups: Groups::default(),
             states: States::default(),
+            streams: Streams::default(),
             unanswered: Unanswered::default(),
             queue_full: None,
             outputs: VecDeque::new(),

@@ -18,6 +18,7 @@ use super::bug::Bug;
 use super::delivery::{Arrived, Counts, Delivered, Delivery, EventQueue};
 use super::keep_alive::{KeepAlive, KeepAliveConfig, Silence};
 use super::replay::Replay;
+use super::streams::StreamNews;
 use super::{Answer, Identity, Loss, Session};
 use crate::error::{Error, ErrorKind};
 use crate::message::Event;
@@ -43,6 +44,11 @@ pub(crate) enum Input {
         id: String,
         answer: Answer,
     },
+    /// What the service says about a stream of this client.
+    Stream {
+        id: String,
+        news: StreamNews,
+    },
     Connected(Identity),
     /// The service announces a disconnect, with this text.
     Disconnecting(Option<String>),
@@ -62,6 +68,7 @@ impl<W> Session<W> {
         match input {
             Input::Ack { id, success, error } => self.ack(now, id, success, error),
             Input::Answer { id, answer } => self.answer(now, &id, answer),
+            Input::Stream { id, news } => self.stream_news(now, &id, news),
             Input::Connected(identity) => self.connected(now, identity),
             Input::Disconnecting(message) => self.service_said(message),
             Input::Proved => self.proved(now),
@@ -229,6 +236,15 @@ impl Receiver {
                 self.gathered.push(Arrived { message: None, id, size });
                 self.gathered.len() >= GATHER_MOST
             }
+            Ok(Downstream::StreamAck { stream_id: id, expected_sequence_id }) => {
+                self.stream(now, id, StreamNews::Ack(expected_sequence_id))
+            }
+            Ok(Downstream::StreamNack { stream_id: id, expected_sequence_id, name, .. }) => {
+                self.stream(now, id, StreamNews::Nack { expected: expected_sequence_id, name })
+            }
+            Ok(Downstream::StreamClosed { stream_id: id, error }) => {
+                self.stream(now, id, StreamNews::Closed(error))
+            }
             Ok(other) => self.unreadable(now, other.sequence_id(), size),
             Err(malformed) => {
                 let (number, why) = (malformed.sequence_id, malformed.why);
@@ -249,6 +265,14 @@ impl Receiver {
     /// A WebSocket ping or pong; as [`frame`](Self::frame).
     pub(crate) fn control_frame(&mut self, now: Instant) -> bool {
         self.prove(now)
+    }
+
+    /// A message about a stream that this client publishes.
+    fn stream(&mut self, now: Instant, id: String, news: StreamNews) -> bool {
+        self.prove(now);
+        self.inputs.push(Input::Stream { id, news });
+        self.acks += 1;
+        self.acks >= ACKS_MOST
     }
 
     fn gather(&mut self, message: Event, id: Option<u64>, size: usize) -> bool {

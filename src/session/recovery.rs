@@ -90,6 +90,7 @@ impl<W> Session<W> {
         self.cancel_abandoned();
         self.join_wanted(now);
         self.admit(now);
+        self.streams_linked(now);
     }
 
     /// All that the service sends again has come, or will not be waited for any more.
@@ -127,6 +128,7 @@ impl<W> Session<W> {
             unsent: loss.unsent,
         })));
         self.invocations_lost(&cause);
+        self.streams_lost();
         // What `Recovering` has reported is not reported again.
         let loss = Loss { error: cause, unsent: 0, ..loss };
         let window_end = now + self.config.recovery_window;

@@ -56,6 +56,8 @@ impl Default for StreamConfig {
 pub(crate) enum Emit {
     Start,
     Fragment(Frame),
+    /// The oldest fragment once more, to see how far the service is.
+    Probe(Frame),
     KeepAlive,
     End,
     Abort(StreamEndError),

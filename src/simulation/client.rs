@@ -332,6 +332,7 @@ impl Client {
                 | Output::StateLost { .. } => {
                     unreachable!("nothing is invoked, and no state is set or watched")
                 }
+                Output::Stream { .. } => unreachable!("no stream is opened"),
                 Output::CloseLink { code } => {
                     let Some(link) = &mut self.link else { continue };
                     link.append(now, Up::Close(Some(code)), false);

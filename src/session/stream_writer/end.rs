@@ -105,6 +105,23 @@ impl StreamWriter {
         }
     }
 
+    /// The client ends. With a link the service is told at once. `error`: what the program gets, if
+    /// something of the stream was written or if nothing was.
+    pub(crate) fn client_over(&mut self, error: impl FnOnce(bool) -> Error) {
+        let last = match self.state {
+            State::Starting => Some(Emit::End),
+            State::Open | State::Draining => Some(Emit::Abort(code("Closed"))),
+            State::Waiting | State::Ending(_) | State::Closed(_) => None,
+        };
+        self.farewell = None;
+        self.outputs.extend(last.filter(|_| self.link));
+        self.link = false;
+        if self.outcome().is_none() {
+            let written = !matches!(self.state, State::Waiting);
+            self.close(Err(error(written)));
+        }
+    }
+
     pub(super) fn end_if_drained(&mut self, now: Instant) {
         if matches!(self.state, State::Draining) && self.flight.is_empty() {
             self.end(now, Last::End);

@@ -29,7 +29,7 @@ impl StreamWriter {
         if due(self.probes_at()) {
             self.quiet_since = now;
             if let Some(oldest) = self.flight.oldest() {
-                self.emit(now, Emit::Fragment(oldest));
+                self.emit(now, Emit::Probe(oldest));
             }
         }
         if due(self.keeps_alive_at()) {

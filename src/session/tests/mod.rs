@@ -26,6 +26,7 @@ mod states;
 mod stream_model;
 mod stream_reader;
 mod stream_writer;
+mod streams;
 mod subscriptions;
 
 use scenario::{Scenario, ms, secs};

@@ -288,6 +288,7 @@ impl World {
                     assert!(self.cancelled.insert(id), "cancelled twice");
                 }
                 Output::StateLost { .. } => unreachable!("no state is set or watched"),
+                Output::Stream { .. } => unreachable!("no stream is opened"),
                 Output::CloseLink { .. } => {
                     assert!(self.linked && !self.closing);
                     self.closing = true;

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Ack, Event, Reply};
 use crate::protocol::Frame;
 use crate::secret::Secret;
-use crate::session::{Call, CallKind, Config, Identity, Key, Loss, Output, Session};
+use crate::session::{Call, CallKind, Config, Emit, Identity, Key, Loss, Output, Session};
 
 pub(super) const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -330,6 +330,18 @@ impl Scenario {
                     let line = format!("event {}", name(&event));
                     self.events.push(event);
                     line
+                }
+                Output::Stream { start, emit } => {
+                    let what = match emit {
+                        Emit::Start => format!("start {}", start.group),
+                        Emit::Fragment(frame) | Emit::Probe(frame) => text(&frame),
+                        Emit::KeepAlive => "alive".into(),
+                        Emit::End => "end".into(),
+                        Emit::Abort(error) => {
+                            format!("abort {}", error.user_error_code.unwrap_or_default())
+                        }
+                    };
+                    format!("stream {}: {what}", start.stream_id)
                 }
                 Output::CancelInvocation { id } => format!("cancel {id}"),
                 Output::Answer { waiter, reply } => {

@@ -54,7 +54,7 @@ impl Service {
                 vec![Down::Ack(1)]
             }
             _ if !self.alive => vec![Down::Closed(Some("StreamNotFound"))],
-            Emit::Fragment(frame) => self.fragment(now, text(&frame), refuses),
+            Emit::Fragment(frame) | Emit::Probe(frame) => self.fragment(now, text(&frame), refuses),
             Emit::KeepAlive => {
                 self.last_activity = now;
                 Vec::new()

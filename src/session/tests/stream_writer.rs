@@ -54,7 +54,7 @@ impl Scene {
         while let Some(emit) = self.writer.output() {
             out.push(match emit {
                 Emit::Start => "start".into(),
-                Emit::Fragment(frame) => text(&frame),
+                Emit::Fragment(frame) | Emit::Probe(frame) => text(&frame),
                 Emit::KeepAlive => "alive".into(),
                 Emit::End => "end".into(),
                 Emit::Abort(error) => {
