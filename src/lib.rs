@@ -549,8 +549,8 @@ pub use client::{
 };
 #[cfg(feature = "preview")]
 pub use client::{
-    ClearGroupState, GroupStateChange, GroupStateMember, GroupStateWatch, Invoke, PendingReply,
-    SetGroupState,
+    ClearGroupState, GroupStateChange, GroupStateMember, GroupStateWatch, Invoke, OpenStream,
+    PendingReply, SetGroupState, StreamWriter,
 };
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "preview")]

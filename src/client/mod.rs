@@ -11,6 +11,7 @@
 //!   from; [`label`]: what log lines begin with.
 //! - [`ping`]: round trips.
 //! - [`simple`]: the client without a subprotocol.
+//! - `stream_writer`: streams that the program publishes (feature `preview`).
 //! - [`wake`]: the program's closure that is called when there is something to look at.
 //!
 //! Invariants: the session's lock is never held across a system call, a codec, a channel send or
@@ -39,6 +40,8 @@ mod shared;
 mod simple;
 mod source;
 mod stats;
+#[cfg(feature = "preview")]
+mod stream_writer;
 mod subscription;
 mod wake;
 
@@ -61,4 +64,6 @@ pub use request::{AnyRequest, FireAndForget, JoinGroup, LeaveGroup, Publish, Req
 pub use simple::SimpleClient;
 pub use source::UrlSource;
 pub use stats::Stats;
+#[cfg(feature = "preview")]
+pub use stream_writer::{OpenStream, StreamWriter};
 pub use subscription::{Messages, Subscribe, Subscription};
