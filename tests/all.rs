@@ -68,6 +68,8 @@ mod slow_frames;
 mod soak;
 mod sources;
 mod stop;
+#[cfg(feature = "preview")]
+mod stream_writer;
 mod subscriptions;
 mod support;
 mod tls;
