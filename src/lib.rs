@@ -493,7 +493,6 @@
 //!
 //! # What is missing
 //!
-//! Not yet: streams (a preview feature of the service).
 //! Not planned: the service's MQTT and Socket.IO endpoints, its REST API for app servers.
 //!
 //! Built and tested on Linux only. macOS should work; Windows is not supported yet. The minimum

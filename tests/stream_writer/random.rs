@@ -17,14 +17,17 @@ fn go_wrong(rng: &mut StdRng, scene: &Scene, stream_id: &str) {
     match rng.random_range(0..100) {
         0..25 => faults.refuse_next_fragments(1, rng.random_range(1..4)),
         25..40 => faults.lose_next_stream_acks(rng.random_range(1..3)),
-        40..50 => faults.hold_stream_acks(true),
-        50..60 => faults.hold_stream_acks(false),
+        40..60 => {
+            faults.hold_stream_acks(true);
+            thread::sleep(ms(rng.random_range(0..40)));
+            faults.hold_stream_acks(false);
+        }
         60..70 => {
             let _ = connection.is_some_and(|id| faults.drop_connection(&id));
         }
         70..80 => faults.drop_after_frames(rng.random_range(1..30)),
-        80..90 => faults.lose_next_stream_closes(1),
-        90..93 => faults.recovery_closes_1008(1),
+        80..83 => faults.lose_next_stream_closes(1),
+        90..92 => faults.recovery_closes_1008(1),
         93..95 => {
             let _ = connection.map(|id| faults.fail_stream(&id, stream_id, "Forbidden", "why"));
         }
@@ -48,11 +51,9 @@ fn round(seed: u64, protocol: Protocol) -> bool {
         }
         match stream.send(number.to_string()) {
             Ok(()) => sent = number,
-            // Most come back by themselves; a held ack does not.
             Err(_) => break,
         }
     }
-    scene.emulator.faults().hold_stream_acks(false);
     let acked = stream.acked();
     let outcome = stream.finish();
     // Also where nobody could tell the service: a stream that is not ended ends as idle.
