@@ -27,7 +27,7 @@ fn go_wrong(rng: &mut StdRng, scene: &Scene, stream_id: &str) {
         }
         70..80 => faults.drop_after_frames(rng.random_range(1..30)),
         80..83 => faults.lose_next_stream_closes(1),
-        90..92 => faults.recovery_closes_1008(1),
+        90..93 => faults.recovery_closes_1008(1),
         93..95 => {
             let _ = connection.map(|id| faults.fail_stream(&id, stream_id, "Forbidden", "why"));
         }
