@@ -39,6 +39,7 @@ struct Inner {
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
     maybe_delivered: bool,
     service_name: Option<String>,
+    user_error_code: Option<String>,
     http_status: Option<u16>,
     close_code: Option<u16>,
     retry_after: Option<std::time::Duration>,
@@ -88,13 +89,17 @@ pub enum ErrorKind {
     WouldBlock,
     /// The program took the call back before it was sent.
     Cancelled,
-    /// A queue is full and its policy is [`Overflow::Stop`](crate::Overflow::Stop): the client, or the
-    /// subscription, has ended.
+    /// A queue is full and its policy is [`Overflow::Stop`](crate::Overflow::Stop): the client, the
+    /// subscription or the stream that it belongs to has ended.
     QueueFull,
     /// The client was closed.
     Closed,
     /// A payload is not of the kind that was asked for, or could not be parsed or serialized.
     Payload,
+    /// A stream that was read did not come to its end in order (preview): its publisher gave it up or
+    /// the service ended it, see [`Error::service_error_name`] and [`Error::user_error_code`]; or
+    /// without a name, parts of it are missing or came twice, or its group was left.
+    StreamFailed,
     /// A bug in this crate, reported instead of a panic.
     Internal,
 }
@@ -112,6 +117,7 @@ impl Error {
             source: None,
             maybe_delivered: kind == ErrorKind::OutcomeUnknown,
             service_name: None,
+            user_error_code: None,
             http_status: None,
             close_code: None,
             retry_after: None,
@@ -150,6 +156,10 @@ impl Error {
         self.edit(|inner| inner.service_name = Some(name))
     }
 
+    pub(crate) fn with_user_error_code(self, code: Option<String>) -> Self {
+        self.edit(|inner| inner.user_error_code = code)
+    }
+
     pub(crate) fn with_http_status(self, status: u16) -> Self {
         self.edit(|inner| inner.http_status = Some(status))
     }
@@ -172,6 +182,7 @@ impl Error {
         let other = &other.0;
         self.edit(|inner| {
             inner.service_name.clone_from(&other.service_name);
+            inner.user_error_code.clone_from(&other.user_error_code);
             inner.http_status = other.http_status;
             inner.close_code = other.close_code;
             inner.retry_after = other.retry_after;
@@ -210,6 +221,24 @@ impl Error {
     #[must_use]
     pub fn service_error_name(&self) -> Option<&str> {
         self.0.service_name.as_deref()
+    }
+
+    /// The code that the publisher of a stream gave when it ended the stream with an error (preview);
+    /// the [service's name](Self::service_error_name) is `UserError` then.
+    ///
+    /// ```
+    /// # use webpubsub::Error;
+    /// fn why(error: &Error) -> String {
+    ///     match error.user_error_code() {
+    ///         Some(code) => format!("given up by its publisher: {code}"),
+    ///         None => error.to_string(),
+    ///     }
+    /// }
+    /// # assert_eq!(why(&Error::new(webpubsub::ErrorKind::StreamFailed, "a gap")), "a gap");
+    /// ```
+    #[must_use]
+    pub fn user_error_code(&self) -> Option<&str> {
+        self.0.user_error_code.as_deref()
     }
 
     /// The HTTP status that refused the WebSocket upgrade.
