@@ -549,7 +549,8 @@ pub use client::{
 #[cfg(feature = "preview")]
 pub use client::{
     ClearGroupState, GroupStateChange, GroupStateMember, GroupStateWatch, Invoke, OpenStream,
-    PendingReply, SetGroupState, StreamWriter,
+    PendingReply, SetGroupState, StreamParts, StreamReader, StreamSubscription, StreamWriter,
+    SubscribeStreams,
 };
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "preview")]

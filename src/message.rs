@@ -248,6 +248,15 @@ impl Payload {
         }
     }
 
+    /// The same bytes, without a copy.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Text(text) => text.into_bytes(),
+            Self::Json(json) => json.into_text().into_bytes(),
+            Self::Binary(bytes) | Self::Protobuf(bytes) => bytes,
+        }
+    }
+
     pub(crate) fn mismatch(&self, wanted: &str) -> Error {
         Error::new(ErrorKind::Payload, format!("the payload is {}, not {wanted}", self.kind_name()))
     }

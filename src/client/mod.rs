@@ -4,9 +4,10 @@
 //!   callers wait for.
 //! - [`batch`]: many calls at once.
 //! - [`reader`]: THE loop: dial, read, hand over, keep time, stop; [`dialer`] opens links for it.
-//! - [`queue`]: the bounds of one queue; [`queues`]: the event queue and those of subscriptions.
-//! - [`handle`], [`request`], [`pending`], [`subscription`], [`invocation`],
-//!   [`group_state`]: what programs call.
+//! - [`queue`]: the bounds of one queue; [`queues`]: the event queue and those of subscriptions;
+//!   [`stream_queues`]: those of the streams that are read.
+//! - [`handle`], [`request`], [`pending`], [`subscription`], [`invocation`], [`group_state`],
+//!   [`stream_subscription`], [`stream_reader`]: what programs call.
 //! - [`builder`], [`options`], [`config`]: settings; [`source`], [`attempt`]: where the URL comes
 //!   from; [`label`]: what log lines begin with.
 //! - [`ping`]: round trips.
@@ -40,6 +41,12 @@ mod shared;
 mod simple;
 mod source;
 mod stats;
+#[cfg_attr(not(feature = "preview"), allow(dead_code))]
+mod stream_queues;
+#[cfg_attr(not(feature = "preview"), allow(dead_code))]
+mod stream_reader;
+#[cfg_attr(not(feature = "preview"), allow(dead_code))]
+mod stream_subscription;
 #[cfg(feature = "preview")]
 mod stream_writer;
 mod subscription;
@@ -64,6 +71,10 @@ pub use request::{AnyRequest, FireAndForget, JoinGroup, LeaveGroup, Publish, Req
 pub use simple::SimpleClient;
 pub use source::UrlSource;
 pub use stats::Stats;
+#[cfg(feature = "preview")]
+pub use stream_reader::{StreamParts, StreamReader};
+#[cfg(feature = "preview")]
+pub use stream_subscription::{StreamSubscription, SubscribeStreams};
 #[cfg(feature = "preview")]
 pub use stream_writer::{OpenStream, StreamWriter};
 pub use subscription::{Messages, Subscribe, Subscription};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
@@ -279,7 +279,7 @@ impl Options {
         let hook = self.on_wake.map(|closure| Arc::new(WakeHook::new(closure)));
         let (queue, receiver) =
             Queue::new(self.queue, Arc::clone(&calls), Arc::clone(&asked), hook.clone());
-        let queue = Queues::new(queue, Arc::clone(&routes));
+        let queue = Queues::new(queue, Arc::clone(&routes), Instant::now());
         let events = Events { receiver, calls, asked, routes, hook };
         let (shared, alive) = Shared::new(protocol, session, events)?;
         // On the heap, because a thread's stack keeps what was ever moved over it.

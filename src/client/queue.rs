@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::config::{Overflow, QueueConfig};
 use super::wake::WakeHook;
-use crate::message::Event;
+use crate::message::{Event, Payload};
 use crate::session::{Bound, HOLD_BYTES, HOLD_MESSAGES, Room};
 
 /// A program that never asks for the event queue leaves this many events in it; well above the default
@@ -21,11 +21,28 @@ const MOST_UNASKED: usize = 4096;
 /// One of this many messages looks at the channel's length.
 const LOOK_EVERY: usize = 64;
 
+/// What a queue holds.
+pub(crate) trait Item {
+    /// Nothing follows it.
+    fn is_last(&self) -> bool {
+        false
+    }
+}
+
+impl Item for Event {
+    fn is_last(&self) -> bool {
+        matches!(self, Self::Stopped(_))
+    }
+}
+
+/// A part of a stream.
+impl Item for Payload {}
+
 #[derive(Debug)]
-pub(crate) struct Queue {
-    events: Sender<Event>,
+pub(crate) struct Queue<T = Event> {
+    events: Sender<T>,
     /// For its length only.
-    receiver: Receiver<Event>,
+    receiver: Receiver<T>,
     limits: QueueConfig,
     /// Without a queue all messages and events are discarded.
     off: bool,
@@ -41,20 +58,20 @@ pub(crate) struct Queue {
     /// When `sizes` is this long, it is compared with the channel again.
     look_at: usize,
     high_water: usize,
-    /// `Stopped` is in: nothing follows it.
+    /// The last item is in: nothing follows it.
     ended: bool,
     /// Asked for a call when an event enters the empty queue.
     hook: Option<Arc<WakeHook>>,
 }
 
-impl Queue {
+impl<T: Item> Queue<T> {
     /// `None`: no queue. `asked`: whether the program has asked for what comes here.
     pub(crate) fn new(
         config: Option<QueueConfig>,
         calls: Arc<AtomicUsize>,
         asked: Arc<AtomicBool>,
         hook: Option<Arc<WakeHook>>,
-    ) -> (Self, Receiver<Event>) {
+    ) -> (Self, Receiver<T>) {
         let (events, receiver) = unbounded();
         let queue = Self {
             events,
@@ -127,7 +144,7 @@ impl Queue {
     }
 }
 
-impl Queue {
+impl<T: Item> Queue<T> {
     /// Whether a message may enter.
     pub(crate) fn room(&mut self, bound: Bound) -> Room {
         if self.off || self.ended {
@@ -153,11 +170,11 @@ impl Queue {
     }
 
     /// See [`EventQueue::push`](crate::session::EventQueue::push).
-    pub(crate) fn push(&mut self, event: Event, size: Option<usize>) {
+    pub(crate) fn push(&mut self, event: T, size: Option<usize>) {
         if self.off || self.ended {
             return;
         }
-        self.ended = matches!(event, Event::Stopped(_));
+        self.ended = event.is_last();
         match size {
             Some(size) => {
                 self.messages += 1;

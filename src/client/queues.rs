@@ -1,4 +1,5 @@
-//! Where what arrives goes: to the event queue, or to the queues of a group's subscriptions.
+//! Where what arrives goes: to the event queue, or to the queues of a group's subscriptions. Parts of
+//! streams first go to the group's stream subscriptions, if it has any.
 //!
 //! The reader owns the queues. Subscriptions come and go on other threads, which leave a note
 //! ([`Routes`]) that the reader takes before it looks at the next message. A note is left under the
@@ -7,10 +8,12 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
 use super::queue::Queue;
+use super::stream_queues::{StreamQueues, StreamRoute};
 use crate::error::{Error, ErrorKind};
-use crate::message::{Event, Stopped};
+use crate::message::{Event, GroupMessage, Stopped};
 use crate::session::{Bound, EventQueue, Room, Unread};
 
 /// Notes for the reader.
@@ -30,6 +33,18 @@ enum Change {
         group: Arc<str>,
         id: u64,
         leave: Option<u64>,
+    },
+    AddStreams(Box<StreamRoute>),
+    /// The same of a stream subscription; without a group it has all.
+    RemoveStreams {
+        group: Option<Arc<str>>,
+        id: u64,
+        leave: Option<u64>,
+    },
+    /// The program has thrown this stream of a subscription away.
+    IgnoreStream {
+        id: u64,
+        stream: u64,
     },
 }
 
@@ -83,6 +98,18 @@ impl Routes {
         self.note(Change::Remove { group: Arc::clone(group), id, leave });
     }
 
+    pub(crate) fn add_streams(&self, route: StreamRoute) {
+        self.note(Change::AddStreams(Box::new(route)));
+    }
+
+    pub(crate) fn remove_streams(&self, group: Option<&Arc<str>>, id: u64, leave: Option<u64>) {
+        self.note(Change::RemoveStreams { group: group.cloned(), id, leave });
+    }
+
+    pub(crate) fn ignore_stream(&self, id: u64, stream: u64) {
+        self.note(Change::IgnoreStream { id, stream });
+    }
+
     fn note(&self, change: Change) {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).push(change);
         self.changed.store(true, Ordering::Release);
@@ -107,11 +134,40 @@ pub(crate) struct Queues {
     /// Some subscription has dropped messages and not said so.
     owes_report: bool,
     dropped: u64,
+    streams: StreamQueues,
+    /// The time of the reader's round.
+    now: Instant,
 }
 
 impl Queues {
-    pub(crate) fn new(main: Queue, routes: Arc<Routes>) -> Self {
-        Self { main, groups: HashMap::new(), leaving: 0, routes, owes_report: false, dropped: 0 }
+    pub(crate) fn new(main: Queue, routes: Arc<Routes>, now: Instant) -> Self {
+        Self {
+            main,
+            groups: HashMap::new(),
+            leaving: 0,
+            routes,
+            owes_report: false,
+            dropped: 0,
+            streams: StreamQueues::default(),
+            now,
+        }
+    }
+
+    /// A round of the reader begins. A subscription that has ended shows that from now on, though
+    /// nothing may arrive.
+    pub(crate) fn round(&mut self, now: Instant) {
+        self.now = now;
+        self.take_changes();
+    }
+
+    /// The next instant at which `tick` has something to do.
+    pub(crate) fn next_wake(&self) -> Option<Instant> {
+        self.streams.next_wake()
+    }
+
+    /// Ends streams that are silent for too long. `held`: what has come may be held for want of room.
+    pub(crate) fn tick(&mut self, held: bool) {
+        self.streams.tick(self.now, held);
     }
 
     pub(super) fn main(&self) -> &Queue {
@@ -120,7 +176,7 @@ impl Queues {
 
     /// Messages that subscriptions have dropped.
     pub(super) fn dropped(&self) -> u64 {
-        self.dropped
+        self.dropped + self.streams.turned_away()
     }
 
     /// The queue that makes others wait, if it is not the event queue, and how much is unread there.
@@ -132,7 +188,8 @@ impl Queues {
                 }
             }
         }
-        Unread { group: None, messages: self.main.len() }
+        let main = Unread { group: None, messages: self.main.len() };
+        self.streams.unread().unwrap_or(main)
     }
 
     /// Whether this is the ack of a leave behind a group's last subscription.
@@ -141,9 +198,10 @@ impl Queues {
         self.leaving > 0 && self.groups.values().any(|group| group.leave == Some(ack_id))
     }
 
-    /// That leave has ended.
+    /// That leave has ended, or the program's own one is carried out.
     pub(crate) fn released(&mut self, name: &str, ack_id: u64) {
         self.take_changes();
+        self.streams.left(name);
         // Behind it there may be another one by now.
         if let Some(group) = self.groups.get_mut(name).filter(|group| group.leave == Some(ack_id)) {
             group.leave = None;
@@ -169,6 +227,14 @@ impl Queues {
                     self.groups.entry(group).or_default().routes.push(route);
                 }
                 Change::Remove { group, id, leave } => self.remove(&group, id, leave),
+                Change::AddStreams(route) => self.streams.add(*route),
+                Change::RemoveStreams { group, id, leave } => {
+                    self.streams.remove(id);
+                    if let Some(group) = group {
+                        self.leave(&group, leave);
+                    }
+                }
+                Change::IgnoreStream { id, stream } => self.streams.ignore(id, stream),
             }
         }
     }
@@ -182,6 +248,12 @@ impl Queues {
             }
             route.id != id
         });
+        self.leave(name, leave);
+    }
+
+    /// One of the group's subscriptions has gone. `leave`: the group is about to be left.
+    fn leave(&mut self, name: &Arc<str>, leave: Option<u64>) {
+        let group = self.groups.entry(Arc::clone(name)).or_default();
         if leave.is_some() && std::mem::replace(&mut group.leave, leave).is_none() {
             self.leaving += 1;
         }
@@ -197,6 +269,18 @@ impl Queues {
             }
             _ => None,
         }
+    }
+
+    /// The event as a part of a stream whose group has stream subscriptions.
+    fn stream_part<'a>(&self, event: &'a Event) -> Option<&'a GroupMessage> {
+        match event {
+            Event::GroupMessage(m) if m.stream.is_some() && self.streams.have(&m.group) => Some(m),
+            _ => None,
+        }
+    }
+
+    fn is_being_left(&self, name: &str) -> bool {
+        self.groups.get(name).is_some_and(|group| group.leave.is_some())
     }
 
     fn push_to_subscriptions(&mut self, event: &Event, size: Option<usize>) {
@@ -242,8 +326,11 @@ impl Queues {
                     route.stop(&failed.error);
                 }
                 self.forget_unused(&failed.group);
+                self.streams.join_failed(&failed.group, &failed.error);
             }
+            Event::Disconnected(disconnected) => self.streams.disconnected(&disconnected.cause),
             Event::Stopped(stopped) => {
+                self.streams.stopped(&stopped.cause);
                 let groups = std::mem::take(&mut self.groups).into_values();
                 for mut route in groups.flat_map(|group| group.routes) {
                     route.stop(&stopped.cause);
@@ -258,6 +345,12 @@ impl Queues {
 impl EventQueue for Queues {
     fn room(&mut self, bound: Bound, event: &Event) -> Room {
         self.take_changes();
+        if let Some(part) = self.stream_part(event) {
+            return match self.is_being_left(&part.group) {
+                true => Room::Discard,
+                false => self.streams.room(bound, part),
+            };
+        }
         let Some(routes) = self.subscribed(event) else { return self.main.room(bound) };
         if routes.is_empty() {
             return Room::Discard;
@@ -273,6 +366,11 @@ impl EventQueue for Queues {
         self.take_changes();
         if size.is_none() {
             self.tell_subscriptions(&event);
+        } else if let Some(part) = self.stream_part(&event) {
+            if !self.is_being_left(&part.group) {
+                self.streams.push(self.now, part, size);
+            }
+            return;
         } else if self.subscribed(&event).is_some() {
             return self.push_to_subscriptions(&event, size);
         }
@@ -280,6 +378,10 @@ impl EventQueue for Queues {
     }
 
     fn drop_message(&mut self, event: &Event) -> bool {
+        if self.stream_part(event).is_some() {
+            // Its stream ends with what follows: the connection is over.
+            return true;
+        }
         let Some(routes) = self.subscribed(event) else { return false };
         let count = routes.len() as u64;
         routes.iter_mut().for_each(|route| route.lagged += 1);

@@ -104,6 +104,7 @@ impl Reader {
         while !self.report.stopped() {
             let woken = self.wait();
             self.now = Instant::now();
+            self.queue.round(self.now);
             match woken {
                 Woken::Stop => self.step(|session, _| session.stop(Error::closed())),
                 Woken::Dialed(outcome) => self.dialed(outcome),
@@ -126,7 +127,8 @@ impl Reader {
 
     /// Blocks until there is something to do.
     fn wait(&mut self) -> Woken {
-        let until = [self.session_wake, self.receiver.next_wake()].into_iter().flatten().min();
+        let timers = [self.session_wake, self.receiver.next_wake(), self.queue.next_wake()];
+        let until = timers.into_iter().flatten().min();
         let read = self.receiver.may_read();
         let ready = match &self.half {
             Some(half) => half.wait(read, until),
@@ -196,6 +198,9 @@ impl Reader {
                 shared.lock().session.silence_allowed_until(heard)
             });
             self.carry_out();
+        }
+        if self.queue.next_wake().is_some_and(|at| at <= self.now) {
+            self.queue.tick(self.receiver.is_full());
         }
         self.report.counters(&self.shared, &self.receiver, &self.queue);
         if let Some(half) = &self.half

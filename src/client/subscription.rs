@@ -277,27 +277,36 @@ impl Shared {
     /// Starts a subscription and the join of its group.
     fn subscribe(self: &Arc<Self>, spec: &Subscribe) -> Result<(Subscription, PendingAck)> {
         spec.check()?;
-        let now = Instant::now();
-        let mut call = Parts::join(&spec.group).with_timeout(spec.timeout).prepare(self, now)?;
-        call.kind = CallKind::Subscribe(Arc::clone(&spec.group));
-        let (deadline, size) = (call.deadline, call.frame.as_bytes().len());
         let (subscription, route) = self.new_subscription(spec);
-        let begun = self.with_place(now, deadline, size, true, |session, now| {
-            if let Some(refused) = session.refuses(call.key, &call.kind) {
-                return Err(refused);
-            }
-            session.subscribed(&spec.group);
-            self.routes.add(&spec.group, route);
-            Ok(self.register(session, now, call))
-        });
-        let begun = begun.and_then(|(begun, after)| {
-            self.finish(after, now);
-            begun
-        });
-        match begun {
+        let note = || self.routes.add(&spec.group, route);
+        match self.hold_group(&spec.group, spec.timeout, note) {
             Ok(join) => Ok((subscription, join)),
             Err(refused) => Err(subscription.never_began(refused)),
         }
+    }
+
+    /// Starts the join of a group that one more subscription holds. `note`, which leaves word for the
+    /// reader, runs under the session's lock, before the join is sent.
+    pub(super) fn hold_group(
+        self: &Arc<Self>,
+        group: &Arc<str>,
+        timeout: Option<Duration>,
+        note: impl FnOnce(),
+    ) -> Result<PendingAck> {
+        let now = Instant::now();
+        let mut call = Parts::join(group).with_timeout(timeout).prepare(self, now)?;
+        call.kind = CallKind::Subscribe(Arc::clone(group));
+        let (deadline, size) = (call.deadline, call.frame.as_bytes().len());
+        let (begun, after) = self.with_place(now, deadline, size, true, |session, now| {
+            if let Some(refused) = session.refuses(call.key, &call.kind) {
+                return Err(refused);
+            }
+            session.subscribed(group);
+            note();
+            Ok(self.register(session, now, call))
+        })?;
+        self.finish(after, now);
+        begun
     }
 
     fn subscribe_in_background(self: &Arc<Self>, spec: &Subscribe) -> Result<Subscription> {
@@ -336,6 +345,17 @@ impl Shared {
     /// Ends a subscription. If the group is to be left, the leave is on its way; it can be waited
     /// for.
     fn unsubscribe(self: &Arc<Self>, group: &Arc<str>, id: u64, wait: bool) -> Option<PendingAck> {
+        self.release_group(group, wait, |leave| self.routes.remove(group, id, leave))
+    }
+
+    /// A subscription that held the group ends. `note` leaves word for the reader, with the id of the
+    /// leave if the group is to be left; it runs under the session's lock.
+    pub(super) fn release_group(
+        self: &Arc<Self>,
+        group: &Arc<str>,
+        wait: bool,
+        note: impl FnOnce(Option<u64>),
+    ) -> Option<PendingAck> {
         let now = Instant::now();
         let (mut leave, mut leave_id) = (None, None);
         let ((), after) = self.step(|session| {
@@ -351,10 +371,10 @@ impl Shared {
                 });
                 Some((message, waiter))
             });
-            self.routes.remove(group, id, leave_id);
+            note(leave_id);
         });
         self.finish(after, now);
-        // It takes the note, and ends the queue.
+        // It takes the note, and ends the queue: clones of it may be read on.
         self.waker.wake();
         leave
     }

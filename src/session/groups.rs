@@ -141,17 +141,17 @@ impl Groups {
         self.given_up.push_back(GivenUp { ack_id, group, order, joined, explicit });
     }
 
-    /// An ack came for which there is no call.
-    pub(super) fn late_ack(&mut self, ack_id: u64, success: bool) {
-        let Some(at) = self.given_up.iter().position(|given_up| given_up.ack_id == ack_id) else {
-            return;
-        };
-        let Some(given_up) = self.given_up.remove(at) else { return };
+    /// An ack came for which there is no call. The group, if that was a leave which is carried out.
+    pub(super) fn late_ack(&mut self, ack_id: u64, success: bool) -> Option<Arc<str>> {
+        let at = self.given_up.iter().position(|given_up| given_up.ack_id == ack_id)?;
+        let given_up = self.given_up.remove(at)?;
         let GivenUp { group, order, joined, explicit, .. } = given_up;
+        let left = success && joined.is_none();
         if success {
             self.decide(&group, order, joined, explicit);
         }
         self.no_more_acks(&group);
+        left.then_some(group)
     }
 
     /// Acks of the old connection cannot come any more.

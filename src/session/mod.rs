@@ -44,7 +44,6 @@ mod sequence;
 mod state;
 #[cfg_attr(not(feature = "preview"), allow(dead_code))]
 mod states;
-#[cfg_attr(not(test), allow(dead_code))]
 mod stream_reader;
 #[cfg_attr(not(feature = "preview"), allow(dead_code))]
 mod stream_writer;
@@ -68,6 +67,7 @@ pub(crate) use keep_alive::KeepAliveConfig;
 pub(crate) use loss::Loss;
 pub(crate) use receiver::Receiver;
 pub(crate) use state::StateKind;
+pub(crate) use stream_reader::{Arrived as StreamArrived, ReaderConfig, StreamEnd, StreamReaders};
 #[cfg_attr(not(feature = "preview"), allow(unused_imports))]
 pub(crate) use stream_writer::{Emit, StreamConfig, StreamWriter};
 pub(crate) use streams::StreamStart;
@@ -119,8 +119,8 @@ pub(crate) enum Output<W> {
     Answer { waiter: W, reply: Box<Reply> },
     /// Put this into the event queue. Only ever caused by the reader's methods.
     Event(Event),
-    /// The leave of a group that no subscription held any more has ended. Only ever caused by the
-    /// reader's methods.
+    /// The leave of a group that no subscription held any more has ended, or the program's own leave
+    /// is carried out. Only ever caused by the reader's methods.
     Released { group: Arc<str>, ack_id: u64 },
     /// A new connection has not taken a group's state: the client's own, or it does not report those of
     /// the group (`watch`). Only ever caused by the reader's methods.
@@ -346,7 +346,11 @@ impl<W> Session<W> {
                 self.settle(call, result);
             }
             // Given up meanwhile, or sent twice by the service.
-            None => self.groups.late_ack(ack_id, success || duplicate),
+            None => {
+                if let Some(group) = self.groups.late_ack(ack_id, success || duplicate) {
+                    self.outputs.push_back(Output::Released { group, ack_id });
+                }
+            }
         }
         // What has been answered in time is not overdue; what waits for its place may be.
         self.expire_all(now);
@@ -359,6 +363,10 @@ impl<W> Session<W> {
             Ok(_) => {
                 self.groups.succeeded(&call);
                 self.states.succeeded(&call);
+                if let CallKind::Leave(group) = &call.kind {
+                    let (group, ack_id) = (Arc::clone(group), call.key.id());
+                    self.outputs.push_back(Output::Released { group, ack_id });
+                }
             }
             Err(error) => self.check_rejoin(&call, error),
         }

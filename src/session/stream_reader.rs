@@ -74,21 +74,36 @@ pub(crate) struct StreamReaders {
     groups: HashMap<Arc<str>, HashMap<String, Entry>>,
     count: usize,
     last: u64,
+    /// Parts of streams that could not begin for want of room.
+    turned_away: u64,
 }
 
 impl StreamReaders {
     pub(crate) fn new(config: ReaderConfig) -> Self {
-        Self { config, groups: HashMap::new(), count: 0, last: 0 }
+        Self { config, groups: HashMap::new(), count: 0, last: 0, turned_away: 0 }
     }
 
-    /// A message of a group. `None`: it is no part of a stream that is read.
-    pub(crate) fn message(&mut self, now: Instant, message: &GroupMessage) -> Option<Arrived> {
+    /// The stream that is being read and that the message belongs to.
+    pub(crate) fn current(&self, message: &GroupMessage) -> Option<u64> {
+        let part = message.stream.as_deref()?;
+        let entry = self.groups.get(&message.group)?.get(&part.stream_id)?;
+        entry.open.as_ref().map(|open| open.stream)
+    }
+
+    /// A message of a group. `None`: it is no part of a stream that is read. `room`: whether a new
+    /// stream may begin with it.
+    pub(crate) fn message(
+        &mut self,
+        now: Instant,
+        message: &GroupMessage,
+        room: bool,
+    ) -> Option<Arrived> {
         let part = message.stream.as_deref()?;
         let (group, id, number) = (&message.group, &*part.stream_id, part.stream_sequence_id);
         let known = self.groups.get(group).and_then(|streams| streams.get(id));
         // A publisher that is gone may leave no last message, and its id may come again.
         let begins = known.is_none_or(|entry| entry.open.is_none() && number == 1);
-        if begins && !self.begin(now, group, id, number) {
+        if begins && !self.begin(now, group, id, number, room) {
             if part.end_of_stream {
                 self.forget(group, id);
             }
@@ -122,12 +137,14 @@ impl StreamReaders {
     }
 
     /// A stream that is not known, or that was ignored, begins to be read, if it may.
-    fn begin(&mut self, now: Instant, group: &Arc<str>, id: &str, number: u64) -> bool {
+    fn begin(&mut self, now: Instant, group: &Arc<str>, id: &str, number: u64, room: bool) -> bool {
+        let reads = number == 1 || !self.config.from_start;
         let known = self.groups.get(group).is_some_and(|streams| streams.contains_key(id));
-        if !known && self.count >= self.config.max_streams && !self.forget_oldest_ignored() {
+        let full = !known && self.count >= self.config.max_streams;
+        if reads && !room || full && !self.forget_oldest_ignored() {
+            self.turned_away += 1;
             return false;
         }
-        let reads = number == 1 || !self.config.from_start;
         self.last += 1;
         let stream = self.last;
         let open = reads.then_some(Open { stream, expected: number, heard: now });
@@ -159,6 +176,11 @@ impl StreamReaders {
         true
     }
 
+    /// How many parts had no room since this was asked last.
+    pub(crate) fn take_turned_away(&mut self) -> u64 {
+        std::mem::take(&mut self.turned_away)
+    }
+
     /// Nobody reads the stream any more: it is ignored up to its last message.
     pub(crate) fn ignore(&mut self, stream: u64) {
         let entries = self.groups.values_mut().flat_map(HashMap::values_mut);
@@ -186,6 +208,12 @@ impl StreamReaders {
         let limit = self.config.silence_timeout?;
         let entries = self.groups.values().flat_map(HashMap::values);
         entries.filter_map(|entry| Some(entry.open.as_ref()?.heard + limit)).min()
+    }
+
+    /// Nothing is read for a reason of our own, so that nothing comes proves nothing.
+    pub(crate) fn excuse(&mut self, now: Instant) {
+        let entries = self.groups.values_mut().flat_map(HashMap::values_mut);
+        entries.filter_map(|entry| entry.open.as_mut()).for_each(|open| open.heard = now);
     }
 
     /// The streams that have been silent for too long; they are ignored from now on.

@@ -131,7 +131,7 @@ impl Client {
         let asked = Arc::new(true.into());
         let (queue, events) = Queue::new(Some(queue), Arc::clone(&calls), asked, None);
         let routes = Arc::<Routes>::default();
-        let queues = Queues::new(queue, Arc::clone(&routes));
+        let queues = Queues::new(queue, Arc::clone(&routes), base);
         let queue = Tap::new(queues, setup.protocol.is_reliable());
         Self {
             index,

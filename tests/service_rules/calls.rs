@@ -12,13 +12,13 @@ use webpubsub::emulator::{Emulator, EventAnswer};
 
 use crate::support::WATCHDOG;
 
-pub(super) const PLAIN: &str = "json.webpubsub.azure.v1";
+pub(crate) const PLAIN: &str = "json.webpubsub.azure.v1";
 pub(super) const RELIABLE: &str = "json.reliable.webpubsub.azure.v1";
 
-pub(super) type Socket = WebSocket<TcpStream>;
+pub(crate) type Socket = WebSocket<TcpStream>;
 
 /// A simple client if the subprotocol is empty.
-pub(super) fn dial(url: &str, subprotocol: &str) -> Socket {
+pub(crate) fn dial(url: &str, subprotocol: &str) -> Socket {
     let mut request = url.into_client_request().expect("request");
     if !subprotocol.is_empty() {
         let value = subprotocol.parse().expect("header");
@@ -32,18 +32,18 @@ pub(super) fn dial(url: &str, subprotocol: &str) -> Socket {
 }
 
 /// The socket and its `connected` message.
-pub(super) fn open(emulator: &Emulator, subprotocol: &str) -> (Socket, Value) {
+pub(crate) fn open(emulator: &Emulator, subprotocol: &str) -> (Socket, Value) {
     let mut socket = dial(&emulator.url("hub"), subprotocol);
     let connected = read(&mut socket);
     assert_eq!(connected["event"], "connected");
     (socket, connected)
 }
 
-pub(super) fn send(socket: &mut Socket, message: &Value) {
+pub(crate) fn send(socket: &mut Socket, message: &Value) {
     socket.send(Message::text(message.to_string())).expect("send");
 }
 
-pub(super) fn read(socket: &mut Socket) -> Value {
+pub(crate) fn read(socket: &mut Socket) -> Value {
     match socket.read().expect("a message") {
         Message::Text(text) => serde_json::from_str(&text).expect("JSON"),
         other => panic!("{other:?}"),

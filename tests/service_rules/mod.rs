@@ -11,7 +11,7 @@
 //! | `preview` | invocations, streams, group state |
 //! | `text` | JSON: null, nesting, repeated keys, escapes; protobuf data over JSON |
 
-mod calls;
+pub(crate) mod calls;
 mod connect;
 mod endings;
 mod handshake;

@@ -53,7 +53,7 @@ impl Scene {
     }
 
     fn arrive(&mut self, message: &GroupMessage) -> String {
-        let arrived = self.readers.message(self.now, message);
+        let arrived = self.readers.message(self.now, message, true);
         let Some(Arrived { stream, is_new, part, end }) = arrived else { return "-".into() };
         let mut out = format!("{stream}{}", if is_new { "+" } else { "" });
         if let Some(part) = part {
@@ -96,7 +96,7 @@ fn a_stream_from_its_first_fragment_to_its_end() {
     assert_eq!(s.part("a", 1), "4+:1", "the id may come again");
     assert_eq!(s.end("b", 2), "2 end");
     assert_eq!(s.end("empty", 1), "5+ end", "a stream without a fragment");
-    assert_eq!(s.readers.message(s.now, &GroupMessage::new("g", "no stream")), None);
+    assert_eq!(s.readers.message(s.now, &GroupMessage::new("g", "no stream"), true), None);
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn s16_a_last_message_without_data_type_ends_its_stream() {
         "stream":{"streamId":"a","streamSequenceId":1}}"#;
     let decoded = decoder.decode(&Frame::Text(frame.into()));
     let Ok(Downstream::GroupMessage(message)) = decoded else { panic!("{decoded:?}") };
-    let arrived = s.readers.message(s.now, &message).unwrap();
+    let arrived = s.readers.message(s.now, &message, true).unwrap();
     assert_eq!(arrived.part.as_ref().map(Payload::as_bytes), Some(&b"null"[..]));
 }
 
