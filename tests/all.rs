@@ -69,6 +69,8 @@ mod soak;
 mod sources;
 mod stop;
 #[cfg(feature = "preview")]
+mod stream_reader;
+#[cfg(feature = "preview")]
 mod stream_writer;
 mod subscriptions;
 mod support;
