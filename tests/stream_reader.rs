@@ -191,6 +191,7 @@ fn a_for_loop_takes_all_parts_and_last_the_error() {
         streams
             .map(|stream| {
                 stream
+                    .into_iter()
                     .map(|part| match part {
                         Ok(part) => part.to_string(),
                         Err(error) => format!("{:?}", error.kind()),
@@ -362,6 +363,7 @@ fn an_id_may_come_again_and_is_another_stream_in_another_group() {
     one.whole("a", 2);
     one.whole("a", 3);
     one.start("b");
+    one.sync();
     two.start_in("h", "b");
     for n in 1..=3 {
         one.part("b", n);
@@ -727,7 +729,7 @@ fn a_stream_is_read_as_bytes() {
 #[test]
 fn a_program_that_looks_only_when_woken_sees_streams_parts_and_ends() {
     let emulator = emulator();
-    let (wake, wakes) = webpubsub::crossbeam_channel::bounded(1);
+    let (wake, wakes) = crossbeam_channel::bounded(1);
     let client = Client::builder(emulator.url("hub"))
         .on_wake(move || {
             let _ = wake.try_send(());
@@ -823,7 +825,7 @@ fn streams_are_read_by_threads_of_their_own() {
             let streams = streams.receiver().clone();
             s.spawn(move || {
                 for stream in streams {
-                    parts.fetch_add(stream.flatten().count(), Ordering::Relaxed);
+                    parts.fetch_add(stream.into_iter().flatten().count(), Ordering::Relaxed);
                 }
             });
         }

@@ -1,6 +1,6 @@
 //! The subscriber's side of streams: which message belongs to which stream, and how each one ends.
 //!
-//! A stream is told by its group and its id. It may be met in the middle. A gap or a repetition ends
+//! A stream is told by its group and its id. It may be met in the middle, but not at its mere end. A gap or a repetition ends
 //! it for its reader; what still comes of it is ignored up to its last message. The service sends
 //! nothing to a subscriber between the fragments, so silence proves nothing: it ends a stream only
 //! if the program asks for that.
@@ -103,7 +103,10 @@ impl StreamReaders {
         let known = self.groups.get(group).and_then(|streams| streams.get(id));
         // A publisher that is gone may leave no last message, and its id may come again.
         let begins = known.is_none_or(|entry| entry.open.is_none() && number == 1);
-        if begins && !self.begin(now, group, id, number, room) {
+        let is_part = !part.end_of_stream || !message.payload.as_bytes().is_empty();
+        // What is met at its end has nothing to be read, and may have been thrown away long ago.
+        let reads = number == 1 || is_part && !self.config.from_start;
+        if begins && !self.begin(now, (group, id), number, reads, room) {
             if part.end_of_stream {
                 self.forget(group, id);
             }
@@ -122,7 +125,6 @@ impl StreamReaders {
         if number == expected {
             open.expected = number.saturating_add(1);
             // The last message may be there for its own sake.
-            let is_part = !part.end_of_stream || !message.payload.as_bytes().is_empty();
             arrived.part = is_part.then(|| message.payload.clone());
         } else {
             arrived.end = Some(StreamEnd::OutOfOrder { expected, came: number });
@@ -136,13 +138,20 @@ impl StreamReaders {
         Some(arrived)
     }
 
-    /// A stream that is not known, or that was ignored, begins to be read, if it may.
-    fn begin(&mut self, now: Instant, group: &Arc<str>, id: &str, number: u64, room: bool) -> bool {
-        let reads = number == 1 || !self.config.from_start;
+    /// A stream that is not known, or that was ignored, begins; true if it is read. `reads`: it is to
+    /// be read if there is room for it.
+    fn begin(
+        &mut self,
+        now: Instant,
+        (group, id): (&Arc<str>, &str),
+        number: u64,
+        reads: bool,
+        room: bool,
+    ) -> bool {
         let known = self.groups.get(group).is_some_and(|streams| streams.contains_key(id));
         let full = !known && self.count >= self.config.max_streams;
         if reads && !room || full && !self.forget_oldest_ignored() {
-            self.turned_away += 1;
+            self.turned_away += u64::from(reads);
             return false;
         }
         self.last += 1;

@@ -211,7 +211,7 @@ fn streams_that_nobody_takes_are_bounded_and_what_has_no_room_is_counted() {
         s.all([message("g", &n.to_string(), 1), end("g", &n.to_string(), 2)]);
     }
     assert_eq!(streams.len(), 4);
-    assert_eq!(s.queues.dropped(), 192);
+    assert_eq!(s.queues.dropped(), 96);
     assert_eq!(read(&mut streams.recv().expect("0")), "1.");
     s.all([message("g", "x", 1)]);
     assert_eq!(streams.len(), 4);

@@ -172,7 +172,28 @@ fn a_rejoin_that_fails_behind_the_leave_of_its_group_is_no_news() {
     s.take();
     s.ack(2);
     s.refuse(1, "Forbidden");
-    assert_eq!(s.take(), ["done 2 ok"]);
+    assert_eq!(s.take(), ["released a", "done 2 ok"]);
+}
+
+#[test]
+fn the_queues_learn_of_a_leave_that_is_carried_out_also_late() {
+    let mut s = Scenario::connected();
+    s.join(1, "a");
+    s.ack(1);
+    s.leave(2, "a");
+    s.take();
+    s.refuse(2, "InternalServerError");
+    assert_eq!(s.take(), ["done 2 Refused"]);
+    s.leave(3, "a");
+    s.ack(3);
+    assert_eq!(s.only("released"), ["released a"]);
+    s.join(4, "a");
+    s.ack(4);
+    s.leave(5, "a");
+    s.advance(secs(30));
+    assert_eq!(s.only("released"), [""; 0]);
+    s.ack(5);
+    assert_eq!(s.only("released"), ["released a"]);
 }
 
 #[test]

@@ -230,3 +230,11 @@ fn s13_a_stream_that_nobody_reads_is_thrown_away_to_its_end() {
     assert_eq!(s.end("a", 3), "-");
     assert_eq!(s.part("a", 1), "2+:1");
 }
+
+#[test]
+fn a_stream_of_which_only_the_end_is_seen_is_none() {
+    let mut s = Scene::new();
+    assert_eq!(s.end("a", 4), "-");
+    assert_eq!(s.message("g", "a", 4, "last words", true, None), "2+:last words end");
+    assert_eq!(s.end("empty", 1), "3+ end", "seen whole");
+}
