@@ -41,11 +41,11 @@ mod shared;
 mod simple;
 mod source;
 mod stats;
-#[cfg_attr(not(feature = "preview"), allow(dead_code))]
+#[cfg_attr(not(feature = "preview"), allow(dead_code, unreachable_pub))]
 mod stream_queues;
-#[cfg_attr(not(feature = "preview"), allow(dead_code))]
+#[cfg_attr(not(feature = "preview"), allow(dead_code, unreachable_pub))]
 mod stream_reader;
-#[cfg_attr(not(feature = "preview"), allow(dead_code))]
+#[cfg_attr(not(feature = "preview"), allow(dead_code, unreachable_pub))]
 mod stream_subscription;
 #[cfg(feature = "preview")]
 mod stream_writer;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
 use super::config::{Overflow, QueueConfig};
+#[cfg(feature = "preview")]
 use super::handle::Client;
 use super::pending::PendingAck;
 use super::shared::{LONGEST, Shared};
@@ -111,7 +112,7 @@ impl From<&String> for SubscribeStreams {
 }
 
 /// The streams of a group, or of all groups, as they begin (preview); made by
-/// [`Client::subscribe_streams`].
+/// [`Client::subscribe_streams`](crate::Client::subscribe_streams).
 ///
 /// Several such subscriptions of a group each get every stream. The parts of streams enter no other
 /// queue then; messages of the group that belong to no stream go where they would go without it. Of a

@@ -32,7 +32,7 @@ pub(crate) fn dial(url: &str, subprotocol: &str) -> Socket {
 }
 
 /// The socket and its `connected` message.
-pub(crate) fn open(emulator: &Emulator, subprotocol: &str) -> (Socket, Value) {
+pub(super) fn open(emulator: &Emulator, subprotocol: &str) -> (Socket, Value) {
     let mut socket = dial(&emulator.url("hub"), subprotocol);
     let connected = read(&mut socket);
     assert_eq!(connected["event"], "connected");
