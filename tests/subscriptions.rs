@@ -316,6 +316,18 @@ fn clones_of_the_receiver_see_the_end_and_share_the_work() {
 }
 
 #[test]
+fn clones_of_the_receiver_see_the_end_although_nothing_arrives() {
+    let emulator = emulator();
+    let client = client(&emulator);
+    client.join_group("g").expect("join");
+    let subscription = client.subscribe("g").expect("subscribe");
+    let receiver = subscription.receiver().clone();
+    drop(subscription);
+    // The group stays joined, so there is no ack of a leave either.
+    assert!(matches!(receiver.recv_timeout(ms(5000)), Ok(Event::Stopped(_))));
+}
+
+#[test]
 fn an_event_queue_that_nobody_asked_for_makes_nobody_wait() {
     let emulator = emulator();
     let queue = small(Overflow::Wait);

@@ -123,6 +123,8 @@ fn the_end_of_a_subscription_reaches_who_waits_although_nothing_arrives() {
         let (mut a, receiver) = (next(&streams), streams.receiver().clone());
         assert_eq!(part(&mut a), "1");
         publisher.sync();
+        // Else an ack that is due would wake the client's thread.
+        eventually("acknowledged", || emulator.connections("hub").iter().all(|c| c.unacked == 0));
         drop(streams);
         assert!(matches!(receiver.recv_timeout(WATCHDOG), Err(e) if e.is_disconnected()));
         assert_eq!(failed(&mut a).kind(), ErrorKind::Closed);
