@@ -33,15 +33,17 @@ pub struct Stats {
     pub messages_out: u64,
     /// Bytes of their frames, without WebSocket framing.
     pub bytes_out: u64,
-    /// Calls that wait for an ack, or to be sent.
+    /// Calls that wait for an ack or an answer, or to be sent.
     pub calls_pending: u64,
-    /// Calls that the service has executed, those that it recognised as repeated included.
+    /// Calls that the service has executed, those that it recognised as repeated included, and
+    /// invocations with an answer.
     pub calls_acked: u64,
-    /// Calls that the service has refused.
+    /// Calls that the service has refused, and invocations that have failed.
     pub calls_refused: u64,
     /// Calls whose deadline has passed before they had an outcome.
     pub calls_timed_out: u64,
-    /// Calls without an outcome because the client ended or the connection was lost for good.
+    /// Calls without an outcome because the client ended or the connection was lost (for good,
+    /// except for invocations).
     pub calls_cut_off: u64,
     /// Events in the queue.
     pub queue_len: usize,

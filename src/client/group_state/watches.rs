@@ -147,6 +147,10 @@ impl Watch {
 
     fn feed(&self, act: impl FnOnce(&mut WatchState)) {
         let mut state = self.lock();
+        // The end is the last that is told of it, even if a later connection could watch again.
+        if state.end.is_some() {
+            return;
+        }
         let nothing_before = !state.states.has_change();
         act(&mut state);
         let first = nothing_before && (state.states.has_change() || state.end.is_some());
@@ -160,9 +164,7 @@ impl Watch {
 
     /// The first cause stays.
     fn end(&self, cause: &Error) {
-        self.feed(|state| {
-            state.end.get_or_insert_with(|| cause.clone());
-        });
+        self.feed(|state| state.end = Some(cause.clone()));
     }
 
     /// The next change, waiting for it at most until then; `None`: without end.
@@ -204,5 +206,52 @@ impl Watch {
                 }
             };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(connection_id: &str, updated_at: i64) -> GroupStateItem {
+        let state = Some([("k".to_owned(), "v".to_owned())].into());
+        GroupStateItem { connection_id: connection_id.into(), user_id: None, state, updated_at }
+    }
+
+    fn watched() -> (Watches, Arc<Watch>, Instant) {
+        let (watches, watch) = (Watches::default(), Arc::new(Watch::new(None)));
+        watches.add(&"g".into(), &watch);
+        (watches, watch, Instant::now())
+    }
+
+    #[test]
+    fn what_comes_again_is_not_looked_at() {
+        let (watches, watch, now) = watched();
+        watches.report(now, Some(1), "g", true, vec![item("a", 1)]);
+        watches.report(now, Some(2), "g", false, vec![item("b", 2)]);
+        assert!(matches!(watch.next(Some(now)), Ok(Some(Change::Set(_)))));
+        watches.report(now, Some(1), "g", true, vec![item("a", 1)]);
+        watches.report(now, Some(2), "g", false, vec![item("b", 2)]);
+        assert!(matches!(watch.next(Some(now)), Ok(None)));
+        // A plain connection numbers nothing.
+        watches.report(now, None, "g", true, vec![]);
+        assert!(matches!(watch.next(Some(now)), Ok(Some(Change::Replaced))));
+    }
+
+    #[test]
+    fn nothing_follows_the_end() {
+        let (watches, watch, now) = watched();
+        watches.report(now, None, "g", true, vec![item("a", 1)]);
+        watches.report(now, None, "g", false, vec![item("b", 2)]);
+        let error = Error::new(ErrorKind::Refused, "no role");
+        watches.lost(&StateLost { group: "g".into(), watch: true, error });
+        watches.report(now, None, "g", false, vec![item("c", 3)]);
+        watches.lifecycle(&Event::Stopped(crate::message::Stopped { cause: Error::closed() }));
+        // What had come before is still there to be read.
+        assert!(matches!(watch.next(Some(now)), Ok(Some(Change::Set(_)))));
+        assert_eq!(watch.next(None).expect_err("the end").kind(), ErrorKind::Refused);
+        assert_eq!(watch.lock().states.members().len(), 2);
+        watches.remove("g", &watch);
+        assert!(watches.lock().groups.is_empty());
     }
 }
