@@ -292,7 +292,7 @@ pub enum Overflow {
     /// New messages are dropped and counted; [`Event::Lagged`](crate::Event::Lagged) stands where
     /// they would have been, at the latest half a second after the queue has room again.
     DropNewest,
-    /// What the queue belongs to ends: the client, or the subscription alone.
-    /// [`Event::Stopped`](crate::Event::Stopped) says why.
+    /// What the queue belongs to ends: the client, or the subscription alone, where
+    /// [`Event::Stopped`](crate::Event::Stopped) says why, or the stream.
     Stop,
 }

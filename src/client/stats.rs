@@ -49,7 +49,8 @@ pub struct Stats {
     pub queue_len: usize,
     /// The most that were seen in it; it is looked at now, at its bounds and every 64 messages.
     pub queue_high_water: usize,
-    /// Messages dropped because the queue was full (see [`Overflow`](crate::Overflow)).
+    /// Messages dropped because the queue was full (see [`Overflow`](crate::Overflow)), and parts of
+    /// more streams than are read at a time.
     pub dropped: u64,
     /// Repeated messages that were recognised by their sequence id and not delivered.
     pub duplicates: u64,

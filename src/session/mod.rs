@@ -363,15 +363,12 @@ impl<W> Session<W> {
             Ok(_) => {
                 self.groups.succeeded(&call);
                 self.states.succeeded(&call);
-                if let CallKind::Leave(group) = &call.kind {
-                    let (group, ack_id) = (Arc::clone(group), call.key.id());
-                    self.outputs.push_back(Output::Released { group, ack_id });
-                }
             }
             Err(error) => self.check_rejoin(&call, error),
         }
         self.groups.ended(&call.kind);
         self.check_release(&call);
+        self.check_leave(&call, result.is_ok());
         self.counts.ended(&call, &result);
         self.complete(call.waiter, result);
     }
@@ -424,6 +421,14 @@ impl<W> Session<W> {
     /// The end of the leave behind the last subscription, whatever it is.
     pub(super) fn check_release(&mut self, call: &Call<W>) {
         if let CallKind::Release(group) = &call.kind {
+            let (group, ack_id) = (Arc::clone(group), call.key.id());
+            self.outputs.push_back(Output::Released { group, ack_id });
+        }
+    }
+
+    /// A leave of the program that is carried out: no last message comes of the group's streams.
+    fn check_leave(&mut self, call: &Call<W>, done: bool) {
+        if let (CallKind::Leave(group), true) = (&call.kind, done) {
             let (group, ack_id) = (Arc::clone(group), call.key.id());
             self.outputs.push_back(Output::Released { group, ack_id });
         }
