@@ -4,7 +4,9 @@ use std::cell::Cell;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use webpubsub::{AnyRequest, Client, ErrorKind, JoinGroup, LeaveGroup, Publish, SendEvent};
+use webpubsub::{
+    AnyRequest, Client, ClientAccess, ErrorKind, JoinGroup, LeaveGroup, Publish, Role, SendEvent,
+};
 
 use crate::support::{
     WATCHDOG, client, client_over, emulator, eventually, next_group_message, protocols, within,
@@ -205,7 +207,7 @@ fn closing_says_how_many_calls_it_cut_off() {
     let error = client.close().expect_err("calls were cut off");
     assert!(error.is_closed() && error.may_have_been_delivered());
     let text = error.to_string();
-    assert!(text.contains("5 calls: 3 were not sent, 2 may have been executed"), "{text}");
+    assert!(text.contains("5 calls: 3 not sent, 2 that may have been executed"), "{text}");
     client.close().expect("the first one has reported it");
 }
 
@@ -228,4 +230,21 @@ fn asking_for_an_outcome_never_waits_not_even_at_the_deadline() {
     };
     assert!(error.is_timeout(), "{error}");
     assert!(longest < SHORT, "{longest:?}");
+}
+
+#[test]
+fn many_calls_end_at_the_first_failure_that_is_known() {
+    let emulator = emulator();
+    let access = ClientAccess::new().role(Role::send_to_group("allowed"));
+    let client = Client::connect(emulator.url_for("hub", &access).expect("url")).expect("connect");
+    let mut taken = 0;
+    // Slow, as lines of standard input are.
+    let requests = (0..200).map(|n| {
+        taken += 1;
+        std::thread::sleep(Duration::from_millis(5));
+        Publish::new(if n == 0 { "forbidden" } else { "allowed" }, "x")
+    });
+    let error = client.call_all(requests).expect_err("forbidden");
+    assert_eq!(error.service_error_name(), Some("Forbidden"));
+    assert!(taken < 100, "{taken} requests were taken");
 }

@@ -185,8 +185,9 @@ impl Client {
     /// are held in memory, however many the iterator returns. Blocks until all have their outcome;
     /// returns how many succeeded.
     ///
-    /// The first failure ends it: no further request is taken from the iterator, those under way
-    /// are waited for, and the error is returned.
+    /// The first failure ends it: once it is known no further request is taken from the iterator, those
+    /// under way are waited for, and the error is returned. An iterator that blocks is not interrupted,
+    /// not even by the end of the client.
     ///
     #[cfg_attr(feature = "emulator", doc = "```")]
     #[cfg_attr(not(feature = "emulator"), doc = "```ignore")]
@@ -203,11 +204,21 @@ impl Client {
     /// As [`call`](Self::call).
     pub fn call_all<R: Request>(&self, requests: impl IntoIterator<Item = R>) -> Result<u64> {
         let most = self.shared().config.max_in_flight;
-        let mut under_way = VecDeque::with_capacity(most);
+        let mut under_way: VecDeque<R::Pending> = VecDeque::with_capacity(most);
         let mut succeeded = 0;
         let mut first_error = None;
         let mut requests = requests.into_iter();
         loop {
+            // Looked at before the next request is asked for, which may take as long as the iterator likes.
+            while let Some(outcome) =
+                under_way.front().and_then(|oldest| oldest.known_outcome(Internal))
+            {
+                match outcome {
+                    Ok(_) => succeeded += 1,
+                    Err(error) => first_error = first_error.or(Some(error)),
+                }
+                under_way.pop_front();
+            }
             let next = if first_error.is_none() { requests.next() } else { None };
             let started = next.map(|request| self.start(request));
             let all_started = started.is_none();

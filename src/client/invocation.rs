@@ -120,6 +120,10 @@ impl sealed::PendingCall for PendingReply {
     fn outcome(&self, _: sealed::Internal) -> Result<Reply> {
         self.wait()
     }
+
+    fn known_outcome(&self, _: sealed::Internal) -> Option<Result<Reply>> {
+        self.0.outcome()
+    }
 }
 
 impl PendingReply {

@@ -188,6 +188,10 @@ impl sealed::PendingCall for PendingAck {
     fn outcome(&self, _: sealed::Internal) -> Result<Ack> {
         self.wait()
     }
+
+    fn known_outcome(&self, _: sealed::Internal) -> Option<Result<Ack>> {
+        self.0.outcome()
+    }
 }
 
 impl PendingAck {

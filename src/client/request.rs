@@ -54,6 +54,10 @@ pub(super) mod sealed {
 
         #[doc(hidden)]
         fn outcome(&self, _: Internal) -> Result<Self::Outcome>;
+
+        /// Without waiting.
+        #[doc(hidden)]
+        fn known_outcome(&self, _: Internal) -> Option<Result<Self::Outcome>>;
     }
 }
 

@@ -37,8 +37,12 @@ pub(crate) fn within<T: Send + 'static>(
 }
 
 /// Waits for a condition that another thread brings about.
-pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + WATCHDOG;
+pub(crate) fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    eventually_within(WATCHDOG, what, condition);
+}
+
+pub(crate) fn eventually_within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + limit;
     while !condition() {
         assert!(Instant::now() < end, "watchdog: never {what}");
         thread::sleep(Duration::from_millis(2));
