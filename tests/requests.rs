@@ -241,7 +241,7 @@ fn many_calls_end_at_the_first_failure_that_is_known() {
     // Slow, as lines of standard input are.
     let requests = (0..200).map(|n| {
         taken += 1;
-        std::thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5));
         Publish::new(if n == 0 { "forbidden" } else { "allowed" }, "x")
     });
     let error = client.call_all(requests).expect_err("forbidden");

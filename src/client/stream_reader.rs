@@ -148,6 +148,7 @@ impl StreamReader {
 
     /// Who publishes it, where the subprotocol carries it and the publisher has a user id.
     #[must_use]
+    #[allow(clippy::wrong_self_convention)] // The service's word.
     pub fn from_user_id(&self) -> Option<&str> {
         self.from.as_deref()
     }

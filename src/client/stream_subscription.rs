@@ -60,6 +60,7 @@ impl SubscribeStreams {
 
     /// Ignores streams whose beginning has been missed. Default: a stream is read from the part on
     /// that is the first to come.
+    #[allow(clippy::wrong_self_convention)] // An option of a request, as the others.
     pub fn from_start(mut self) -> Self {
         self.config.from_start = true;
         self
@@ -82,8 +83,8 @@ impl SubscribeStreams {
     }
 
     /// The bounds of each stream's queue and what happens at them. With
-    /// [`Overflow::Stop`](crate::Overflow::Stop) and with `DropNewest` the stream ends with
-    /// `QueueFull`; [`Overflow::Wait`](crate::Overflow::Wait), which a [`QueueConfig`] has unless it
+    /// [`Overflow::Stop`] and with `DropNewest` the stream ends with
+    /// `QueueFull`; [`Overflow::Wait`], which a [`QueueConfig`] has unless it
     /// says otherwise, holds up the connection. Default: 1024 parts, 16 MiB, `Stop`.
     pub fn queue(mut self, queue: QueueConfig) -> Self {
         // A queue without any room would hold up the connection for ever.
