@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 /// let often = KeepAlive::new().ping_after(Duration::from_secs(2)).dead_after(Duration::from_secs(6));
 /// let builder = Client::builder("wss://…").keep_alive(Some(often));
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct KeepAlive {
     pub(super) ping_after: Duration,
@@ -73,7 +73,7 @@ impl KeepAlive {
 ///     .max_attempts(Some(1000));
 /// let builder = Client::builder("wss://…").reconnect(Some(patient));
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Reconnect {
     pub(super) shortest: Duration,
@@ -149,7 +149,7 @@ impl Reconnect {
 /// let patient = Recovery::new().attempt_timeout(Duration::from_secs(15));
 /// let builder = Client::builder("wss://…").recovery(patient);
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Recovery {
     pub(super) give_up_after: Duration,
@@ -209,7 +209,7 @@ impl Recovery {
 /// let few = QueueConfig::new().max_messages(100).overflow(Overflow::DropNewest);
 /// let builder = Client::builder("wss://…").event_queue(Some(few));
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct QueueConfig {
     pub(crate) max_messages: usize,

@@ -21,12 +21,26 @@ use crate::state::ClientState;
 
 /// A client of the service's PubSub subprotocols: groups, events, acks, recovery.
 ///
+/// ```no_run
+/// use webpubsub::Client;
+///
+/// # fn main() -> webpubsub::Result<()> {
+/// let client = Client::connect("wss://NAME.webpubsub.azure.com/client/hubs/HUB?access_token=…")?;
+/// let chat = client.subscribe("chat")?; // joined when this returns
+/// client.publish("chat", "hello")?; // acknowledged when this returns
+/// for message in chat.messages() {
+///     println!("{}", message?.payload);
+/// }
+/// # Ok(()) }
+/// ```
+///
 /// # Threads and cloning
 /// `Client` is `Clone + Send + Sync`; clones are the same client. Behind it runs one thread, named
 /// `webpubsub`, which reads and keeps the connection alive and re-establishes it; of the program's
-/// code it runs only a closure given to [`on_wake`](ClientBuilder::on_wake). Calls write on the caller's own thread. While the client connects, there are
-/// helper threads for a look-up of the host name, for a [URL provider](UrlSource::provider), for each
-/// of several addresses, and in the background or after a loss for the attempt itself.
+/// code it runs only a closure given to [`on_wake`](ClientBuilder::on_wake). Calls write on the
+/// caller's own thread. While the client connects, there are helper threads for a look-up of the host
+/// name, for a [URL provider](UrlSource::provider), for each of several addresses, and in the background
+/// or after a loss for the attempt itself.
 ///
 /// # The end
 /// [`close`](Client::close) flushes what was accepted, says goodbye and waits for the thread. When
@@ -79,6 +93,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`call`](Self::call); `Refused` with `Forbidden` if the token lacks the role.
+    #[doc(alias = "joinGroup")]
     pub fn join_group(&self, group: impl AsRef<str>) -> Result<Ack> {
         self.call_now(Parts::join(group.as_ref()))
     }
@@ -87,6 +102,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`call`](Self::call).
+    #[doc(alias = "leaveGroup")]
     pub fn leave_group(&self, group: impl AsRef<str>) -> Result<Ack> {
         self.call_now(Parts::leave(group.as_ref()))
     }
@@ -97,6 +113,7 @@ impl Client {
     /// # Errors
     /// As [`call`](Self::call); `Refused` with `Forbidden` if the token lacks the role.
     #[doc(alias = "send_to_group")]
+    #[doc(alias = "sendToGroup")]
     pub fn publish(&self, group: impl AsRef<str>, data: impl Into<Payload>) -> Result<Ack> {
         self.call_now(Parts::publish(group.as_ref(), data.into()))
     }
@@ -108,6 +125,7 @@ impl Client {
     /// # Errors
     /// As [`call`](Self::call); `Refused` with `InternalServerError` if the handler failed, or
     /// there is none.
+    #[doc(alias = "sendEvent")]
     pub fn send_event(&self, name: impl AsRef<str>, data: impl Into<Payload>) -> Result<Ack> {
         self.call_now(Parts::event(name.as_ref(), data.into()))
     }

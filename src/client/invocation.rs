@@ -206,6 +206,7 @@ impl Client {
     /// its name in [`service_error_name`](crate::Error::service_error_name); `Payload` if the answer
     /// cannot be read; `Timeout`; `OutcomeUnknown` if the connection was lost after the call was
     /// written; `Closed`, or what ended the client.
+    #[doc(alias = "invokeEvent")]
     pub fn invoke(&self, name: impl AsRef<str>, data: impl Into<Payload>) -> Result<Reply> {
         self.call(Invoke::new(name, data))
     }

@@ -34,6 +34,13 @@ use crate::sync::OneShot;
 /// }
 /// # client.close() }
 /// ```
+///
+/// # Threads
+/// `Send + Sync`: any thread may wait, several at once, and each gets the outcome.
+///
+/// # What drop does
+/// It detaches the call, which goes on; its outcome is not reported. It never blocks. To take the call
+/// back, [`cancel`](Self::cancel) it first.
 #[must_use = "dropping this detaches the call; its outcome will not be known"]
 pub struct PendingAck(Pending<Ack>);
 

@@ -205,7 +205,8 @@ impl Publish {
         Self { group: group.as_ref().into(), data: data.into(), options: Options::default() }
     }
 
-    /// This connection does not get its own message. The same user's other connections do.
+    /// This connection does not get its own message. The same user's other connections do. Default: a
+    /// member gets it.
     pub fn no_echo(mut self) -> Self {
         self.options.no_echo = true;
         self
@@ -213,7 +214,7 @@ impl Publish {
 
     /// How long the service may keep the message, 0 to 300 seconds (preview; not in the service's
     /// public documentation). That a message which waits longer for a lost receiver is dropped is
-    /// an assumption.
+    /// an assumption. Default: none is sent.
     pub fn ttl_seconds(mut self, seconds: u32) -> Self {
         self.options.ttl_seconds = Some(seconds);
         self
@@ -259,7 +260,7 @@ timeout!(Publish, SendEvent, JoinGroup, LeaveGroup);
 macro_rules! message_options {
     ($($request:ty),*) => { $(
         impl $request {
-            /// Use this ack id instead of a generated one.
+            /// Use this ack id instead of a generated one. Default: one that goes up with each call.
             ///
             /// The service runs an id at most once per connection; a repetition succeeds with
             /// [`Ack::duplicate`]. Ids generated later are larger. An id below those generated so
@@ -271,7 +272,7 @@ macro_rules! message_options {
 
             /// A small pair of strings beside the payload (preview; not in the service's public
             /// documentation). The key consists of HTTP token characters, the value of at most
-            /// 1024 ASCII characters.
+            /// 1024 ASCII characters. Each call adds. Default: none.
             pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
                 self.options.metadata.get_or_insert_default().insert(key.into(), value.into());
                 self

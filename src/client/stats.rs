@@ -7,6 +7,10 @@ use crate::error::Error;
 
 /// What a client has done so far; see [`Client::stats`](crate::Client::stats).
 ///
+/// Calls are those of the program. A message sent without an ack is one of them while it waits for a
+/// connection, and counts below only if it times out or is cut off then; one that the program cancels
+/// counts in no line.
+///
 #[cfg_attr(feature = "emulator", doc = "```")]
 #[cfg_attr(not(feature = "emulator"), doc = "```ignore")]
 /// # use webpubsub::{Client, emulator::Emulator};
@@ -45,7 +49,7 @@ pub struct Stats {
     /// Calls without an outcome because the client ended or the connection was lost (for good,
     /// except for invocations).
     pub calls_cut_off: u64,
-    /// Events in the queue.
+    /// Events in the event queue; those of subscriptions are not in it.
     pub queue_len: usize,
     /// The most that were seen in it; it is looked at now, at its bounds and every 64 messages.
     pub queue_high_water: usize,

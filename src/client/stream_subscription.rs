@@ -180,6 +180,7 @@ impl Client {
     /// }
     /// # Ok(()) }
     /// ```
+    #[doc(alias = "onGroupStream")]
     pub fn subscribe_streams(
         &self,
         group: impl Into<SubscribeStreams>,

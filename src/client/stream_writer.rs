@@ -165,6 +165,7 @@ impl Client {
     /// if the token lacks the role that [`publish`](Self::publish) needs; `Timeout`;
     /// `OutcomeUnknown` if the connection was lost before the answer, after which the client ends the
     /// stream if it finds its connection again; `Closed`, or what ended the client.
+    #[doc(alias = "openGroupStream")]
     pub fn open_stream(&self, group: impl Into<OpenStream>) -> Result<StreamWriter> {
         let request: OpenStream = group.into();
         let shared = self.shared();

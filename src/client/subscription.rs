@@ -21,7 +21,7 @@ use crate::protocol::rules;
 use crate::session::{Call, CallKind, Joined, Key};
 
 /// What to subscribe to, with options; a group's name is enough where one is asked for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a request does nothing until a client subscribes"]
 pub struct Subscribe {
     group: Arc<str>,
