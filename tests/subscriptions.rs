@@ -9,6 +9,7 @@ use webpubsub::{
     Role, Subscribe, Subscription,
 };
 
+use crate::support::log::{log_of_threads, logged_by};
 use crate::support::{
     WATCHDOG, client, client_over, emulator, eventually, next_group_message, protocols,
     reliable_protocols, within,
@@ -329,9 +330,10 @@ fn clones_of_the_receiver_see_the_end_although_nothing_arrives() {
 
 #[test]
 fn an_event_queue_that_nobody_asked_for_makes_nobody_wait() {
+    log_of_threads();
     let emulator = emulator();
     let queue = small(Overflow::Wait);
-    let builder = Client::builder(emulator.url("hub")).event_queue(Some(queue));
+    let builder = Client::builder(emulator.url("hub")).event_queue(Some(queue)).name("unasked");
     let client = builder.connect().expect("connect");
     let subscription = client.subscribe("g").expect("subscribe");
     for n in 0..50 {
@@ -339,6 +341,9 @@ fn an_event_queue_that_nobody_asked_for_makes_nobody_wait() {
     }
     client.publish("g", "through").expect("ack");
     assert_eq!(next(&subscription), "through");
+    let warnings = logged_by("unasked", "");
+    let [warning] = &warnings[..] else { panic!("one warning: {warnings:?}") };
+    assert!(warning.contains("nobody reads the event queue"), "{warning}");
     // Who asks late finds what there was room for, and how much there was not.
     let events = client.events();
     let seen: Vec<_> = std::iter::from_fn(|| events.recv_timeout(ms(1500)).ok()).collect();

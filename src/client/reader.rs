@@ -214,7 +214,8 @@ impl Reader {
     fn note_behind(&mut self) {
         self.shared.holds.store(self.receiver.is_full(), Ordering::Relaxed);
         if self.receiver.is_full() {
-            self.report.queue_full(self.now, &self.queue.unread());
+            let asked = self.shared.has_asked_for_events();
+            self.report.queue_full(self.now, &self.queue.unread(), asked);
         }
         if self.receiver.is_behind() != self.behind {
             self.behind = !self.behind;

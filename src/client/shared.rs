@@ -310,6 +310,10 @@ impl Shared {
         &self.events
     }
 
+    pub(super) fn has_asked_for_events(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
     pub(super) fn ask_for_events(&self) {
         // Looked at first: a store would disturb the reader each time.
         if !self.asked.load(Ordering::Relaxed) {

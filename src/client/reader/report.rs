@@ -28,6 +28,7 @@ pub(super) struct Report {
     ready: Option<Sender<Result<()>>>,
     stopped: bool,
     warned_full: Option<Instant>,
+    warned_unasked: bool,
     warned_unreadable: Option<Instant>,
     /// Unreadable frames that no line has mentioned.
     unmentioned: u64,
@@ -41,6 +42,7 @@ impl Report {
             ready,
             stopped: false,
             warned_full: None,
+            warned_unasked: false,
             warned_unreadable: None,
             unmentioned: 0,
             bytes_in: 0,
@@ -113,8 +115,19 @@ impl Report {
         }
     }
 
-    /// A consumer that is too slow fills the queue again and again.
-    pub(super) fn queue_full(&mut self, now: Instant, unread: &Unread) {
+    /// A consumer that is too slow fills the queue again and again. `asked`: somebody reads the event
+    /// queue.
+    pub(super) fn queue_full(&mut self, now: Instant, unread: &Unread, asked: bool) {
+        if unread.group.is_none() && !asked {
+            if !std::mem::replace(&mut self.warned_unasked, true) {
+                log::warn!(
+                    "{} nobody reads the event queue, so what comes there is dropped from now on; read \
+                     `events()`, or ask for `event_queue(None)`",
+                    self.label
+                );
+            }
+            return;
+        }
         if is_due(&mut self.warned_full, now, FULL_EVERY) {
             let queue = match &unread.group {
                 None => "the event queue".to_owned(),
