@@ -553,12 +553,12 @@ pub use client::{
     SubscribeStreams,
 };
 pub use error::{Error, ErrorKind, Result};
-#[cfg(feature = "preview")]
-pub use message::Reply;
 pub use message::{
     Ack, Connected, Disconnected, Event, GroupMessage, JoinFailed, Metadata, Payload, RawJson,
-    Reconnecting, Recovered, Recovering, ServerMessage, Stopped, StreamFailure, StreamPart, Text,
+    Reconnecting, Recovered, Recovering, ServerMessage, Stopped, Text,
 };
+#[cfg(feature = "preview")]
+pub use message::{Reply, StreamFailure, StreamPart};
 pub use protocol::Protocol;
 pub use secret::Secret;
 pub use state::ClientState;

@@ -350,8 +350,7 @@ pub struct GroupMessage {
     pub sequence_id: Option<u64>,
     /// Metadata, empty if the sender gave none.
     pub metadata: Metadata,
-    /// The place in a stream, if the message is part of one (preview).
-    pub stream: Option<Box<StreamPart>>,
+    pub(crate) stream: Option<Box<StreamPart>>,
 }
 
 /// A message from the service side: the app server, or an event handler's answer.
@@ -367,6 +366,14 @@ pub struct ServerMessage {
 }
 
 impl GroupMessage {
+    /// The place in a stream, if the message is part of one that nothing else of the program reads
+    /// (feature `preview`).
+    #[cfg(feature = "preview")]
+    #[must_use]
+    pub fn stream(&self) -> Option<&StreamPart> {
+        self.stream.as_deref()
+    }
+
     /// A message as a program's own tests may need one; set further fields as you like.
     pub fn new(group: impl Into<Arc<str>>, payload: impl Into<Payload>) -> Self {
         Self {
@@ -411,6 +418,7 @@ macro_rules! payload_shortcuts {
 payload_shortcuts!(GroupMessage, ServerMessage);
 
 /// Where a group message stands in a stream (preview).
+#[cfg_attr(not(feature = "preview"), allow(unreachable_pub))]
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamPart {
@@ -425,6 +433,7 @@ pub struct StreamPart {
 }
 
 /// Why a stream ended early (preview).
+#[cfg_attr(not(feature = "preview"), allow(unreachable_pub))]
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct StreamFailure {

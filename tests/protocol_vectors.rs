@@ -388,7 +388,7 @@ fn group_message(m: &GroupMessage) -> Value {
         ("fromUserId", json!(m.from_user_id.as_deref())),
         ("sequenceId", decimal(m.sequence_id)),
         ("metadata", metadata(&m.metadata)),
-        ("stream", m.stream.as_deref().map_or(Value::Null, stream_part)),
+        ("stream", m.stream().map_or(Value::Null, stream_part)),
         ("data", data(&m.payload)),
     ])
 }

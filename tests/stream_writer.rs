@@ -55,7 +55,7 @@ impl Viewer {
         let mut seen = Vec::new();
         loop {
             let message = self.next();
-            let Some(part) = message.stream else { continue };
+            let Some(part) = message.stream().cloned() else { continue };
             if part.stream_id != stream_id {
                 continue;
             }

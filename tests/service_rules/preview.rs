@@ -131,13 +131,13 @@ fn the_same_in_protobuf() {
     up(&mut socket, "ahIKA3MtMRABGgkiB3siYSI6MX0="); // fragment 1, {"a":1}
     let Downstream::GroupMessage(message) = next(&mut socket) else { panic!("a fragment") };
     assert_eq!(message.payload.as_bytes(), br#"{"a":1}"#);
-    assert_eq!(message.stream.map(|part| part.stream_sequence_id), Some(1));
+    assert_eq!(message.stream().map(|part| part.stream_sequence_id), Some(1));
     assert_eq!(next(&mut socket), ack(2));
     // It is quiet then, and the time does the rest.
     let Downstream::GroupMessage(message) = next(&mut socket) else { panic!("the end") };
-    let part = message.stream.expect("a stream");
+    let part = message.stream().expect("a stream");
     assert_eq!(
-        (part.stream_sequence_id, part.error.expect("an error").name),
+        (part.stream_sequence_id, part.error.as_ref().expect("an error").name.clone()),
         (2, "IdleTimeout".into())
     );
     let Downstream::StreamClosed { error, .. } = next(&mut socket) else { panic!("closed") };

@@ -189,7 +189,7 @@ fn s19_parts_enter_no_other_queue_and_without_a_stream_subscription_they_are_mes
         assert_eq!(complete(&mut next(&streams)), numbers(1..=3));
         client.publish("g", "plain").expect("ack");
         match messages.recv_timeout(WATCHDOG).expect("open") {
-            Some(Event::GroupMessage(message)) => assert_eq!(message.stream, None),
+            Some(Event::GroupMessage(message)) => assert_eq!(message.stream(), None),
             other => panic!("{other:?}"),
         }
         assert!(client.events().try_iter().all(|event| matches!(event, Event::Connected(_))));
@@ -200,8 +200,8 @@ fn s19_parts_enter_no_other_queue_and_without_a_stream_subscription_they_are_mes
         client.join_group("g").expect("join");
         publisher.whole("b", 1);
         let (first, last) = (next_group_message(&client), next_group_message(&client));
-        let stream = first.stream.expect("its place in the stream");
+        let stream = first.stream().expect("its place in the stream");
         assert_eq!((&*stream.stream_id, stream.stream_sequence_id), ("b", 1));
-        assert!(last.stream.expect("its place in the stream").end_of_stream);
+        assert!(last.stream().expect("its place in the stream").end_of_stream);
     }
 }

@@ -88,7 +88,7 @@ fn it_is_a_write_of_fragments_of_64_kib() {
             seen.extend_from_slice(bytes);
         }
         assert!(seen == data, "other bytes");
-        let last = scene.viewer.next().stream.expect("a stream");
+        let last = scene.viewer.next().stream().cloned().expect("a stream");
         assert!(last.end_of_stream && last.stream_sequence_id == 5);
     }
 }
@@ -207,7 +207,7 @@ fn streams_and_other_messages_go_side_by_side() {
         let (mut one, mut two) = (Vec::new(), Vec::new());
         while one.len() + two.len() < 200 {
             let message = scene.viewer.next();
-            let Some(part) = &message.stream else { continue };
+            let Some(part) = message.stream() else { continue };
             if !part.end_of_stream {
                 let seen = if part.stream_id == "one" { &mut one } else { &mut two };
                 seen.push(message.text().expect("text").to_owned());
