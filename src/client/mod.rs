@@ -1,7 +1,7 @@
 //! Handles and the one thread behind them.
 //!
-//! - [`shared`]: what all handles of a client and its reader have in common, the one lock, and what
-//!   callers wait for.
+//! - [`shared`]: what all handles of a client and its reader have in common: the one lock, what the
+//!   session asks for, what callers wait for, the end.
 //! - [`batch`]: many calls at once.
 //! - [`reader`]: THE loop: dial, read, hand over, keep time, stop; [`dialer`] opens links for it.
 //! - [`queue`]: the bounds of one queue; [`queues`]: the event queue and those of subscriptions;
