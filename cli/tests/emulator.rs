@@ -230,6 +230,21 @@ fn cut_is_recovered() {
 }
 
 #[test]
+fn a_recovered_connection_hears_connected_again_if_the_flag_says_so() {
+    for (flags, times) in [(&[][..], 1), (&["--connected-after-recovery"], 2)] {
+        let mut wps = Wps::start(&[flags, &["--log", "frames"]].concat());
+        let client = connect(&wps);
+        wps.command("cut");
+        until(&client, "recovered", |event| matches!(event, Event::Recovered(_)));
+        publishes(&client);
+        let in_log = |text: &str| wps.log().matches(text).count();
+        // The last line is about the publication, so all that went before it is there.
+        eventually("the publication in the log", || in_log("sent to group") == 1);
+        assert_eq!(in_log(r#""event":"connected""#), times, "{}", wps.log());
+    }
+}
+
+#[test]
 fn cut_before_ack_makes_a_repetition() {
     let mut wps = Wps::start(&[]);
     let client = connect(&wps);

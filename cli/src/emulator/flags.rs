@@ -47,6 +47,11 @@ pub(crate) struct Flags {
     #[arg(long)]
     pub(super) anonymous: bool,
 
+    /// A recovered connection gets a new `connected` first; the official JavaScript client goes on
+    /// with its streams only then
+    #[arg(long)]
+    pub(super) connected_after_recovery: bool,
+
     /// A delay before what the service writes, in milliseconds or as 20ms, 1s
     #[arg(long, value_name = "MS", value_parser = latency)]
     latency: Option<Fault>,

@@ -75,6 +75,7 @@ fn start(flags: &Flags) -> Result<Emulator> {
         .tls(flags.tls)
         .access_key(key)
         .allow_anonymous(flags.anonymous)
+        .connected_after_recovery(flags.connected_after_recovery)
         .negotiate(&flags.hub, access(flags))
         .log_frames(flags.log == LogLevel::Frames)
         .record_frames(0);
