@@ -3,7 +3,8 @@
 # programs without an SDK use. README.md in this folder says what is checked.
 #
 # Needs cargo. A language that is not at hand, or whose registry cannot be reached, is skipped. Takes
-# about a minute after the build; with WPS=PROGRAM that program is used and nothing is built.
+# about a minute after the build; with WPS=PROGRAM that program is the emulator, and with
+# WPS_STREAMS=PROGRAM that one is this crate's side of the checks of streams; else they are built.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -27,6 +28,15 @@ if [ -z "${WPS:-}" ]; then
     cargo build --quiet --manifest-path ../../cli/Cargo.toml --bin wps
     WPS="$CARGO_TARGET_DIR/debug/wps"
 fi
+
+# Built when a language needs it.
+streams_program() {
+    if [ -z "${WPS_STREAMS:-}" ]; then
+        cargo build --quiet --manifest-path ../../cli/Cargo.toml --example streams
+        WPS_STREAMS="$CARGO_TARGET_DIR/debug/examples/streams"
+    fi
+    export WPS_STREAMS
+}
 
 dir=$(mktemp -d)
 emulators=()
@@ -105,6 +115,10 @@ javascript() {
     used+=("Node $(node --version): @azure/web-pubsub-client $(version @azure/web-pubsub-client), ws $(version ws)")
     program official-js node "$work/js/official.mjs"
     program plain-js node "$work/js/plain.mjs"
+    streams_program
+    # Without it the official client does not go on with its streams after a recovery.
+    local flags=(--connected-after-recovery)
+    program streams-js node "$work/js/streams.mjs"
 }
 
 python() {
