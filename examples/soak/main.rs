@@ -2,9 +2,9 @@
 //! proved that nothing was lost, repeated or reordered beyond what the subprotocol allows.
 //!
 //! ```sh
-//! cargo run --release --features emulator --example soak  # 60 s, all subprotocols, a fault about every 100 ms
-//! cargo run --release --features emulator --example soak -- --seconds 10 --seed 7 --protocol reliable-json
-//! cargo run --release --features emulator --example soak -- --help
+//! cargo run --release --features emulator,preview --example soak  # 60 s, all subprotocols, a fault about every 100 ms
+//! cargo run --release --features emulator,preview --example soak -- --seconds 10 --seed 7 --protocol reliable-json
+//! cargo run --release --features emulator,preview --example soak -- --help
 //! ```
 //!
 //! It needs no service: everything runs against the embedded emulator, whose laboratory drops,
@@ -20,10 +20,12 @@ mod check;
 mod endings;
 mod faults;
 mod inject;
+mod invocations;
 mod listener;
 mod publisher;
 mod report;
 mod run;
+mod streams;
 mod verdict;
 
 use std::process::ExitCode;
@@ -36,7 +38,7 @@ use webpubsub::Protocol;
 const HELP: &str = "\
 Publishers and subscribers over the embedded emulator, through random faults.
 
-Usage: cargo run --release --features emulator --example soak -- [FLAGS]
+Usage: cargo run --release --features emulator,preview --example soak -- [FLAGS]
 
   --seconds N       how long faults are injected, all subprotocols together (default 60)
   --seed N          of the plan of faults (default: from the clock)

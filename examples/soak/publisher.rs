@@ -12,6 +12,7 @@ use webpubsub::emulator::{EmulatedEvent, EventAnswer};
 use webpubsub::{Client, Error, ErrorKind, PendingAck, Publish, Result, SendEvent};
 
 use super::check::{Fate, Sent};
+use super::invocations;
 use super::listener::{parse, text};
 
 pub(crate) const GROUP: &str = "room";
@@ -191,8 +192,8 @@ pub(crate) struct Handler {
     pause_ms: AtomicU64,
     /// How often it was slow.
     pub(crate) slept: AtomicU64,
-    /// By sender and number.
-    runs: Mutex<HashMap<(usize, usize), u32>>,
+    /// By whether it was an invocation, sender and number.
+    runs: Mutex<HashMap<(bool, usize, usize), u32>>,
 }
 
 impl Handler {
@@ -204,22 +205,32 @@ impl Handler {
 
     pub(crate) fn handle(&self, event: &EmulatedEvent) -> EventAnswer {
         let text = event.payload.text().unwrap_or_default();
-        let Some(key) = parse(text) else { return EventAnswer::Failure };
+        let Some((sender, n)) = parse(text) else { return EventAnswer::Failure };
+        let invoked = event.invocation_id.is_some();
+        let key = (invoked, sender, n);
         *self.runs.lock().expect("the counts").entry(key).or_default() += 1;
         if self.slow.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
             thread::sleep(Duration::from_millis(self.pause_ms.load(SeqCst)));
             self.slept.fetch_add(1, SeqCst);
         }
+        if invoked {
+            return invocations::answer(n, event);
+        }
         EventAnswer::Message(event.payload.clone())
+    }
+
+    /// How often it ran for an event, or for an invocation.
+    pub(crate) fn runs(&self, invoked: bool, sender: usize, n: usize) -> u32 {
+        let runs = self.runs.lock().expect("the counts");
+        runs.get(&(invoked, sender, n)).copied().unwrap_or(0)
     }
 
     /// What is wrong with the runs for one sender's events: an acked one is handled exactly once,
     /// any other at most once.
     pub(crate) fn check(&self, sender: usize, events: &Sent) -> Vec<String> {
-        let runs = self.runs.lock().expect("the counts");
         let mut wrong = Vec::new();
         for (n, fate) in events.fates.iter().enumerate() {
-            let count = runs.get(&(sender, n)).copied().unwrap_or(0);
+            let count = self.runs(false, sender, n);
             if count > 1 || (count == 0 && fate.is_acked()) {
                 wrong.push(format!("event {n} of publisher {sender} ran {count} times ({fate:?})"));
             }

@@ -1,24 +1,27 @@
 //! The play, once for each subprotocol: connect everybody, publish through the faults, let all become
 //! calm, publish a little more, drain, close, and judge.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use webpubsub::emulator::Emulator;
+use webpubsub::emulator::{Emulator, Stats};
 use webpubsub::{
     Client, ClientAccess, KeepAlive, Overflow, Protocol, QueueConfig, Reconnect, Recovery, Result,
     Role,
 };
 
-use super::check::{Entry, Sent};
+use super::check::{Entry, Sent, lost_session};
 use super::faults::{
     DEAD_AFTER, HUB, KINDS, Lab, PING, QUEUE, RECOVERY_ATTEMPT, Scene, drops_messages, is_robust,
 };
+use super::invocations::{self, Caller};
 use super::listener::{Ended, Gate, Listener, Pauses, Seen};
 use super::publisher::{GROUP, Handler, Publisher};
 use super::report::Report;
+use super::streams::{self, IDLE, Published, Record, Streamer};
 use super::verdict::judge;
 
 /// For what takes milliseconds once the faults are off.
@@ -63,13 +66,24 @@ pub(crate) struct Material {
     /// By client: the publishers, then the subscribers.
     pub(crate) logs: Vec<Vec<Entry>>,
     pub(crate) clients: Vec<webpubsub::Stats>,
-    pub(crate) emulator: webpubsub::emulator::Stats,
+    pub(crate) emulator: Stats,
     pub(crate) ordered: [u64; KINDS.len()],
     pub(crate) hits: [u64; KINDS.len()],
     /// The sessions that clients reported as over, those apart that a fault wanted to end.
     pub(crate) unordered: Vec<Ended>,
     pub(crate) pauses: u64,
     pub(crate) longest_pause: Duration,
+    /// By publisher: the invocations that may have been lost with a session.
+    pub(crate) invocations_lost: Vec<u64>,
+    /// Of invocations and streams; each must have happened.
+    pub(crate) preview: Vec<(&'static str, u64)>,
+}
+
+/// Who sends: each publisher's client also streams and invokes.
+struct Senders<'a> {
+    publishers: Vec<Publisher<'a>>,
+    streamers: Vec<Streamer<'a>>,
+    callers: Vec<Caller<'a>>,
 }
 
 /// Runs it all.
@@ -112,27 +126,31 @@ fn play(settings: &Settings, protocol: Protocol) -> (Material, Vec<String>) {
         seen: &seen,
     };
     let behind = AtomicUsize::new(0);
-    let mut publishers: Vec<Publisher<'_>> = clients[..settings.publishers]
-        .iter()
-        .enumerate()
-        .map(|(place, client)| Publisher::new(client, place, seed, &behind))
-        .collect();
+    let places = || clients[..settings.publishers].iter().enumerate();
+    let count = settings.publishers;
+    let mut senders = Senders {
+        publishers: places().map(|(at, client)| Publisher::new(client, at, seed, &behind)).collect(),
+        streamers: places()
+            .map(|(at, client)| Streamer::new(client, (at, count), seed, &behind))
+            .collect(),
+        callers: places().map(|(at, client)| Caller::new(client, at, seed)).collect(),
+    };
     let mut lab = Lab::new(scene, seed);
-    let (heard, time) = perform(settings, seed, &mut lab, &mut publishers, &behind);
-    collect(protocol, lab, publishers, heard, time)
+    let (heard, time) = perform(settings, seed, &mut lab, &mut senders, &behind);
+    collect(protocol, lab, senders, heard, time)
 }
 
-/// All log entries of a client, and how it paused.
-type Heard = (Vec<Entry>, Option<Pauses>);
+/// All log entries of each client, and how it paused; and what each subscriber saw of streams.
+type Heard = (Vec<(Vec<Entry>, Option<Pauses>)>, Vec<Vec<Record>>);
 
 /// From the first message to the end of all clients.
 fn perform(
     settings: &Settings,
     seed: u64,
     lab: &mut Lab<'_>,
-    publishers: &mut [Publisher<'_>],
+    senders: &mut Senders<'_>,
     behind: &AtomicUsize,
-) -> (Vec<Heard>, Duration) {
+) -> (Heard, Duration) {
     let scene = lab.scene;
     let calm = &AtomicBool::new(false);
     thread::scope(|scope| {
@@ -148,11 +166,27 @@ fn perform(
         for client in &scene.clients[scene.publishers..] {
             client.join_group(GROUP).expect("join");
         }
+        let readers: Vec<_> = scene.clients[scene.publishers..]
+            .iter()
+            .enumerate()
+            .map(|(place, client)| {
+                let subscription = streams::subscribe(client, place).expect("subscribe");
+                scope.spawn(move || streams::read(&subscription))
+            })
+            .collect();
         let start = Instant::now();
         thread::scope(|scope| {
-            for publisher in &mut *publishers {
+            for publisher in &mut senders.publishers {
                 scope.spawn(|| publisher.publish_until(calm));
             }
+            for streamer in &mut senders.streamers {
+                scope.spawn(|| streamer.publish_until(calm));
+            }
+            for caller in &mut senders.callers {
+                scope.spawn(|| caller.call_until(calm));
+            }
+            let faults = scene.emulator.faults();
+            scope.spawn(move || streams::torment(&faults, seed, calm));
             scope.spawn(|| {
                 while !calm.load(SeqCst) {
                     behind.store(furthest_behind(&scene), SeqCst);
@@ -163,9 +197,10 @@ fn perform(
             calm.store(true, SeqCst);
         });
         let time = start.elapsed();
-        finish(publishers, lab);
+        finish(&mut senders.publishers, lab);
         let heard = listeners.into_iter().map(|one| one.join().expect("listener")).collect();
-        (heard, time)
+        let records = readers.into_iter().map(|one| one.join().expect("reader")).collect();
+        ((heard, records), time)
     })
 }
 
@@ -173,14 +208,27 @@ fn perform(
 fn collect(
     protocol: Protocol,
     lab: Lab<'_>,
-    mut publishers: Vec<Publisher<'_>>,
-    heard: Vec<Heard>,
+    senders: Senders<'_>,
+    (heard, records): Heard,
     time: Duration,
 ) -> (Material, Vec<String>) {
     let (scene, mut violations) = (lab.scene, lab.violations);
+    let Senders { mut publishers, mut streamers, mut callers } = senders;
     for publisher in &mut publishers {
         violations.append(&mut publisher.errors);
         violations.extend(scene.handler.check(publisher.place, &publisher.events));
+    }
+    for caller in &mut callers {
+        violations.append(&mut caller.errors);
+        violations.extend(caller.check(scene.handler));
+    }
+    for streamer in &mut streamers {
+        violations.append(&mut streamer.errors);
+    }
+    let published = streamers.into_iter().flat_map(|streamer| streamer.published).collect();
+    for (i, (records, (log, _))) in records.iter().zip(&heard[scene.publishers..]).enumerate() {
+        let wrong = streams::check(records, &published, lost_session(log));
+        violations.extend(wrong.iter().map(|why| format!("subscriber {i}: {why}")));
     }
     let named = std::mem::take(&mut *scene.seen.codes.lock().expect("the codes"));
     let unsent = named.difference(&lab.sent_codes);
@@ -193,6 +241,8 @@ fn collect(
         unordered: ended.into_iter().filter(|ended| !lab.doomed.contains(&ended.id)).collect(),
         pauses: pauses().map(|pauses| pauses.count).sum(),
         longest_pause: pauses().map(|pauses| pauses.most).max().unwrap_or_default(),
+        invocations_lost: callers.iter().map(Caller::maybe_lost).collect(),
+        preview: preview(&scene.emulator.stats(), &callers, &published, &records),
         clients: scene.clients.iter().map(Client::stats).collect(),
         emulator: scene.emulator.stats(),
         ordered: lab.ordered,
@@ -202,6 +252,36 @@ fn collect(
         logs: heard.into_iter().map(|(log, _)| log).collect(),
     };
     (material, violations)
+}
+
+/// The figures of invocations and streams.
+fn preview(
+    service: &Stats,
+    callers: &[Caller<'_>],
+    published: &BTreeMap<usize, Published>,
+    records: &[Vec<Record>],
+) -> Vec<(&'static str, u64)> {
+    let fates = || callers.iter().flat_map(|caller| &caller.fates);
+    let calls = |fits: fn(&invocations::Fate) -> bool| fates().filter(|fate| fits(fate)).count();
+    let ends = |fate| published.values().filter(|stream| stream.fate == fate).count();
+    let seen = || records.iter().flatten();
+    let numbers = [
+        ("invocations", fates().count()),
+        ("  answered", calls(|fate| matches!(fate, invocations::Fate::Answered))),
+        ("  outcome unknown", calls(|fate| matches!(fate, invocations::Fate::Unknown(_)))),
+        ("  never sent", calls(|fate| matches!(fate, invocations::Fate::NotSent))),
+        ("streams", published.len()),
+        ("  finished", ends(streams::Fate::Finished)),
+        ("  finish failed", ends(streams::Fate::MaybeFinished)),
+        ("  given up", ends(streams::Fate::GivenUp)),
+        ("fragments", published.values().map(|stream| stream.sent).sum()),
+        ("  acked", published.values().map(|stream| stream.acked).sum()),
+        ("  nacks", service.stream_nacks as usize),
+        ("streams read", seen().count()),
+        ("  in order, from the start", seen().filter(|record| record.is_whole()).count()),
+        ("  fragments", seen().map(Record::fragments).sum::<u64>() as usize),
+    ];
+    numbers.map(|(label, n)| (label, n as u64)).to_vec()
 }
 
 /// The faults are off and every call has ended. Soon all are connected, and members again; then comes
@@ -224,6 +304,14 @@ fn finish(publishers: &mut [Publisher<'_>], lab: &mut Lab<'_>) {
     };
     if !emulator.wait_until(WATCHDOG, |_| joined()) {
         lab.violations.push("not every subscriber is a member again after the faults".to_owned());
+    }
+    // What a publisher could not end any more ends by its idle time.
+    let ended = || {
+        let stats = emulator.stats();
+        stats.streams_opened == stats.streams_closed
+    };
+    if !emulator.wait_until(WATCHDOG + IDLE, |_| ended()) {
+        lab.violations.push("not every stream has ended after the faults".to_owned());
     }
     let dropped: Vec<u64> = scene.clients.iter().map(|client| client.stats().dropped).collect();
     for publisher in &mut *publishers {

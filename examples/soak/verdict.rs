@@ -87,8 +87,10 @@ fn of_logs(settings: &Settings, run: &Material) -> Vec<String> {
         wrong.extend(of_answers.iter().map(|why| format!("publisher {i}: {why}")));
         let unknown = sent.count(Fate::Unknown) + events.count(Fate::Unknown);
         let (reported, fired) = (check::reported_lost(log), sent.count(Fate::Fired));
-        // What was fired counts too, as far as it had not left.
-        if !(unknown..=unknown + fired).contains(&reported) {
+        // What was fired counts too, as far as it had not left; and invocations, of which plain
+        // and recovered links lose some alike.
+        let most = unknown + fired + run.invocations_lost[i];
+        if !(unknown..=most).contains(&reported) {
             wrong.push(format!(
                 "publisher {i}: {unknown} calls of unknown outcome, but its events said {reported}"
             ));
@@ -162,6 +164,7 @@ fn too_little(settings: &Settings, run: &Material) -> Vec<String> {
     } else {
         found.push(("new connections", sum(|s| s.reconnects)));
     }
+    found.extend(run.preview.iter().filter(|(label, _)| *label != "  never sent"));
     let none = found.iter().filter(|(_, n)| *n == 0).map(|(what, _)| format!("no {what}"));
     let few = KINDS
         .iter()
@@ -208,6 +211,7 @@ fn figures(settings: &Settings, run: &Material) -> Vec<(&'static str, String)> {
         ("pauses of consumers", run.pauses),
     ];
     let mut figures = vec![("seconds", format!("{seconds:.1}"))];
+    let numbers = numbers.into_iter().chain(run.preview.iter().copied());
     figures.extend(numbers.map(|(label, n)| (label, n.to_string())));
     figures.push(("  longest, s", format!("{:.1}", run.longest_pause.as_secs_f64())));
     figures
