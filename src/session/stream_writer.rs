@@ -219,8 +219,9 @@ impl StreamWriter {
         self.outputs.clear();
         match &mut self.state {
             State::Starting => {
-                // The service may have taken the start: without an end the stream would stay.
-                self.farewell = Some(Emit::End);
+                // The service may have taken the start: without an end the stream would stay, and by
+                // one in order subscribers would take it for complete.
+                self.farewell = Some(Emit::Abort(end::code("Disconnected")));
                 let text = "the connection was lost before the service accepted the stream";
                 self.close(Err(Error::new(ErrorKind::OutcomeUnknown, text).maybe_delivered(true)));
             }

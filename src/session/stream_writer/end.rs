@@ -75,7 +75,7 @@ pub(super) fn refused(error: Option<&NamedError>, what: &str, begun: bool) -> Er
 }
 
 /// For subscribers, why the stream was given up.
-fn code(code: &str) -> StreamEndError {
+pub(super) fn code(code: &str) -> StreamEndError {
     StreamEndError { message: None, user_error_code: Some(code.to_owned()) }
 }
 
@@ -99,7 +99,7 @@ impl StreamWriter {
             State::Waiting | State::Starting => {
                 let text = "the stream was given up before the service accepted it";
                 let error = Error::new(ErrorKind::Cancelled, text);
-                self.give_up(Emit::End, error);
+                self.give_up(Emit::Abort(code("Dropped")), error);
             }
             State::Ending(_) | State::Closed(_) => {}
         }
@@ -109,8 +109,7 @@ impl StreamWriter {
     /// something of the stream was written or if nothing was.
     pub(crate) fn client_over(&mut self, error: impl FnOnce(bool) -> Error) {
         let last = match self.state {
-            State::Starting => Some(Emit::End),
-            State::Open | State::Draining => Some(Emit::Abort(code("Closed"))),
+            State::Starting | State::Open | State::Draining => Some(Emit::Abort(code("Closed"))),
             State::Waiting | State::Ending(_) | State::Closed(_) => None,
         };
         self.farewell = None;
@@ -146,7 +145,7 @@ impl StreamWriter {
             }
             State::Starting => {
                 let text = "the service did not accept the stream within its time limit";
-                self.give_up(Emit::End, Error::new(ErrorKind::Timeout, text));
+                self.give_up(Emit::Abort(code("Timeout")), Error::new(ErrorKind::Timeout, text));
             }
             State::Draining => {
                 self.fail("the stream was not confirmed within the time limit of its end");

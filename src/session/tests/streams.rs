@@ -160,7 +160,7 @@ fn a_start_that_is_lost_with_its_link_fails_and_is_ended_after_the_recovery() {
     s.take();
     s.linked();
     s.prove();
-    assert_eq!(s.only("stream"), ["stream a: end"]);
+    assert_eq!(s.only("stream"), ["stream a: abort Disconnected"]);
     assert_eq!(s.session.streams(), 0);
     let error = NamedError { name: "StreamNotFound".into(), message: None };
     s.news("a", StreamNews::Closed(Some(error)));
@@ -209,7 +209,7 @@ fn the_close_aborts_open_streams_before_its_close_frame() {
     let mut log = s.take();
     assert_eq!(log.pop().as_deref(), Some("close 1000"));
     log.sort_unstable();
-    assert_eq!(log, ["stream open: abort Closed", "stream starting: end"]);
+    assert_eq!(log, ["stream open: abort Closed", "stream starting: abort Closed"]);
     for id in ["open", "starting", "ending"] {
         let error = s.stream_error(id);
         assert!(error.is_closed() && error.may_have_been_delivered(), "{id}: {error}");

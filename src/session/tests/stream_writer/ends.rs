@@ -15,7 +15,7 @@ fn s03_opening_has_a_limit() {
     let mut s = Scene::new(true);
     s.take();
     s.advance(secs(30));
-    assert_eq!(s.take(), "end", "the service may have taken the start");
+    assert_eq!(s.take(), "abort Timeout", "the service may have taken the start");
     assert_eq!(s.error().kind(), ErrorKind::Timeout);
     s.ack(1);
     assert_eq!(s.error().kind(), ErrorKind::Timeout);
@@ -82,7 +82,7 @@ fn a_start_that_is_refused_or_lost_fails() {
     s.lose();
     assert_eq!(s.error().kind(), ErrorKind::OutcomeUnknown);
     assert!(!s.writer.is_over(), "an end is owed");
-    assert_eq!(s.link(), "end");
+    assert_eq!(s.link(), "abort Disconnected", "subscribers are not to take it for complete");
     assert!(s.writer.is_over());
 
     let mut s = Scene::new(true);
