@@ -179,7 +179,9 @@ impl<'a> Caller<'a> {
             };
             if !fits {
                 let place = self.place;
-                wrong.push(format!("invocation {n} of publisher {place} ran {runs} times ({fate:?})"));
+                wrong.push(format!(
+                    "invocation {n} of publisher {place} ran {runs} times ({fate:?})"
+                ));
             }
         }
         wrong
@@ -189,9 +191,5 @@ impl<'a> Caller<'a> {
     pub(crate) fn maybe_lost(&self) -> u64 {
         let lost = |fate: &&Fate| matches!(fate, Fate::Unknown(_) | Fate::NotSent | Fate::Dropped);
         self.fates.iter().filter(lost).count() as u64
-    }
-
-    pub(crate) fn answered(&self) -> u64 {
-        self.fates.iter().filter(|fate| **fate == Fate::Answered).count() as u64
     }
 }

@@ -9,9 +9,11 @@
 //!
 //! It needs no service: everything runs against the embedded emulator, whose laboratory drops,
 //! resets, freezes and refuses (`faults.rs`, `inject.rs`, `endings.rs`). Consumers pause
-//! (`listener.rs`), event handlers are slow (`publisher.rs`). `check.rs` and `verdict.rs` say what
-//! must hold, `run.rs` is the play itself. The exit code is 1 if anything was violated, 2 if too little
-//! trouble was met for the run to prove something, 64 for a wrong command line.
+//! (`listener.rs`), event handlers are slow (`publisher.rs`). The publishers' clients also publish
+//! streams, which the subscribers read (`streams.rs`), and invoke (`invocations.rs`); there stands
+//! what must hold of those. `check.rs` and `verdict.rs` say what must hold of everything else, `run.rs`
+//! is the play itself. The exit code is 1 if anything was violated, 2 if too little trouble was met for
+//! the run to prove something, 64 for a wrong command line.
 //!
 //! The seed decides the plan of faults. Threads and sockets have their own timing, so a second run
 //! with the same seed meets the same plan, not the same microseconds.

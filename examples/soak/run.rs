@@ -129,7 +129,9 @@ fn play(settings: &Settings, protocol: Protocol) -> (Material, Vec<String>) {
     let places = || clients[..settings.publishers].iter().enumerate();
     let count = settings.publishers;
     let mut senders = Senders {
-        publishers: places().map(|(at, client)| Publisher::new(client, at, seed, &behind)).collect(),
+        publishers: places()
+            .map(|(at, client)| Publisher::new(client, at, seed, &behind))
+            .collect(),
         streamers: places()
             .map(|(at, client)| Streamer::new(client, (at, count), seed, &behind))
             .collect(),

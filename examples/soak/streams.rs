@@ -41,7 +41,7 @@ pub(crate) const SLACK: Duration = Duration::from_secs(3);
 const WINDOW: usize = 16;
 /// No fragment is sent while a subscriber that must keep its session is this far behind: less than
 /// where plain messages slow down.
-const FAR_BEHIND: usize = 400;
+const FAR_BEHIND: usize = 300;
 
 const LOOK: Duration = Duration::from_millis(3);
 
@@ -358,3 +358,7 @@ pub(crate) fn torment(faults: &Faults, seed: u64, stop: &AtomicBool) {
     faults.ignore_next_stream_starts(0);
     faults.lose_next_stream_closes(0);
 }
+
+#[path = "streams_tests.rs"]
+#[cfg(test)]
+mod tests;
