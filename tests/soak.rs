@@ -8,6 +8,8 @@ mod endings;
 mod faults;
 #[path = "../examples/soak/inject.rs"]
 mod inject;
+#[path = "../examples/soak/invocations.rs"]
+mod invocations;
 #[path = "../examples/soak/listener.rs"]
 mod listener;
 #[path = "../examples/soak/publisher.rs"]
@@ -16,6 +18,8 @@ mod publisher;
 mod report;
 #[path = "../examples/soak/run.rs"]
 mod run;
+#[path = "../examples/soak/streams.rs"]
+mod streams;
 #[path = "../examples/soak/verdict.rs"]
 mod verdict;
 
