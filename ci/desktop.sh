@@ -139,7 +139,7 @@ close_window() {
 
 echo "--- the window opens before there is a connection, and counts"
 open_window window
-expect window 10 '^state: attempt [23] to connect in [0-9]+ s: '
+expect window 10 '^state: attempt [23] to connect in [0-9.]+ s: '
 expect window 15 '^state: connected$'
 console list
 expect emulator 5 '^[^ ]+ .*anna'
