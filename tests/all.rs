@@ -65,6 +65,7 @@ mod requests;
 mod service_rules;
 mod simple;
 mod slow_frames;
+#[cfg(feature = "preview")]
 mod soak;
 mod sources;
 mod stop;
