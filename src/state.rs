@@ -11,8 +11,9 @@ use crate::message::OneLine;
 ///
 /// New variants and fields may be added: end a `match` with `_ => {}`.
 ///
-/// ```
-/// # use webpubsub::{Client, ClientState, emulator::Emulator};
+#[cfg_attr(feature = "emulator", doc = "```")]
+#[cfg_attr(not(feature = "emulator"), doc = "```ignore")]
+/// # use webpubsub::{Client, emulator::Emulator};
 /// # fn main() -> webpubsub::Result<()> {
 /// # let emulator = Emulator::start()?;
 /// let client = Client::builder(emulator.url("chat")).connect_in_background()?;
